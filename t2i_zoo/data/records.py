@@ -1,0 +1,52 @@
+"""What a source of captioned pictures lists, and the base class of all sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture with its captions.
+
+    Attributes:
+        image: path of the picture file.
+        captions: at least one caption, none of them blank.
+        class_id: 0-based class, or None where the source knows no classes.
+        box: x, y, width, height in pixels of the object, or None.
+        split: the part of the data set that the picture belongs to.
+    """
+
+    image: Path
+    captions: tuple[str, ...]
+    class_id: int | None = None
+    box: tuple[float, float, float, float] | None = None
+    split: Split = "train"
+
+
+@dataclass
+class Source:
+    """A source of captioned pictures: a new one is one file with a subclass that writes ``records``.
+
+    Args:
+        root: folder of the source.
+    """
+
+    root: str = field(default="")
+
+    @property
+    def path(self) -> Path:
+        """The source's folder with ``~`` expanded."""
+        return Path(self.root).expanduser()
+
+    def records(self) -> list[Record]:
+        """List every picture of every split in a stable order.
+
+        Raises:
+            T2IError: where files are missing or a row is bad; names the file, the line and the remedy.
+        """
+        raise NotImplementedError
