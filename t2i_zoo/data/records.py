@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Split = Literal["train", "val", "test"]
 
@@ -28,15 +28,14 @@ class Record:
     split: Split = "train"
 
 
-@dataclass
 class Source:
-    """A source of captioned pictures: a new one is one file with a subclass that writes ``records``.
+    """A source of captioned pictures: a new one is one file with a dataclass below this one that writes ``records``.
 
-    Args:
+    Attributes:
         root: folder of the source.
     """
 
-    root: str = field(default="")
+    root: str
 
     @property
     def path(self) -> Path:
@@ -50,3 +49,7 @@ class Source:
             T2IError: where files are missing or a row is bad; names the file, the line and the remedy.
         """
         raise NotImplementedError
+
+    def options(self) -> dict[str, Any]:
+        """What was asked for, as plain values; part of the key under which a store is kept."""
+        return {**vars(self), "root": str(self.path.resolve()), "kind": type(self).__name__}

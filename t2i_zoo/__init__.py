@@ -1,0 +1,65 @@
+"""t2i-zoo: text-to-image GANs in PyTorch Lightning.
+
+``load_model(path).generate(["a flower with red petals"])`` draws (B, 3, S, S) pictures in [-1, 1]. Everything here is imported on
+first use, so that ``import t2i_zoo`` and the quick commands do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from t2i_zoo.version import __version__
+
+if TYPE_CHECKING:
+    from t2i_zoo.batch import Batch, Fakes
+    from t2i_zoo.data import CaptionDataModule, CaptionFolder, Flowers102, Record, Source, SyntheticFlowers
+    from t2i_zoo.errors import T2IError
+    from t2i_zoo.models import list_models, load_model
+    from t2i_zoo.models.base import TextToImageGAN
+    from t2i_zoo.models.gancls import GANCLS
+    from t2i_zoo.pictures import caption_grid
+    from t2i_zoo.text import TextFeatures
+
+_PLACES = {
+    "Batch": "batch",
+    "CaptionDataModule": "data",
+    "CaptionFolder": "data",
+    "Fakes": "batch",
+    "Flowers102": "data",
+    "GANCLS": "models.gancls",
+    "Record": "data",
+    "Source": "data",
+    "SyntheticFlowers": "data",
+    "T2IError": "errors",
+    "TextFeatures": "text",
+    "TextToImageGAN": "models.base",
+    "caption_grid": "pictures",
+    "list_models": "models",
+    "load_model": "models",
+}
+
+__all__ = [
+    "Batch",
+    "CaptionDataModule",
+    "CaptionFolder",
+    "Fakes",
+    "Flowers102",
+    "GANCLS",
+    "Record",
+    "Source",
+    "SyntheticFlowers",
+    "T2IError",
+    "TextFeatures",
+    "TextToImageGAN",
+    "__version__",
+    "caption_grid",
+    "list_models",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"t2i_zoo.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

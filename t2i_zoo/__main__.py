@@ -1,0 +1,102 @@
+"""Entry of the ``t2i-zoo`` command: quick verbs answer without torch, and every mistake becomes one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.version import __version__
+
+TRAINING = {
+    "fit": "train a model from a config, resume it (--ckpt_path last) or fine-tune it (--model.weights FILE)",
+    "validate": "losses on held-out pictures",
+    "test": "losses on the test split",
+    "predict": "one picture for each caption of the test split, as files",
+}
+VERBS = {
+    "sample": "pictures of your own sentences, or the path between two",
+    "prepare": "pack a data set and encode its captions ahead of training",
+    "benchmark": "speed of the training step, beside a bare loop of the same networks",
+    "list": "models, packaged configs and data sources",
+}
+
+
+def overview() -> str:
+    """The text of ``t2i-zoo --help``."""
+    lines = ["usage: t2i-zoo COMMAND [options]    (t2i-zoo COMMAND --help says more)", ""]
+    lines += [f"  {name:<10} {about}" for name, about in {**TRAINING, **VERBS}.items()]
+    lines += [
+        "",
+        "  t2i-zoo fit --config gancls_synthetic      trains on built-in data in two minutes",
+        "  --traceback                                shows where an error came from",
+        f"\nt2i-zoo {__version__}",
+    ]
+    return "\n".join(lines)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: the words after ``t2i-zoo``; by default those of the process.
+
+    Returns:
+        The exit code: 0, or 2 after a mistake that the printed sentence explains.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    traceback = "--traceback" in words
+    words = [word for word in words if word != "--traceback"]
+    try:
+        return run(words)
+    except T2IError as error:
+        if traceback:
+            raise
+        return _say(str(error))
+    except (OSError, MemoryError) as error:
+        if traceback or isinstance(error, BrokenPipeError):
+            raise
+        return _say(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        # Lightning's own word on a Trainer that cannot be; everything else is a bug of ours and shows itself
+        if traceback or type(error).__name__ != "MisconfigurationException":
+            raise
+        return _say(" ".join(str(error).split()))
+
+
+def _say(sentence: str) -> int:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # several processes make the same mistake; one says so
+        print(f"error: {sentence}", file=sys.stderr)
+    return 2
+
+
+def run(words: list[str]) -> int:
+    """Hand the words to the command that they name."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] in ("--version", "-V"):
+        print(__version__)
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb in TRAINING:
+        from t2i_zoo.cli import main as train
+
+        train([verb, *rest])
+        return 0
+    if verb in VERBS:
+        module = importlib.import_module(f"t2i_zoo.commands.{verb}")
+        module.main(rest)
+        return 0
+    near = difflib.get_close_matches(verb, [*TRAINING, *VERBS], 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join([*TRAINING, *VERBS])}"
+    raise T2IError(f"found no command {verb!r}: {hint}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

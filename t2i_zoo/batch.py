@@ -1,0 +1,50 @@
+"""The batch that the data module hands to every model, and the pictures that a generator hands to its losses."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypedDict
+
+from torch import Tensor
+
+from t2i_zoo.text.features import TextFeatures
+
+
+class Batch(TypedDict, total=False):
+    """One batch on the device; B pictures.
+
+    Keys:
+        images: pyramid of (B, 3, S, S) in [-1, 1], smallest S first; models of one resolution use the last.
+        captions: B strings, one caption of each picture.
+        text: cached features of the captions; absent where the encoder has to run.
+        wrong_captions, wrong_text: captions of other classes (of other pictures where there are no classes).
+        wrong_images: pyramid of pictures of other classes; only for models with ``needs_wrong_images``.
+        labels: (B,) int64 class, -1 where there is none.
+        index: (B,) int64 position of each picture in its split.
+    """
+
+    images: list[Tensor]
+    captions: list[str]
+    text: TextFeatures
+    wrong_captions: list[str]
+    wrong_text: TextFeatures
+    wrong_images: list[Tensor]
+    labels: Tensor
+    index: Tensor
+
+
+class Fakes(NamedTuple):
+    """What one generator forward yields.
+
+    Attributes:
+        images: pyramid of (B', 3, S, S) in [-1, 1], smallest first; B' may exceed B (GAN-INT).
+        text: the features that the pictures were drawn from, B' rows.
+        extras: what else the paper's generator loss needs (mean and log-variance of conditioning augmentation, ...).
+    """
+
+    images: list[Tensor]
+    text: TextFeatures
+    extras: dict[str, Any]
+
+    def detach(self) -> Fakes:
+        """The same pictures without their graph, for the discriminator."""
+        return self._replace(images=[image.detach() for image in self.images])

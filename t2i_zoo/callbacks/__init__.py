@@ -1,0 +1,6 @@
+"""What watches a run: sample grids, predictions on disk, a clean stop."""
+
+from t2i_zoo.callbacks.samples import PredictionWriter, SampleGrid
+from t2i_zoo.callbacks.stop import GracefulStop
+
+__all__ = ["GracefulStop", "PredictionWriter", "SampleGrid"]

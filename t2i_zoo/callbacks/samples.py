@@ -1,0 +1,128 @@
+"""Pictures of a model in training: the same captions and noise every few epochs, and files of a prediction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.pictures import caption_grid, save_beside, to_uint8
+
+
+class SampleGrid(L.Callback):
+    """Every few epochs and at the end, a grid of the averaged generator's pictures with captions printed under them.
+
+    Grids go to ``<run>/samples/epoch_NNNN.png`` and to each logger that takes pictures (TensorBoard, wandb).
+
+    Args:
+        every_n_epochs: epochs between two grids; 0 draws only the last.
+        captions: one row each; by default captions of held-out pictures of different classes.
+        rows: how many captions are taken from the data.
+        columns: pictures of each caption.
+        seed: of the noise, which is the same in every grid.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 5,
+        captions: list[str] | None = None,
+        rows: int = 8,
+        columns: int = 8,
+        seed: int = 0,
+    ) -> None:
+        self.every_n_epochs, self.columns, self.rows, self.seed = every_n_epochs, columns, rows, seed
+        self.captions = captions
+        self.latest: Path | None = None
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw where it is time."""
+        epoch = trainer.current_epoch + 1
+        if epoch == trainer.max_epochs or (self.every_n_epochs and epoch % self.every_n_epochs == 0):
+            folder = trainer.log_dir  # asks all ranks
+            if trainer.is_global_zero and isinstance(pl_module, TextToImageGAN):
+                self._draw(trainer, pl_module, folder, epoch)
+
+    def _draw(self, trainer: L.Trainer, model: TextToImageGAN, folder: str | None, epoch: int) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        captions: Sequence[str] | None = self.captions
+        if captions is None:
+            if not hasattr(data, "example_captions"):
+                return
+            captions = data.example_captions(self.rows)
+        rng = torch.Generator().manual_seed(self.seed)
+        noise = model.noise(self.columns, rng)
+        rows = [model.generate([caption] * self.columns, noise=noise) for caption in captions]
+        page = caption_grid(rows, captions)
+        if folder is None or getattr(trainer, "fast_dev_run", False):
+            return
+        self.latest = save_beside(page, Path(folder) / "samples" / f"epoch_{epoch:04d}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("samples", [page], step=model.clock)
+            elif hasattr(getattr(logger, "experiment", None), "add_image"):
+                pixels = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8)
+                logger.experiment.add_image(
+                    "samples", pixels.reshape(page.height, page.width, 3), model.clock, dataformats="HWC"
+                )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say where the pictures are and how to draw more."""
+        if trainer.is_global_zero and self.latest is not None:
+            run = self.latest.parents[1]
+            print(f"\nsamples with their captions: {self.latest}")
+            print(
+                f'draw your own: t2i-zoo sample --ckpt {run} --text "a flower with red petals" --out grid.png'
+            )
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Write the pictures of ``t2i-zoo predict`` to ``<run>/predictions``, with ``captions.json`` beside them."""
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+        self._captions: dict[str, str] = {}
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: dict[str, Any],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """One PNG a caption."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
+        save_pictures(
+            prediction["images"], prediction["captions"], folder, [f"{int(i):06d}" for i in batch["index"]]
+        )
+        self._captions |= {
+            f"{int(i):06d}.png": c for i, c in zip(batch["index"], prediction["captions"], strict=True)
+        }
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the captions, each process its own."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
+        name = "captions.json" if trainer.world_size == 1 else f"captions.{trainer.global_rank}.json"
+        if self._captions:
+            (folder / name).write_text(json.dumps(self._captions, indent=1, ensure_ascii=False), "utf-8")
+            print(f"{len(self._captions)} pictures in {folder}")
+
+
+def save_pictures(images: torch.Tensor, captions: Sequence[str], folder: Path, names: Sequence[str]) -> None:
+    """Save (B, 3, S, S) in [-1, 1] as ``<name>.png``, the caption in the file's own text field too."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for pixels, caption, name in zip(to_uint8(images).numpy(), captions, names, strict=True):
+        note = PngInfo()
+        note.add_itxt("Description", caption)
+        Image.fromarray(pixels).save(folder / f"{name}.png", pnginfo=note)

@@ -1,0 +1,115 @@
+"""``t2i-zoo fit | validate | test | predict``: LightningCLI with our callbacks, one folder a run, resume in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from t2i_zoo import data
+from t2i_zoo.callbacks import GracefulStop, PredictionWriter, SampleGrid
+from t2i_zoo.data.module import CaptionDataModule
+from t2i_zoo.models import MODELS, model_class
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.state import read_checkpoint
+from t2i_zoo.parsing import Sentence, expand_configs
+from t2i_zoo.runs import (
+    AtomicCheckpointIO,
+    RunLogger,
+    check_no_overrides,
+    resolve_checkpoint,
+    run_of_checkpoint,
+)
+
+
+class _Parser(Sentence, LightningArgumentParser):
+    """Lightning's parser with our sentences."""
+
+
+class ZooCLI(LightningCLI):
+    """Lightning's CLI for every model of the zoo and every source of captioned pictures."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the sample grid and the checkpoints as ``--samples.*`` and ``--checkpoint.*``."""
+        parser.add_lightning_class_args(SampleGrid, "samples")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.save_last": True,
+                "checkpoint.save_top_k": 0,
+                "checkpoint.every_n_epochs": 1,
+                "checkpoint.filename": "epoch_{epoch:04d}",
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.save_on_train_epoch_end": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Find the checkpoint and hold it against the config; Lightning's own would silently prefer the checkpoint."""
+        config = self.config[self.config["subcommand"]]
+        if config.trainer.default_root_dir is None:
+            named = config.config[-1] if config.get("config") else None
+            name = Path(str(named)).stem if named else config.model.class_path.rpartition(".")[2].lower()
+            config.trainer.default_root_dir = str(Path("runs") / name)
+        self.run_folder: Path | None = None
+        if config.get("ckpt_path"):
+            path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
+            check_no_overrides(
+                read_checkpoint(path)["hyper_parameters"], config.model.init_args.as_dict(), path
+            )
+            config.ckpt_path = str(path)
+            self.run_folder = run_of_checkpoint(path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """A Trainer with CSV metrics in the run's folder, checkpoints that are never half, bf16 and DDP where they fit."""
+        config = self._get(self.config_init, "trainer")
+        folder = self.run_folder
+        own = (
+            RunLogger(folder.parent, "", folder.name) if folder else RunLogger(config["default_root_dir"], "")
+        )
+        asked = config.get("logger")
+        others = asked if isinstance(asked, list) else [asked] if asked not in (None, True, False) else []
+        gpus = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        extra: dict[str, Any] = {"logger": [own, *others]}
+        extra["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
+        if config.get("precision") is None and gpus:
+            extra["precision"] = "bf16-mixed"
+        if (
+            config.get("strategy") == "auto"
+            and gpus
+            and config["devices"] != 1
+            and torch.cuda.device_count() > 1
+        ):
+            extra["strategy"] = "ddp_find_unused_parameters_true"
+        callbacks = config.get("callbacks") or []
+        extra["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), GracefulStop()]
+        if self.subcommand == "predict":
+            extra["callbacks"].append(PredictionWriter())
+        if config.get("enable_progress_bar") is not False:
+            extra["callbacks"].append(RichProgressBar())
+        return super().instantiate_trainer(**{**extra, **kwargs})
+
+
+def main(args: Sequence[str]) -> ZooCLI:
+    """Parse and run; ``args`` begins with the subcommand."""
+    for name in MODELS:  # so that a config may call classes by their bare names
+        model_class(name)
+    for name in data.SOURCES:
+        getattr(data, name)
+    torch.set_float32_matmul_precision("high")
+    return ZooCLI(
+        TextToImageGAN,
+        CaptionDataModule,
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        parser_class=_Parser,
+        args=expand_configs(args),
+    )

@@ -1,0 +1,268 @@
+"""The data module: any source, through one packed store, to batches on the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L  # noqa: N812
+import numpy as np
+import torch
+from torch import Tensor
+
+from t2i_zoo.batch import Batch
+from t2i_zoo.data.images import Resize
+from t2i_zoo.data.plan import Batches, Order, Plan, Planner
+from t2i_zoo.data.records import Source
+from t2i_zoo.data.store import Store, StoreSpec, open_store
+from t2i_zoo.data.transforms import Crops, gather, normalise
+from t2i_zoo.errors import T2IError
+from t2i_zoo.paths import cache_folder
+from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
+
+
+class CaptionDataModule(L.LightningDataModule):
+    """Captioned pictures from any source, for any model of the zoo.
+
+    ``prepare_data`` packs the source once; from then on only indices move, and cropping, mirroring, the pyramid and the mapping
+    to [-1, 1] happen on the device. The model's frozen text encoder encodes each caption once, into a cache on disk.
+
+    Args:
+        source: where pictures and captions come from.
+        image_size: side S of the pictures that the model sees, in pixels.
+        load_size: side at which the store keeps them; by default 76/64 of ``image_size``, as all papers have it.
+        resize: ignore the aspect ratio (GAN-CLS, StackGAN), or cut the middle square first.
+        pyramid: further, smaller sizes of each picture, such as [64, 128]; ``image_size`` is always the last.
+        batch_size: of each process.
+        captions_averaged: captions of a picture, drawn with replacement, whose sentence features are averaged (GAN-CLS: 4).
+        order: pictures shuffled, or classes drawn uniformly and then pictures, as the authors of GAN-CLS do.
+        augment: random crops and mirrors in training.
+        on_bad_image: stop at a file that is no picture, or leave it out and list it in the store's manifest.
+        device_resident: keep the store on the GPU; ``auto`` does where it takes at most a quarter of the free memory.
+        cache_dir: where stores and encoded captions are kept; by default the user's cache folder.
+        seed: of shuffling, crops, captions and mismatches.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        image_size: int = 64,
+        load_size: int | None = None,
+        resize: Resize = "stretch",
+        pyramid: list[int] | None = None,
+        batch_size: int = 64,
+        captions_averaged: int = 1,
+        order: Order = "shuffle",
+        augment: bool = True,
+        on_bad_image: Literal["raise", "skip"] = "raise",
+        device_resident: Literal["auto", "yes", "no"] = "auto",
+        cache_dir: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        load_size = load_size or math.ceil(image_size * 76 / 64)
+        if load_size < image_size:
+            raise T2IError(
+                f"found --data.load_size {load_size}, expected at least the image size {image_size}"
+            )
+        self.source, self.image_size, self.batch_size, self.seed = source, image_size, batch_size, seed
+        self.sizes = [*sorted(set(pyramid or ()) - {image_size}), image_size]
+        self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
+        self.device_resident = device_resident
+        self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
+        self.spec = StoreSpec(source, load_size, resize, on_bad_image)
+        self.store: Store | None = None
+        self._pixels: Tensor | None = None
+        self._sentences: Tensor | None = None
+        self._words: tuple[Any, Any] | None = None
+
+    # Preparing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The frozen text encoder of the model in training, or None."""
+        return getattr(self._model, "text_encoder", None)
+
+    @property
+    def _model(self) -> Any:
+        return self.trainer.lightning_module if self.trainer is not None else None
+
+    def text_cache(self, encoder: TextEncoder) -> TextCache:
+        """The cache of an encoder's features."""
+        return TextCache(self.cache / "text", encoder, words=getattr(self._model, "needs_words", False))
+
+    def prepare_data(self) -> None:
+        """Pack the store and encode its captions, where that has not been done; one process a machine does it."""
+        store = open_store(self.spec, self.cache / "stores", progress=True)
+        if self.encoder is not None:
+            if self.trainer is not None:
+                self.encoder.to(self.trainer.strategy.root_device)
+            self.text_cache(self.encoder).ensure(store.captions, progress=True)
+
+    def setup(self, stage: str = "fit") -> None:
+        """Open what ``prepare_data`` made, and check it against the batch size."""
+        if self.store is not None:
+            return
+        self.store = store = open_store(self.spec, self.cache / "stores")
+        share, world = len(store.rows("train")), self.trainer.world_size if self.trainer else 1
+        if stage == "fit" and share < self.batch_size * world:
+            each = f" on each of {world} processes" if world > 1 else ""
+            raise T2IError(
+                f"the training split of {self.source.path} holds {share} pictures, fewer than one batch of "
+                f"{self.batch_size}{each}: set --data.batch_size to {max(share // world, 1)} or less"
+            )
+        self._pixels = torch.from_numpy(store.images)
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        if device.type == "cuda" and self.device_resident != "no":
+            if self.device_resident == "yes" or self._pixels.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
+                self._pixels = self._pixels.to(device)
+        if self.encoder is not None:
+            cache = self.text_cache(self.encoder)
+            cache.ensure(store.captions)
+            self._sentences = torch.from_numpy(np.ascontiguousarray(cache.sentences(store.captions)))
+            if self._pixels.device == device:
+                self._sentences = self._sentences.to(device)
+            if getattr(self._model, "needs_words", False):
+                self._words = cache.word_rows(store.captions)
+
+    # What others ask ------------------------------------------------------------------------------------------------
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest class; 0 where the source has no classes."""
+        return int(self._opened.labels.max()) + 1
+
+    @property
+    def _opened(self) -> Store:
+        if self.store is None:
+            self.store = open_store(self.spec, self.cache / "stores")
+        return self.store
+
+    def captions_of(self, split: str) -> list[str]:
+        """All captions of one split."""
+        store = self._opened
+        return [
+            c
+            for row in store.rows(split)
+            for c in store.captions[store.offsets[row] : store.offsets[row + 1]]
+        ]
+
+    def vocabulary(self) -> frozenset[str]:
+        """Every word of the training captions."""
+        return frozenset(word for caption in self.captions_of("train") for word in words_of(caption))
+
+    def example_captions(self, count: int) -> list[str]:
+        """Captions of ``count`` held-out pictures, of different classes as far as there are any; always the same."""
+        store = self._opened
+        rows = next(found for split in ("test", "val", "train") if len(found := store.rows(split)))
+        spread = rows[np.argsort(store.labels[rows], kind="stable")]
+        chosen = spread[np.linspace(0, len(spread) - 1, min(count, len(spread))).astype(int)]
+        return [store.captions[store.offsets[row]] for row in chosen]
+
+    # Loaders --------------------------------------------------------------------------------------------------------
+
+    def planner(self, split: str, train: bool) -> Planner:
+        """The planner of one split for this process."""
+        store = self._opened
+        rows = torch.from_numpy(store.rows(split))
+        trainer = self.trainer
+        return Planner(
+            rows,
+            torch.from_numpy(store.labels)[rows],
+            torch.from_numpy(store.offsets),
+            self.batch_size,
+            self.captions_averaged,
+            self.spec.load_size - self.image_size,
+            self.order,
+            self.augment,
+            train,
+            self.seed,
+            trainer.global_rank if trainer else 0,
+            trainer.world_size if trainer else 1,
+        )
+
+    def _batches(self, split: str, train: bool = False) -> Batches:
+        return Batches(self.planner(split, train), lambda: self.trainer.current_epoch if self.trainer else 0)
+
+    def train_dataloader(self) -> Batches:
+        """Plans of the training split."""
+        return self._batches("train", train=True)
+
+    def val_dataloader(self) -> Batches | list[Any]:
+        """Plans of the validation split, or of the test split where there is none."""
+        split = next((s for s in ("val", "test") if len(self._opened.rows(s))), None)
+        return self._batches(split) if split else []
+
+    def test_dataloader(self) -> Batches | list[Any]:
+        """Plans of the test split, or of the validation split where there is none."""
+        split = next((s for s in ("test", "val") if len(self._opened.rows(s))), None)
+        return self._batches(split) if split else []
+
+    predict_dataloader = test_dataloader
+
+    # From plan to batch ---------------------------------------------------------------------------------------------
+
+    def on_before_batch_transfer(self, batch: Plan, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Look up strings and, where the store is on the host, the cut pixels: only uint8 crosses to the device."""
+        store = self._opened
+        assert self._pixels is not None
+        part: dict[str, Any] = {
+            "plan": batch,
+            "captions": [store.captions[i] for i in batch.captions[:, 0].tolist()],
+            "wrong_captions": [store.captions[i] for i in batch.wrong_captions[:, 0].tolist()],
+            "labels": torch.from_numpy(store.labels)[batch.rows],
+        }
+        if self._pixels.device.type == "cpu":
+            part["pixels"] = gather(self._pixels, batch.rows, batch.crops, self.image_size)
+            if getattr(self._model, "needs_wrong_images", False):
+                part["wrong_pixels"] = gather(
+                    self._pixels, batch.wrong_rows, batch.wrong_crops, self.image_size
+                )
+        if self._sentences is not None and self._sentences.device.type == "cpu":
+            part["text"] = self._text(batch.captions)
+            part["wrong_text"] = self._text(batch.wrong_captions)
+        return part
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:
+        """Everything else, on the device."""
+        plan: Plan = batch.pop("plan")
+        assert self._pixels is not None
+        wrong = getattr(self._model, "needs_wrong_images", False)
+        if self._pixels.device.type != "cpu":
+            batch["pixels"] = gather(self._pixels, plan.rows, plan.crops, self.image_size)
+            if wrong:
+                batch["wrong_pixels"] = gather(
+                    self._pixels, plan.wrong_rows, plan.wrong_crops, self.image_size
+                )
+        if self._sentences is not None and "text" not in batch:
+            batch["text"], batch["wrong_text"] = self._text(plan.captions), self._text(plan.wrong_captions)
+        result: Batch = {
+            "images": normalise(batch.pop("pixels"), plan.crops.flip, self.sizes),
+            "index": plan.index,
+            **batch,  # type: ignore[typeddict-item]
+        }
+        if wrong:
+            result["wrong_images"] = normalise(batch.pop("wrong_pixels"), plan.wrong_crops.flip, self.sizes)
+            result.pop("wrong_pixels", None)  # type: ignore[typeddict-item]
+        return result
+
+    def _text(self, captions: Tensor) -> TextFeatures:
+        assert self._sentences is not None
+        sentence = (
+            self._sentences[captions[:, 0]] if captions.shape[1] == 1 else self._sentences[captions].mean(1)
+        )
+        if self._words is None:
+            return TextFeatures(sentence)
+        flat, offsets = self._words
+        numbers: Sequence[int] = captions[:, 0].tolist()
+        rows = [torch.from_numpy(np.array(flat[offsets[i] : offsets[i + 1]])) for i in numbers]
+        words = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(words.shape[1])[None] < lengths[:, None]
+        return TextFeatures(sentence, words.to(sentence.device), mask.to(sentence.device))
+
+
+__all__ = ["CaptionDataModule", "Crops"]

@@ -1,0 +1,103 @@
+"""The models of the zoo and how to get one back from a checkpoint.
+
+Classes are imported on first use, so that listing the zoo does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from t2i_zoo.errors import T2IError
+
+if TYPE_CHECKING:
+    from t2i_zoo.models.base import TextToImageGAN
+
+
+class Entry(NamedTuple):
+    """One model: where its class is, and one line about it."""
+
+    path: str
+    about: str
+
+
+MODELS: dict[str, Entry] = {
+    "gancls": Entry(
+        "t2i_zoo.models.gancls.GANCLS",
+        "GAN-CLS, GAN-INT and GAN-INT-CLS, 64 px (Reed et al. 2016, arXiv 1605.05396)",
+    ),
+}
+
+
+def list_models() -> list[str]:
+    """Names of all models, in the order of their papers."""
+    return list(MODELS)
+
+
+def model_class(name: str) -> type[TextToImageGAN]:
+    """The class of a model of the zoo, by its name."""
+    if name not in MODELS:
+        raise T2IError(f"found no model named {name!r}: expected one of {', '.join(MODELS)}")
+    module, _, cls = MODELS[name].path.rpartition(".")
+    found: type[TextToImageGAN] = getattr(importlib.import_module(module), cls)
+    return found
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: the file itself, or the last one of a run's folder or of its newest version.
+
+    Raises:
+        T2IError: where there is none.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        found = [
+            p
+            for pattern in ("last.ckpt", "checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
+            for p in path.glob(pattern)
+        ]
+        if not found:
+            raise T2IError(f"found no last.ckpt in the run folder {path}: train first, or give a .ckpt file")
+        return max(found, key=lambda p: p.stat().st_mtime)
+    if not path.exists():
+        raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
+    return path
+
+
+def load_model(path: str | Path, device: str = "cpu") -> TextToImageGAN:
+    """Rebuild any model of the zoo from a checkpoint, ready to ``generate`` and to encode new sentences.
+
+    Args:
+        path: a .ckpt file, or the folder of a run.
+        device: where to put it, such as ``"cuda"``.
+
+    Raises:
+        T2IError: where the file is missing, not a checkpoint of ours, or of a class that is not imported.
+    """
+    from t2i_zoo.models.base import TextToImageGAN
+    from t2i_zoo.models.state import model_key, read_checkpoint
+
+    checkpoint = read_checkpoint(find_checkpoint(path))
+    key = checkpoint["t2i_zoo"]["model"]
+    for name in MODELS:  # subclasses of one's own are known once they are imported
+        model_class(name)
+    pending: list[type[TextToImageGAN]] = [TextToImageGAN]
+    known: dict[str, type[TextToImageGAN]] = {}
+    while pending:
+        cls = pending.pop()
+        known[f"{cls.__module__}.{cls.__qualname__}"] = cls
+        pending += cls.__subclasses__()
+    if key not in known:
+        raise T2IError(
+            f"the checkpoint was made by {key}, which is not imported: import it before load_model"
+        )
+    hparams: dict[str, Any] = {
+        k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")
+    }
+    hparams["weights"] = None  # the file that a fine-tuning run began from may be gone
+    model = known[key](**hparams)
+    assert model_key(model) == key
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.to(device).eval()

@@ -1,0 +1,319 @@
+"""The one adversarial step, and everything that all seven papers share around it.
+
+A paper supplies two networks and two losses; this class owns the optimizers, the order of the step, the moving average,
+the random numbers of each rank, sampling, and what a checkpoint must hold to encode a sentence by itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models import state
+from t2i_zoo.text import TextFeatures, build_text_encoder, words_of
+
+
+class TextToImageGAN(L.LightningModule):
+    """Base of every model of the zoo; a subclass writes four methods and calls ``set_networks`` in its ``__init__``.
+
+    Hyperparameters are plain values (they are saved for loading with ``weights_only=True``) and are saved here for
+    subclasses too. One training batch is one step of each of the two optimizers; ``clock`` counts batches, whereas
+    Lightning's ``global_step`` counts optimizer steps and so runs twice as fast.
+
+    Args:
+        text_encoder: ``"hashing"`` or a mapping with ``kind`` and the encoder's own arguments.
+        image_size: side S of the generated pictures in pixels.
+        noise_dim: length of the noise vector z.
+        learning_rate: of both networks' Adam.
+        discriminator_learning_rate: where it is to differ.
+        beta1: Adam's first-moment decay.
+        lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it.
+        lr_decay_every: epochs; as in the authors' code the first cut comes at the start of that very epoch, 1-based.
+        ema_decay: decay a batch of the moving average of the generator's weights, with a warm-up; 0 copies the weights.
+        gradient_clip: largest norm of one network's gradient; None does not clip.
+        weights: checkpoint or .safetensors whose networks are the start of a fine-tuning run.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_ema: nn.Module
+    needs_words = False  #: whether the model reads word features and not only the sentence
+    needs_wrong_images = False  #: whether the model's mismatched pairs need pictures and not only captions
+
+    def __init__(
+        self,
+        *,
+        text_encoder: str | dict[str, Any] = "hashing",
+        image_size: int = 64,
+        noise_dim: int = 100,
+        learning_rate: float = 2e-4,
+        discriminator_learning_rate: float | None = None,
+        beta1: float = 0.5,
+        lr_decay: float = 1.0,
+        lr_decay_every: int = 100,
+        ema_decay: float = 0.999,
+        gradient_clip: float | None = None,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.save_hyperparameters()
+        self.text_encoder = build_text_encoder(text_encoder)
+        if isinstance(text_encoder, dict):  # the files that rebuild an encoder travel in checkpoints alone
+            self.hparams["text_encoder"] = {k: v for k, v in text_encoder.items() if k != "assets"}
+        self.clock = 0
+        self.vocabulary: frozenset[str] = frozenset()
+        self.rng: torch.Generator | None = None
+        self._resumed_states: list[dict[str, Any]] | None = None
+
+    # What a paper supplies ------------------------------------------------------------------------------------------
+
+    def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """Discriminator's loss under the key ``"loss"`` (scalar), with its terms for the log; ``fakes`` is detached."""
+        raise NotImplementedError
+
+    def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """Generator's loss under the key ``"loss"`` (scalar), with its terms for the log."""
+        raise NotImplementedError
+
+    def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
+        """Run a generator; papers with more inputs or outputs than (noise, sentence) and one picture override this."""
+        return Fakes([network(noise, text.sentence)], text, {})
+
+    def fake(self, batch: Batch) -> Fakes:
+        """The generator's forward of the training step."""
+        return self.draw(self.generator, self.noise(len(batch["captions"]), self.rng), batch["text"])
+
+    # What every model can do ----------------------------------------------------------------------------------------
+
+    def set_networks(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        """Adopt both networks, copy the generator for the moving average, and load ``weights`` where they are given."""
+        self.generator, self.discriminator = generator, discriminator
+        self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
+        if self.hparams["weights"]:
+            state.load_networks(self, Path(self.hparams["weights"]))
+
+    def encode(self, captions: Sequence[str] | Batch) -> TextFeatures:
+        """Features of captions, or of a batch: its cached ones where the data module brought them."""
+        if isinstance(captions, dict):
+            cached: TextFeatures | None = captions.get("text")
+            return cached if cached is not None else self.encode(captions["captions"])
+        if isinstance(captions, str):
+            raise T2IError('found one string, expected a list of captions: write ["a red flower"]')
+        return self.text_encoder.encode(list(captions), words=self.needs_words)
+
+    def encode_wrong(self, batch: Batch) -> TextFeatures:
+        """Features of the mismatched captions of a batch."""
+        cached = batch.get("wrong_text")
+        return cached if cached is not None else self.encode(batch["wrong_captions"])
+
+    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal noise (count, z) on the model's device; training passes this rank's own ``rng``."""
+        source = generator.device if generator is not None else self.device
+        return torch.randn(count, self.hparams["noise_dim"], generator=generator, device=source).to(
+            self.device
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        captions: Sequence[str] | TextFeatures,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        ema: bool = True,
+    ) -> Tensor:
+        """Draw one picture a caption: (B, 3, S, S) in [-1, 1], float32, on the model's device.
+
+        Args:
+            captions: B sentences, or their features.
+            noise: (B, z); drawn where it is None.
+            generator: source of the noise; a CPU generator gives the same noise on every device.
+            ema: use the moving average of the weights; False uses the live generator (in eval mode).
+        """
+        text = captions if isinstance(captions, TextFeatures) else self.encode(captions)
+        text = TextFeatures(*(None if part is None else part.to(self.device) for part in text))  # type: ignore[arg-type]
+        noise = self.noise(text.sentence.shape[0], generator) if noise is None else noise.to(self.device)
+        network = self.generator_ema if ema else self.generator
+        was_training = network.training
+        try:
+            return self.draw(network.eval(), noise, text).images[-1].float()
+        finally:
+            network.train(was_training)
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of a caption that the encoder does not know or, once trained, that no training caption held."""
+        unknown = self.text_encoder.unknown_words(caption)
+        if self.vocabulary:
+            unknown = unknown + [
+                w for w in words_of(caption) if w not in self.vocabulary and w not in unknown
+            ]
+        return list(dict.fromkeys(unknown))
+
+    # The step -------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Encode, one generator forward, discriminator step, generator step, moving average, log."""
+        optimizer_d, optimizer_g = self.optimizers()  # type: ignore[misc, attr-defined]
+        batch["text"] = self.encode(batch)
+        # Before the toggles, so that one forward serves both steps and batch norm sees the batch once.
+        fakes = self.fake(batch)
+        with self.toggled_optimizer(optimizer_d):
+            losses_d = self.discriminator_loss(batch, fakes.detach())
+            self._update(optimizer_d, losses_d["loss"])
+        with self.toggled_optimizer(optimizer_g):
+            losses_g = self.generator_loss(batch, fakes)
+            self._update(optimizer_g, losses_g["loss"])
+        self.clock += 1
+        self.update_ema()
+        self._log("train", len(batch["captions"]), losses_d, losses_g)
+
+    def _update(self, optimizer: Any, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        """Move the averaged weights towards the live ones; buffers are copied."""
+        decay = min(self.hparams["ema_decay"], (1 + self.clock) / (10 + self.clock))
+        averages, lives = list(self.generator_ema.parameters()), list(self.generator.parameters())
+        torch._foreach_lerp_(averages, lives, 1.0 - decay)
+        buffers = list(self.generator.buffers())
+        if buffers:
+            torch._foreach_copy_(list(self.generator_ema.buffers()), buffers)
+
+    def _log(self, stage: str, count: int, losses_d: dict[str, Tensor], losses_g: dict[str, Tensor]) -> None:
+        every = self.trainer.log_every_n_steps
+        if stage == "train" and self.clock % max(every, 1):
+            return  # Lightning would keep the values, and pay for them, without writing them down
+        named = {"discriminator": losses_d, "generator": losses_g}
+        values = {
+            f"{stage}/{network}_{key}": value.detach()
+            for network, losses in named.items()
+            for key, value in losses.items()
+        }
+        self.log_dict(values, batch_size=count, sync_dist=stage != "train")
+        if stage == "train":
+            for name, value in values.items():
+                if name.endswith("_loss") and not torch.isfinite(value):
+                    raise T2IError(
+                        f"{name} is {value.item()} at batch {self.clock}: lower --model.learning_rate, "
+                        "clip with --model.gradient_clip or train with --trainer.precision bf16-mixed or 32"
+                    )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip here, where half-precision gradients are unscaled already."""
+        if self.hparams["gradient_clip"]:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.hparams["gradient_clip"])
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        """Two Adams, discriminator's first, each with the learning-rate decay of the authors' code."""
+        rate, betas = self.hparams["learning_rate"], (self.hparams["beta1"], 0.999)
+        rate_d = self.hparams["discriminator_learning_rate"] or rate
+        adam_d = torch.optim.Adam(self.discriminator.parameters(), rate_d, betas, foreach=True)
+        adam_g = torch.optim.Adam(self.generator.parameters(), rate, betas, foreach=True)
+        decay, every = self.hparams["lr_decay"], self.hparams["lr_decay_every"]
+        # epoch is 0-based here and 1-based in the authors' code
+        rates = [
+            torch.optim.lr_scheduler.LambdaLR(adam, lambda epoch: decay ** ((epoch + 1) // every))
+            for adam in (adam_d, adam_g)
+        ]
+        return [adam_d, adam_g], rates
+
+    def on_train_epoch_end(self) -> None:
+        """Step the learning rates: Lightning leaves that to the module under manual optimization."""
+        schedulers: Any = self.lr_schedulers()
+        for scheduler in schedulers:
+            scheduler.step()
+
+    @torch.no_grad()
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        batch["text"] = self.encode(batch)
+        rng = torch.Generator().manual_seed(int(batch["index"][0]))  # the same noise in every evaluation
+        count = len(batch["captions"])
+        fakes = self.draw(self.generator_ema, self.noise(count, rng), batch["text"])
+        self._log(stage, count, self.discriminator_loss(batch, fakes), self.generator_loss(batch, fakes))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Both losses on held-out pictures, with the averaged generator."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Both losses on the test split."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """One generated picture for each caption of the test split."""
+        rng = torch.Generator().manual_seed(int(batch["index"][0]))
+        return {"images": self.generate(self.encode(batch), generator=rng), "captions": batch["captions"]}
+
+    # Guards, modes and checkpoints ----------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Raise for what could only fail, or mislead, once training runs."""
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+        strategy = self.trainer.strategy
+        if stage == "fit" and isinstance(strategy, DDPStrategy):
+            if not strategy._ddp_kwargs.get("find_unused_parameters"):
+                raise T2IError(
+                    "found DDP without unused-parameter search, but each step of a GAN uses one network only: "
+                    "use --trainer.strategy ddp_find_unused_parameters_true"
+                )
+        data: Any = getattr(self.trainer, "datamodule", None)
+        size = getattr(data, "image_size", self.hparams["image_size"])
+        if size != self.hparams["image_size"]:
+            raise T2IError(
+                f"the model draws {self.hparams['image_size']} px and the data module gives {size} px: "
+                "set --model.image_size and --data.image_size to the same number"
+            )
+        if stage == "fit" and hasattr(data, "vocabulary"):
+            self.vocabulary = data.vocabulary()
+
+    def train(self, mode: bool = True) -> TextToImageGAN:
+        """Training mode leaves the averaged generator and the frozen text encoder in eval mode."""
+        super().train(mode)
+        if hasattr(self, "generator_ema"):
+            self.generator_ema.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        """Give this rank noise of its own: after ``seed_everything`` all ranks would draw the same."""
+        seed = torch.initial_seed() + 7919 * self.global_rank
+        self.rng = torch.Generator(self.device).manual_seed(seed % 2**63)
+
+    def on_train_start(self) -> None:
+        """Continue a resumed run's random numbers; nothing draws between here and the first batch."""
+        if self._resumed_states is not None:
+            state.restore_random_states(self._resumed_states, self.global_rank, self.rng)
+            self._resumed_states = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out: class key, clock, vocabulary, text encoder's files, random states of all ranks."""
+        if assets := self.text_encoder.assets():
+            spec = {**self.hparams["text_encoder"], "assets": assets}
+            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "text_encoder": spec}
+        checkpoint["t2i_zoo"] = {
+            "model": state.model_key(self),
+            "clock": self.clock,
+            "vocabulary": sorted(self.vocabulary),
+            "random_states": state.gather_random_states(self.rng),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what ``on_save_checkpoint`` added."""
+        extra = checkpoint.get("t2i_zoo", {})
+        self.clock = extra.get("clock", 0)
+        self.vocabulary = frozenset(extra.get("vocabulary", ()))
+        self._resumed_states = extra.get("random_states")

@@ -1,0 +1,144 @@
+"""GAN-CLS, GAN-INT and GAN-INT-CLS.
+
+Reed, Akata, Yan, Logeswaran, Schiele, Lee: Generative Adversarial Text to Image Synthesis, 2016, arXiv 1605.05396.
+Authors' code: reedscot/icml2016. PyTorch port: aelnouby/Text-to-Image-Synthesis. Deviations are listed in the card.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.gancls import losses, networks
+from t2i_zoo.text import TextFeatures
+
+
+class GANCLS(TextToImageGAN):
+    """GAN-CLS; with ``interpolation_weight`` GAN-INT-CLS, and with ``mismatch_weight=0`` besides GAN-INT.
+
+    Defaults are those of ``main_cls.lua`` with the widths of the flowers and birds scripts, but for the mismatched pair, which
+    is the paper's (a real picture with a caption of another class) and not the code's (a picture of another class).
+
+    Args:
+        architecture: the authors' residual networks, or the plain DCGAN ones of the PyTorch port.
+        projection_dim: length of the projected sentence in both networks (``nt``).
+        generator_width: ``ngf``.
+        discriminator_width: ``ndf``.
+        large: second residual blocks in the authors' generator.
+        third_activation: activate after the discriminator's third convolution (``main_cls.lua`` does, the other does not).
+        text_norm: batch norm on the discriminator's projected sentence (``main_cls_int.lua`` has it, the other does not).
+        mismatch: pair a real picture with a caption of another class (the paper), or a caption with a picture of
+            another class (the authors' code).
+        mismatch_weight: weight w of the mismatched term; 0 leaves it out.
+        fake_weight: weight of the fake term where it is not to be 1 - w.
+        interpolation_weight: GAN-INT's weight on sentences between two captions (1 in the authors' scripts).
+        interpolation: their midpoint, or a random point from -0.5 to 1.5 along the line.
+        redraw_noise: a second generator forward with fresh noise for the generator's step, as the authors do; without it
+            both steps share one forward, which saves about a sixth of the step.
+        label_smoothing: subtracted from the real target (0.1 in the port).
+        feature_matching_weight: squared distance between the batch means of the discriminator's features (100 in the port).
+        pixel_weight: mean absolute difference from the caption's own picture (50 in the port).
+        options: what every model takes; see ``TextToImageGAN``.
+    """
+
+    generator: networks.Generator | networks.DCGANGenerator
+    discriminator: networks.Discriminator | networks.DCGANDiscriminator
+
+    def __init__(
+        self,
+        *,
+        architecture: Literal["residual", "dcgan"] = "residual",
+        projection_dim: int = 128,
+        generator_width: int = 128,
+        discriminator_width: int = 64,
+        large: bool = False,
+        third_activation: bool = True,
+        text_norm: bool = False,
+        mismatch: Literal["text", "image"] = "text",
+        mismatch_weight: float = 0.5,
+        fake_weight: float | None = None,
+        interpolation_weight: float = 0.0,
+        interpolation: Literal["midpoint", "random"] = "midpoint",
+        redraw_noise: bool = False,
+        label_smoothing: float = 0.0,
+        feature_matching_weight: float = 0.0,
+        pixel_weight: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        size, text_dim, noise_dim = (
+            self.hparams["image_size"],
+            self.text_encoder.dim,
+            self.hparams["noise_dim"],
+        )
+        if size < 16 or size & (size - 1):
+            raise T2IError(
+                f"found --model.image_size {size}, expected a power of two of at least 16, such as 64"
+            )
+        if architecture == "residual":
+            generator = networks.Generator(text_dim, noise_dim, projection_dim, generator_width, size, large)
+            discriminator = networks.Discriminator(
+                text_dim, projection_dim, discriminator_width, size, third_activation, text_norm
+            )
+            self.set_networks(generator, discriminator)
+        else:
+            self.set_networks(
+                networks.DCGANGenerator(text_dim, noise_dim, projection_dim, generator_width, size),
+                networks.DCGANDiscriminator(text_dim, projection_dim, discriminator_width, size),
+            )
+        self.needs_wrong_images = mismatch == "image" and mismatch_weight > 0
+
+    def fake(self, batch: Batch) -> Fakes:
+        """One forward on the batch's sentences and, with GAN-INT, on B/2 between them (they share the batch norm)."""
+        text = batch["text"].sentence
+        if self.hparams["interpolation_weight"] > 0:
+            spread = None
+            if self.hparams["interpolation"] == "random":
+                spread = 2 * torch.rand(len(text) // 2, 1, generator=self.rng, device=text.device) - 1
+            text = torch.cat([text, losses.interpolate(text, spread)])
+        return self.draw(self.generator, self.noise(len(text), self.rng), TextFeatures(text))
+
+    def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """Real, mismatched and fake pairs, each normalised with its own batch statistics."""
+        images, text, discriminator = batch["images"][-1], batch["text"].sentence, self.discriminator
+        features = discriminator.features(images)
+        real = discriminator.score(features, text)
+        weight, wrong = self.hparams["mismatch_weight"], None
+        if weight > 0 and self.hparams["mismatch"] == "text":
+            # the picture is the same, so its features are
+            wrong = discriminator.score(features, self.encode_wrong(batch).sentence)
+        elif weight > 0:
+            wrong = discriminator(batch["wrong_images"][-1], text)
+        fake = discriminator(fakes.images[-1][: len(images)], text)
+        return losses.discriminator_loss(
+            real,
+            wrong,
+            fake,
+            mismatch_weight=weight,
+            fake_weight=self.hparams["fake_weight"],
+            label_smoothing=self.hparams["label_smoothing"],
+        )
+
+    def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """Non-saturating loss on matched and interpolated sentences, with the port's two extra terms where asked for."""
+        images, text, hparams = batch["images"][-1], batch["text"].sentence, self.hparams
+        if hparams["redraw_noise"] and self.training:
+            fakes = self.fake(batch)
+        features = self.discriminator.features(fakes.images[-1])
+        logits = self.discriminator.score(features, fakes.text.sentence)
+        terms = losses.generator_loss(logits, len(text), hparams["interpolation_weight"])
+        if hparams["feature_matching_weight"] > 0:
+            with torch.no_grad():
+                target = self.discriminator.features(images).float().mean(0)
+            terms["feature_matching"] = F.mse_loss(features[: len(text)].float().mean(0), target)
+            terms["loss"] = terms["loss"] + hparams["feature_matching_weight"] * terms["feature_matching"]
+        if hparams["pixel_weight"] > 0:
+            terms["pixel"] = F.l1_loss(fakes.images[-1][: len(text)].float(), images)
+            terms["loss"] = terms["loss"] + hparams["pixel_weight"] * terms["pixel"]
+        return terms

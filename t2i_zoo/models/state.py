@@ -1,0 +1,135 @@
+"""What a checkpoint carries besides weights: random states of every rank, the model's name, networks for fine-tuning."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from t2i_zoo.errors import T2IError
+
+if TYPE_CHECKING:
+    from t2i_zoo.models.base import TextToImageGAN
+
+
+def model_key(model: TextToImageGAN) -> str:
+    """The class as ``package.module.Class``, by which ``load_model`` finds it again."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours without running any code in it.
+
+    Raises:
+        T2IError: where the file is missing, unreadable or no checkpoint of this package.
+    """
+    if not path.is_file():
+        raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise T2IError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}): give another file"
+        ) from error
+    if not isinstance(checkpoint, dict) or "t2i_zoo" not in checkpoint:
+        raise T2IError(f"{path} was not written by t2i-zoo: give a .ckpt file of one of its runs")
+    return checkpoint
+
+
+def load_networks(model: TextToImageGAN, path: Path) -> None:
+    """Start ``model`` from the networks of another run: every weight whose name and shape agree, and at least one.
+
+    Args:
+        model: its generator, moving average and discriminator are overwritten.
+        path: a .ckpt of ours, or .safetensors with names such as ``generator.layers.0.weight``.
+
+    Raises:
+        T2IError: where nothing fits, with both shapes of the first weight that differs.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        if not path.is_file():
+            raise T2IError(f"found no weights at {path}: correct --model.weights")
+        found = load_file(path)
+    else:
+        found = read_checkpoint(path)["state_dict"]
+    parts = ("generator.", "generator_ema.", "discriminator.")
+    if not any(name.startswith("generator_ema.") for name in found):
+        found |= {f"generator_ema.{k[10:]}": v for k, v in found.items() if k.startswith("generator.")}
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(parts)}
+    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    differing = [k for k in own if k in found and own[k].shape != found[k].shape]
+    if differing:
+        name = differing[0]
+        raise T2IError(
+            f"--model.weights {path}: {name} has shape {tuple(found[name].shape)} there and "
+            f"{tuple(own[name].shape)} here: give the model the same widths, text encoder and image size"
+        )
+    if not fitting:
+        raise T2IError(
+            f"--model.weights {path} holds no weight of a {type(model).__name__}: give another file"
+        )
+    missing = sorted(set(own) - set(fitting))
+    if missing:
+        warnings.warn(
+            f"{len(missing)} weights are not in {path} and start anew, {missing[0]} first", stacklevel=2
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
+def random_states(generator: torch.Generator | None) -> dict[str, Any]:
+    """Every random state that a step may draw from, as values that load with ``weights_only=True``."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (
+            str(kind),
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "noise": None if generator is None else generator.get_state(),
+    }
+
+
+def gather_random_states(generator: torch.Generator | None) -> list[dict[str, Any]]:
+    """The random states of all ranks, in rank order; called on every rank."""
+    own = random_states(generator)
+    if not (dist.is_available() and dist.is_initialized()):
+        return [own]
+    states: list[dict[str, Any]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(states, own)
+    return states
+
+
+def restore_random_states(states: list[dict[str, Any]], rank: int, generator: torch.Generator | None) -> None:
+    """Put the states of ``rank`` back; a rank that the saved run did not have keeps its fresh seed, with a warning."""
+    if rank >= len(states):
+        warnings.warn(
+            f"the checkpoint holds {len(states)} ranks, rank {rank} starts from its seed", stacklevel=2
+        )
+        return
+    state = states[rank]
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, numbers, position, has_gauss, value = state["numpy"]
+    np.random.set_state((kind, numbers.numpy().astype(np.uint32), position, has_gauss, value))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+    if state["noise"] is not None and generator is not None:
+        if state["noise"].shape == generator.get_state().shape:
+            generator.set_state(state["noise"].cpu())
+        else:
+            warnings.warn(
+                "the checkpoint's noise was drawn on another kind of device and starts anew", stacklevel=2
+            )

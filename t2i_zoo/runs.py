@@ -1,0 +1,114 @@
+"""The folder of a run: where it is, how it is resumed in place, and files in it that survive a killed process."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from t2i_zoo.errors import T2IError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint under another name in the same folder and rename it: a killed run leaves the former one whole.
+
+    Lightning's own writer goes through the system's temporary folder, from which a rename may become a copy.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Save to a local path; addresses such as s3://... are left to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+            for stale in target.parent.glob(f".{target.name}.*.partial"):
+                stale.unlink(missing_ok=True)
+
+
+class _AppendingWriter(ExperimentWriter):
+    """Continue the metrics file of a resumed run, where Lightning's writer deletes it."""
+
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            with path.open(newline="") as file:
+                self.metrics_keys = list(next(csv.reader(file), []))
+
+
+class RunLogger(CSVLogger):
+    """CSV metrics of a run, in ``<save_dir>/version_N/metrics.csv``; a resumed run appends to its own file."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer of this process; rank zero's alone writes."""
+        if self._experiment is None:
+            self._experiment = _AppendingWriter(self.log_dir)
+        return self._experiment
+
+
+def run_of_checkpoint(path: Path) -> Path | None:
+    """The run's folder (``.../version_N``) that a checkpoint belongs to, or None for a file that lies elsewhere."""
+    folder = path.resolve().parent.parent
+    return (
+        folder if path.resolve().parent.name == "checkpoints" and folder.name.startswith("version_") else None
+    )
+
+
+def resolve_checkpoint(wish: str, root: Path) -> Path:
+    """What ``--ckpt_path`` means: a file, a run's folder, or ``last`` for the newest run below ``root``.
+
+    Raises:
+        T2IError: where there is none.
+    """
+    from t2i_zoo.models import find_checkpoint
+
+    if wish == "last":
+        if not root.is_dir():
+            raise T2IError(
+                f"found no run to resume in {root}: start one without --ckpt_path, or give a .ckpt file"
+            )
+        return find_checkpoint(root)
+    return find_checkpoint(wish)
+
+
+def check_no_overrides(hparams: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """Raise where a resumed run asks for other hyperparameters than its checkpoint has.
+
+    Lightning would silently prefer the checkpoint's. ``weights`` and the files of a text encoder do not count.
+    """
+
+    def plain(values: dict[str, Any]) -> dict[str, Any]:
+        kept = {k: v for k, v in values.items() if k != "weights"}
+        if isinstance(kept.get("text_encoder"), dict):
+            kept["text_encoder"] = {k: v for k, v in kept["text_encoder"].items() if k != "assets"}
+        return kept
+
+    saved, asked = plain(hparams), plain(wanted)
+    differing = [k for k in asked if k in saved and saved[k] != asked[k]]
+    if differing:
+        name = differing[0]
+        raise T2IError(
+            f"{path} was trained with --model.{name} {saved[name]} and the command says {asked[name]}: a resumed run takes "
+            "no overrides, so use the run's own config, or start a new run from its weights with "
+            f"--model.weights {path}"
+        )

@@ -1,0 +1,229 @@
+"""Features of frozen text encoders on disk, one row a caption, so that no caption is encoded twice."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from t2i_zoo.text.features import TextEncoder
+
+_KEY = "S16"  # 16 bytes of blake2b; numpy sorts and searches byte strings of fixed length
+_CHUNK = 1024  # captions a call of the encoder
+_SEGMENT_CAPTIONS = 65_536
+_SEGMENT_BYTES = 1 << 29  # word features of 65,536 captions would be gigabytes: write earlier
+_STALE_SECONDS = 86_400  # what a killed process left unfinished for a day is nobody's work any more
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+@dataclass
+class _Segment:
+    """One immutable folder: keys (N,), sentence (N, D), words (sum T, W), offsets (N + 1,)."""
+
+    keys: NDArray[np.bytes_]
+    sentence: Floats
+    words: Floats | None
+    offsets: Integers | None
+
+
+class TextCache:
+    """Append-only cache of one encoder's features in ``folder/<fingerprint>[-words]/seg-*``.
+
+    A segment is written beside and renamed, so neither a killed nor a second process ever leaves half of one.
+    Two processes that encode the same caption both keep it: this costs space and changes nothing.
+
+    Args:
+        folder: where caches of all encoders live; made on the first write.
+        encoder: a frozen encoder with its final weights; it runs on its own device.
+        words: keep word features too.
+    """
+
+    def __init__(self, folder: Path, encoder: TextEncoder, words: bool = False) -> None:
+        self.encoder = encoder
+        self.with_words = words
+        self.folder = Path(folder) / (encoder.fingerprint() + ("-words" if words else ""))
+        self._segments: dict[str, _Segment] = {}
+        self._keys: NDArray[np.bytes_] = np.empty(0, dtype=_KEY)
+        self._segment_of: Integers = np.empty(0, dtype=np.int64)
+        self._row_of: Integers = np.empty(0, dtype=np.int64)
+        self._refresh()
+
+    def __len__(self) -> int:
+        """Number of different captions on disk."""
+        return len(self._keys)
+
+    def ensure(self, captions: Sequence[str], progress: bool = False) -> None:
+        """Encode and store the captions that are not there yet, each once, in the order given.
+
+        Args:
+            captions: any number of texts, repetitions allowed.
+            progress: write a counting line to standard error.
+
+        Raises:
+            T2IError: from the encoder, where a caption is blank; what was written before stays.
+        """
+        keys = _keys_of(captions)
+        if self._found(keys).all():
+            return
+        self._refresh()  # another process may have been here
+        absent = np.flatnonzero(~self._found(keys))
+        _, first = np.unique(keys[absent], return_index=True)
+        todo = absent[np.sort(first)]
+        buffer: list[tuple[Floats, Floats | None, Integers | None]] = []
+        start = held = 0
+        for done in range(0, len(todo), _CHUNK):
+            rows = todo[done : done + _CHUNK]
+            buffer.append(self._encode([captions[i] for i in rows]))
+            held += sum(part.nbytes for part in buffer[-1] if part is not None)
+            end = done + len(rows)
+            if progress:
+                print(f"\rencoded {end:,} of {len(todo):,} captions", end="", file=sys.stderr, flush=True)
+            if end == len(todo) or end - start >= _SEGMENT_CAPTIONS or held >= _SEGMENT_BYTES:
+                self._write(keys[todo[start:end]], buffer)
+                buffer, start, held = [], end, 0
+        if progress and len(todo):
+            print(file=sys.stderr)
+        self._refresh()
+
+    def sentences(self, captions: Sequence[str]) -> Floats:
+        """Sentence vectors (N, D), float32; captions not there yet are encoded first.
+
+        One contiguous run of one segment (the captions in the order given to ``ensure``) is a read-only view
+        of the file; anything else is a copy.
+        """
+        places, rows = self._locate(captions)
+        segments = list(self._segments.values())
+        run = _run(places, rows)
+        if run is not None:
+            return np.asarray(segments[places[0]].sentence[run])
+        out = np.empty((len(rows), self.encoder.dim), dtype=np.float32)
+        for place in np.unique(places):
+            chosen = places == place
+            out[chosen] = segments[place].sentence[rows[chosen]]
+        return out
+
+    def word_rows(self, captions: Sequence[str]) -> tuple[Floats, Integers]:
+        """Word vectors of all captions in one array: flat (sum T, W) float32 and offsets (N + 1,) int64.
+
+        Caption ``i`` has the rows ``flat[offsets[i]:offsets[i + 1]]``, its real tokens without padding. One
+        contiguous run is a read-only view of the file, as in ``sentences``.
+        """
+        assert self.with_words, "this cache was opened without words=True"
+        places, rows = self._locate(captions)
+        segments = list(self._segments.values())
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        starts = np.zeros(len(rows), dtype=np.int64)
+        for place in np.unique(places):
+            chosen = places == place
+            edges = segments[place].offsets
+            assert edges is not None
+            starts[chosen] = edges[rows[chosen]]
+            lengths[chosen] = edges[rows[chosen] + 1] - starts[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        if _run(places, rows) is not None:
+            whole = segments[places[0]].words
+            assert whole is not None
+            return whole[starts[0] : starts[0] + offsets[-1]], offsets
+        flat = np.empty((offsets[-1], self.encoder.word_dim), dtype=np.float32)
+        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        owner = np.repeat(places, lengths)
+        for place in np.unique(places):
+            chosen = owner == place
+            whole = segments[place].words
+            assert whole is not None
+            flat[chosen] = whole[source[chosen]]
+        return flat, offsets
+
+    def _encode(self, captions: list[str]) -> tuple[Floats, Floats | None, Integers | None]:
+        features = self.encoder.encode(captions, words=self.with_words)
+        sentence = features.sentence.to("cpu", torch.float32).numpy()
+        if not self.with_words:
+            return sentence, None, None
+        assert features.words is not None
+        assert features.mask is not None
+        flat = features.words[features.mask].to("cpu", torch.float32).numpy()
+        return sentence, flat, features.mask.sum(1).cpu().numpy().astype(np.int64)
+
+    def _locate(self, captions: Sequence[str]) -> tuple[Integers, Integers]:
+        keys = _keys_of(captions)
+        if not self._found(keys).all():
+            self.ensure(captions)
+        index = np.searchsorted(self._keys, keys)
+        return self._segment_of[index], self._row_of[index]
+
+    def _found(self, keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        if not len(self._keys):
+            return np.zeros(len(keys), dtype=bool)
+        index = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.asarray(self._keys[index] == keys)
+
+    def _write(self, keys: NDArray[np.bytes_], buffer: list[tuple[Any, Any, Any]]) -> None:
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
+        beside = self.folder / f"new-{name}"
+        beside.mkdir(parents=True)
+        try:
+            np.save(beside / "keys.npy", keys)
+            np.save(beside / "sentence.npy", np.concatenate([part for part, _, _ in buffer]))
+            if self.with_words:
+                np.save(beside / "words.npy", np.concatenate([part for _, part, _ in buffer]))
+                lengths = np.concatenate([part for _, _, part in buffer])
+                np.save(beside / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+            beside.rename(self.folder / f"seg-{name}")
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+
+    def _refresh(self) -> None:
+        """Take in segments that appeared on disk, and sort all keys; the oldest of equal keys wins."""
+        for path in self.folder.glob("new-*"):
+            if time.time_ns() - int(path.name.split("-")[1]) > _STALE_SECONDS * 10**9:
+                shutil.rmtree(path, ignore_errors=True)
+        fresh = {p.name: p for p in sorted(self.folder.glob("seg-*")) if p.name not in self._segments}
+        opened = {name: segment for name, path in fresh.items() if (segment := self._open(path)) is not None}
+        if not opened:
+            return
+        self._segments.update(opened)
+        parts = [segment.keys for segment in self._segments.values()]
+        keys = np.concatenate(parts)
+        self._keys, first = np.unique(keys, return_index=True)
+        sizes = [len(part) for part in parts]
+        self._segment_of = np.repeat(np.arange(len(parts)), sizes)[first]
+        self._row_of = np.concatenate([np.arange(size) for size in sizes])[first]
+
+    def _open(self, path: Path) -> _Segment | None:
+        """Map one segment; None where it is damaged, and then its captions are encoded again."""
+        try:
+            keys = np.load(path / "keys.npy")
+            sentence = np.load(path / "sentence.npy", mmap_mode="r")
+            words = np.load(path / "words.npy", mmap_mode="r") if self.with_words else None
+            offsets = np.load(path / "offsets.npy") if self.with_words else None
+        except (OSError, ValueError, EOFError):
+            return None
+        whole = keys.dtype == _KEY and sentence.shape == (len(keys), self.encoder.dim)
+        if words is not None and offsets is not None:
+            whole &= len(offsets) == len(keys) + 1 and words.shape == (offsets[-1], self.encoder.word_dim)
+        return _Segment(keys, sentence, words, offsets) if whole else None
+
+
+def _keys_of(captions: Sequence[str]) -> NDArray[np.bytes_]:
+    digests = [hashlib.blake2b(c.encode("utf-8", "surrogatepass"), digest_size=16).digest() for c in captions]
+    return np.frombuffer(b"".join(digests), dtype=_KEY)
+
+
+def _run(places: Integers, rows: Integers) -> slice | None:
+    """The rows as one slice of one segment, where they are one."""
+    if not len(rows) or (places != places[0]).any() or (np.diff(rows) != 1).any():
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1)

@@ -1,0 +1,184 @@
+"""A text encoder without weights: words are hashed into fixed random signs, as in feature hashing.
+
+After Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009, arXiv:0902.2206, with
+several signed positions a feature (as in sparse random projection) and the character n-grams of Bojanowski et
+al., "Enriching Word Vectors with Subword Information", 2017, arXiv:1607.04606. It knows no synonyms: that is
+what ``transformers`` encoders are for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.text.features import TextEncoder, TextFeatures
+from t2i_zoo.text.tokens import words_of
+
+_VERSION = "t2i-hashing-1"  # part of every digest and of the fingerprint: a new number is a new encoder
+_POSITIONS = 16  # signs a feature: the 64 bytes of one blake2b digest are sixteen 32-bit numbers
+_CHUNK = 2048  # captions summed at once: bounds the working memory near 50 MiB for dim 1024
+
+# Weights are multiples of 1/32, so that every sum below is exact in float32 and equal on every machine.
+_TRIGRAM = 0.375  # "yelow" shares four trigrams with "yellow", which makes the two alike, yet far from equal
+_BIGRAM = 0.75  # who has which colour: nearly as loud as a word
+_FUNCTION = 0.25
+# "no", "not" and "without" are left out on purpose: they turn a caption around.
+_FUNCTION_WORDS = frozenset(
+    "a an and are as at be but by for from has have in into is it its of on or that the their them there "  # noqa: SIM905
+    "these they this those to very was were which who whose will with".split()
+)
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+def _signs(features: Sequence[str], dim: int) -> tuple[Integers, Floats]:
+    """Positions in ``[0, dim)`` and signs, (F, 16) each; a feature has one position in each sixteenth."""
+    person = _VERSION.encode()
+    digests = [
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), person=person).digest() for text in features
+    ]
+    numbers = np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, _POSITIONS).astype(np.int64)
+    edges = np.arange(_POSITIONS + 1) * dim // _POSITIONS
+    return edges[:-1] + (numbers >> 1) % np.diff(edges), (1 - 2 * (numbers & 1)).astype(np.float32)
+
+
+@lru_cache(maxsize=32_768)
+def _word(word: str, dim: int) -> tuple[Integers, Floats]:
+    """Sparse vector of one word with its character trigrams, unscaled: positions and values."""
+    bounded = f"<{word}>"
+    trigrams = [f"c:{bounded[i : i + 3]}" for i in range(len(bounded) - 2)]
+    positions, values = _signs([f"w:{word}", *trigrams], dim)
+    values[1:] *= _TRIGRAM
+    return positions.ravel(), values.ravel()
+
+
+def _table(words: Sequence[str], dim: int) -> Floats:
+    """Dense unscaled vectors (U, dim) of some words."""
+    if not words:
+        return np.zeros((0, dim), dtype=np.float32)
+    parts = [_word(word, dim) for word in words]
+    starts = np.repeat(np.arange(len(parts)) * dim, [len(positions) for positions, _ in parts])
+    values = np.concatenate([part for _, part in parts])
+    return _scatter(starts + np.concatenate([part for part, _ in parts]), values, len(parts), dim)
+
+
+def _scatter(flat: Integers, values: Floats, rows: int, dim: int) -> Floats:
+    return np.bincount(flat, weights=values, minlength=rows * dim).reshape(rows, dim).astype(np.float32)
+
+
+def _scaled(rows: Floats) -> Floats:
+    """Each row divided by its root-mean-square."""
+    squares = np.square(rows, dtype=np.float64).mean(axis=1, keepdims=True)
+    return np.asarray(rows / np.sqrt(squares), dtype=np.float32)
+
+
+class HashingEncoder(TextEncoder):
+    """Word, word-pair and character-trigram features under fixed random signs; the offline default.
+
+    Every vector has root-mean-square 1, that is unit variance a dimension, as the networks expect of their
+    condition. Function words weigh a quarter and are passed over when pairs of neighbours are formed, so "red
+    petals and a yellow centre" has the pairs (red, petals), (petals, yellow) and (yellow, centre). The result
+    is the same, bit for bit, on every machine, system, Python and process.
+
+    Args:
+        dim: length of sentence and word vectors, at least 16.
+        max_words: the most word vectors of one caption; the sentence vector always sees the whole caption.
+
+    Raises:
+        T2IError: where ``dim`` or ``max_words`` is too small.
+    """
+
+    def __init__(self, dim: int = 1024, max_words: int = 32) -> None:
+        super().__init__()
+        if dim < _POSITIONS:
+            raise T2IError(
+                f"The hashing text encoder got dim={dim} and needs at least {_POSITIONS}: raise its dim."
+            )
+        if max_words < 1:
+            raise T2IError(
+                f"The hashing text encoder got max_words={max_words} and needs at least 1: raise max_words."
+            )
+        self.dim = self.word_dim = dim
+        self.max_words = max_words
+        # Without a parameter the module would not know its own device.
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
+        self.eval()
+
+    def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
+        """Encode captions.
+
+        Args:
+            captions: B texts, each with at least one word.
+            words: also give a vector for each of the first ``max_words`` words.
+
+        Returns:
+            sentence (B, dim), words (B, T, dim) and mask (B, T) with T the longest caption of this call; each
+            real vector has root-mean-square 1.
+
+        Raises:
+            T2IError: where a caption has no word.
+        """
+        tokens = [words_of(caption) for caption in captions]
+        for number, (caption, found) in enumerate(zip(captions, tokens, strict=True)):
+            if not found:
+                raise T2IError(
+                    f"Caption {number} of {len(tokens)} is {caption!r}, which has no word to encode: "
+                    "give it at least one word or remove it from the captions."
+                )
+        sentence = np.empty((len(tokens), self.dim), dtype=np.float32)
+        for start in range(0, len(tokens), _CHUNK):
+            chunk = tokens[start : start + _CHUNK]
+            sentence[start : start + _CHUNK] = _scaled(self._sums(chunk))
+        device = self.get_buffer("_anchor").device
+        if not words:
+            return TextFeatures(torch.from_numpy(sentence).to(device))
+        vectors, mask = self._words([found[: self.max_words] for found in tokens])
+        return TextFeatures(torch.from_numpy(sentence).to(device), vectors.to(device), mask.to(device))
+
+    def _sums(self, chunk: list[list[str]]) -> Floats:
+        names = list(dict.fromkeys(word for found in chunk for word in found))
+        row_of = {word: row for row, word in enumerate(names)}
+        weights = np.array(
+            [_FUNCTION if word in _FUNCTION_WORDS else 1.0 for word in names], dtype=np.float32
+        )
+        table = _table(names, self.dim) * weights[:, None]
+        sums: Floats = np.stack([table[[row_of[word] for word in found]].sum(axis=0) for found in chunk])
+        content = [[word for word in found if word not in _FUNCTION_WORDS] for found in chunk]
+        pairs = [f"b:{left} {right}" for found in content for left, right in pairwise(found)]
+        if not pairs:
+            return sums
+        owner = np.repeat(np.arange(len(chunk)), [max(len(found) - 1, 0) for found in content])
+        positions, signs = _signs(pairs, self.dim)
+        flat = (owner[:, None] * self.dim + positions).ravel()
+        sums += np.float32(_BIGRAM) * _scatter(flat, signs.ravel(), len(chunk), self.dim)
+        return sums
+
+    def _words(self, tokens: list[list[str]]) -> tuple[Tensor, Tensor]:
+        names = list(dict.fromkeys(word for found in tokens for word in found))
+        row_of = {word: row for row, word in enumerate(names)}
+        longest = max((len(found) for found in tokens), default=0)
+        index = np.full((len(tokens), longest), len(names))
+        for row, found in enumerate(tokens):
+            index[row, : len(found)] = [row_of[word] for word in found]
+        padding = np.zeros((1, self.dim), dtype=np.float32)
+        table = np.concatenate([_scaled(_table(names, self.dim)), padding])
+        return torch.from_numpy(table[index]), torch.from_numpy(index < len(names))
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the version of this code and its arguments."""
+        text = f"{_VERSION} dim={self.dim} max_words={self.max_words}"
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def spec(self) -> dict[str, Any]:
+        """The plain dict that ``build_text_encoder`` turns into this encoder again."""
+        return {"kind": "hashing", "dim": self.dim, "max_words": self.max_words}

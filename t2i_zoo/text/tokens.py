@@ -1,0 +1,32 @@
+"""Plain word tokens, for the hashing encoder and for reports of words that training never saw."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_MARK = "\x01"
+_WORD = re.compile(rf"[^\W_](?:[^\W_]|{_MARK})*(?:['-][^\W_](?:[^\W_]|{_MARK})*)*")
+_APOSTROPHES_AND_HYPHENS = str.maketrans({"\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"})
+
+
+def words_of(caption: str) -> list[str]:
+    """Split a caption into lower-case words, in order, repetitions kept.
+
+    The text is NFKC-normalised first. A word is a run of letters, digits and their combining marks, with
+    single apostrophes or hyphens inside (``"bird's-eye"`` is one word). Punctuation, underscores and emoji
+    separate words; a run of a script without spaces (Chinese, Japanese) is one word.
+
+    Args:
+        caption: any text.
+
+    Returns:
+        The words; an empty list where the caption has none.
+    """
+    text = unicodedata.normalize("NFKC", caption.translate(_APOSTROPHES_AND_HYPHENS)).lower()
+    if text.isascii():
+        return _WORD.findall(text)
+    # Python's \w leaves combining marks out and would cut Hindi or Thai words at their vowel signs. The
+    # pattern therefore runs over a shadow of equal length in which every mark is one known character.
+    shadow = "".join(_MARK if unicodedata.category(char)[0] == "M" else char for char in text)
+    return [text[match.start() : match.end()] for match in _WORD.finditer(shadow)]

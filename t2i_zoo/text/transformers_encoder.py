@@ -1,0 +1,293 @@
+"""Any frozen Hugging Face text encoder: BERT, MiniLM, T5's encoder, the text tower of CLIP or SigLIP.
+
+The only file of the package that imports transformers, and only once an encoder is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.text.features import TextEncoder, TextFeatures
+
+Pooling = Literal["mean", "cls", "eos", "pooler"]
+
+_CHUNK = 64  # captions in one forward pass: 64 x 64 tokens fit beside a training run
+# What a folder remembers of where and by which version it was written, and not of the features.
+_VOLATILE = frozenset(
+    "_name_or_path name_or_path transformers_version dtype torch_dtype is_local local_files_only".split()  # noqa: SIM905
+)
+
+
+class TransformersEncoder(TextEncoder):
+    """Frozen text model with one of four poolings; the features come unscaled, as the model gives them.
+
+    Args:
+        model: a local folder, or a name on the Hugging Face hub that is fetched once.
+        pooling: how the last hidden states become the sentence vector: their ``mean`` over real tokens, the
+            first (``cls``), the last real one (``eos``, as in CLIP), or the model's own ``pooler`` output.
+        max_words: the most tokens of one caption, special tokens included; cut to what the model can take.
+        assets: files of ``assets()``; where given, ``model`` is not opened and a state dict brings weights.
+
+    Raises:
+        T2IError: where the model cannot be found or read, or lacks weights that the pooling needs.
+    """
+
+    def __init__(
+        self, model: str, pooling: Pooling = "mean", max_words: int = 64, assets: dict[str, str] | None = None
+    ) -> None:
+        super().__init__()
+        if pooling not in get_args(Pooling):
+            raise T2IError(
+                f"Text encoder pooling is {pooling!r} and must be one of {', '.join(get_args(Pooling))}: "
+                "change the pooling of text_encoder."
+            )
+        self.model = model
+        self.pooling = pooling
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # initial weights are drawn and thrown away: leave the seed alone
+            self.tower, self.tokenizer, config = _load(model, pooling) if assets is None else _rebuild(assets)
+        self.tower.float().requires_grad_(False)
+        self.tokenizer.padding_side = "right"
+        if self.tokenizer.pad_token is None:
+            # GPT-like models have no padding token; the mask hides whichever takes its place.
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        # Taken before the first call: fast tokenizers write their last padding and length into the files.
+        self._assets = dict(assets) if assets is not None else _text_files(config, self.tokenizer)
+        # SigLIP is trained on captions padded to full length, without a mask, and pools at the last place.
+        self._full_length = str(config.model_type).startswith("siglip")
+        limits = [max_words, getattr(self.tower.config, "max_position_embeddings", None) or max_words]
+        self.max_words = int(min(*limits, self.tokenizer.model_max_length))
+        self.dim = self.word_dim = int(self.tower.config.hidden_size)
+        self._fingerprint: str | None = None
+        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
+        self.eval()
+
+    def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
+        """Encode captions in float32, also under autocast, without gradients.
+
+        Args:
+            captions: B texts, none of them blank.
+            words: also give the last hidden states, one a token, special tokens included.
+
+        Returns:
+            sentence (B, dim), words (B, T, dim) and mask (B, T) with T the longest caption of this call.
+
+        Raises:
+            T2IError: where a caption is blank, or the model has no pooler and ``pooling`` asks for it.
+        """
+        for number, caption in enumerate(captions):
+            if not caption.strip():
+                raise T2IError(
+                    f"Caption {number} of {len(captions)} is {caption!r}, which has no word to encode: "
+                    "give it at least one word or remove it from the captions."
+                )
+        device = next(self.tower.parameters()).device
+        # Captions of like length share a forward pass: on real captions about a third of the padding goes.
+        order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        sentence = torch.zeros(len(captions), self.dim, device=device)
+        parts: list[tuple[list[int], Tensor, Tensor]] = []
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for start in range(0, len(order), _CHUNK):
+                rows = order[start : start + _CHUNK]
+                pooled, hidden, mask = self._forward_chunk([captions[i] for i in rows], device)
+                sentence[rows] = pooled
+                if words:
+                    parts.append((rows, hidden, mask))
+        if not words:
+            return TextFeatures(sentence)
+        longest = max((mask.shape[1] for _, _, mask in parts), default=0)
+        states = torch.zeros(len(captions), longest, self.dim, device=device)
+        real = torch.zeros(len(captions), longest, dtype=torch.bool, device=device)
+        for rows, hidden, mask in parts:
+            states[rows, : mask.shape[1]] = hidden * mask.unsqueeze(-1)
+            real[rows, : mask.shape[1]] = mask
+        return TextFeatures(sentence, states, real)
+
+    def _forward_chunk(self, captions: list[str], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        tokens = self.tokenizer(
+            captions,
+            padding="max_length" if self._full_length else True,
+            truncation=True,
+            max_length=self.max_words,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(device)
+        mask = tokens["attention_mask"].bool()
+        seen = None if self._full_length else tokens["attention_mask"]
+        output = self.tower(input_ids=tokens["input_ids"], attention_mask=seen)
+        hidden = output.last_hidden_state.float()
+        if self.pooling == "mean":
+            pooled = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        elif self.pooling == "cls":
+            pooled = hidden[:, 0]
+        elif self.pooling == "eos":
+            pooled = hidden[torch.arange(len(hidden), device=device), mask.sum(1).clamp(min=1) - 1]
+        else:
+            pooled = getattr(output, "pooler_output", None)
+            if pooled is None:
+                raise T2IError(
+                    f"Text encoder {self.model!r} has no pooler output, which pooling=pooler asks for: "
+                    "set the pooling of text_encoder to mean, cls or eos."
+                )
+        return pooled.float(), hidden, mask
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of the caption that hold the tokenizer's unknown token; byte-level tokenizers have none."""
+        words = caption.split()
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or not words:
+            return []
+        ids = self.tokenizer(words, add_special_tokens=False)["input_ids"]
+        return [
+            word.strip(".,;:!?\"'()") or word for word, row in zip(words, ids, strict=True) if unknown in row
+        ]
+
+    def assets(self) -> dict[str, str]:
+        """Configuration and tokenizer files, name to content; with the state dict they replace ``model``."""
+        return dict(self._assets)
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of configuration, tokenizer, weights, pooling and length, not path."""
+        if self._fingerprint is None:
+            digest = hashlib.blake2b(f"{self.pooling} {self.max_words}".encode(), digest_size=8)
+            for name, content in sorted(self._assets.items()):
+                digest.update(f"\0{name}\0{_lasting(name, content)}".encode())
+            for name, tensor in sorted(self.tower.state_dict().items()):
+                if "pooler." in name and self.pooling != "pooler":
+                    continue  # often absent from the file, so random in each process, and without effect here
+                digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+                digest.update(_bytes(tensor))
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+    def spec(self) -> dict[str, Any]:
+        """The plain dict that ``build_text_encoder`` turns into this encoder again."""
+        return {
+            "kind": "transformers", "model": self.model, "pooling": self.pooling, "max_words": self.max_words
+        }  # fmt: skip
+
+
+def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
+    encoder._fingerprint = None  # type: ignore[assignment]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def _lasting(name: str, content: str) -> str:
+    """The content without what changes from one saving to the next."""
+    if not name.endswith(".json"):
+        return content
+    entries = json.loads(content)
+    if isinstance(entries, dict):
+        drop = _VOLATILE | {"truncation", "padding"} if name == "tokenizer.json" else _VOLATILE
+        entries = {key: value for key, value in entries.items() if key not in drop}
+    return json.dumps(entries, sort_keys=True)
+
+
+def _load(model: str, pooling: str) -> tuple[Any, Any, Any]:
+    """Tower, tokenizer and configuration of a local folder or a hub name."""
+    folder = Path(model).expanduser()
+    source = str(folder) if folder.is_dir() else model
+    try:
+        tower, tokenizer, config, missing = _from_pretrained(source, local=folder.is_dir())
+    except Exception as error:  # transformers, huggingface_hub and their HTTP clients share no base class
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}".rstrip(". ")
+        raise T2IError(
+            f"Text encoder {model!r} cannot be loaded ({reason}): set --model.text_encoder.model to a local "
+            "folder with config.json, tokenizer files and weights, or connect to the Hugging Face hub once "
+            "(without HF_HUB_OFFLINE=1) so that it is fetched."
+        ) from error
+    needed = [name for name in missing if pooling == "pooler" or "pooler." not in name]
+    if needed:
+        raise T2IError(
+            f"Text encoder {model!r} lacks {len(needed)} weights such as {min(needed)!r}, which would be "
+            "random: choose another pooling or set --model.text_encoder.model to a complete model."
+        )
+    return tower, tokenizer, config
+
+
+def _from_pretrained(source: str, *, local: bool) -> tuple[Any, Any, Any, list[str]]:
+    from transformers import AutoConfig, AutoTokenizer
+
+    options = {"trust_remote_code": False, "local_files_only": local}
+    config = AutoConfig.from_pretrained(source, **options)
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    whole, info = _factory(config).from_pretrained(
+        source, config=config, weights_only=True, output_loading_info=True, **_float32(config), **options
+    )
+    tower, prefix = _text_tower(whole)
+    missing = [name for name in info["missing_keys"] if name.startswith(prefix)]
+    return tower, tokenizer, _smallest_config(tower, config), missing
+
+
+def _rebuild(assets: dict[str, str]) -> tuple[Any, Any, Any]:
+    """Tower with arbitrary weights, tokenizer and configuration from the files of ``assets()``."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in assets.items():
+            (Path(folder) / Path(name).name).write_text(content, encoding="utf-8", newline="")
+        options = {"trust_remote_code": False, "local_files_only": True}
+        config = AutoConfig.from_pretrained(folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    whole = _factory(config).from_config(config, trust_remote_code=False, **_float32(config))
+    return _text_tower(whole)[0], tokenizer, config
+
+
+def _factory(config: Any) -> Any:
+    """The auto class that gives an encoder alone where transformers knows one (T5), else the whole model."""
+    from transformers import AutoModel, AutoModelForTextEncoding
+
+    known = type(config) in AutoModelForTextEncoding._model_mapping
+    return AutoModelForTextEncoding if known else AutoModel
+
+
+def _float32(config: Any) -> dict[str, torch.dtype]:
+    return {
+        "dtype" if hasattr(config, "dtype") else "torch_dtype": torch.float32
+    }  # renamed in transformers 4.56
+
+
+def _text_tower(whole: Any) -> tuple[Any, str]:
+    """The part that reads text, and the prefix of its weights' names in the whole."""
+    if isinstance(getattr(whole, "text_model", None), nn.Module):
+        return whole.text_model, "text_model."
+    if isinstance(getattr(whole, "decoder", None), nn.Module):  # BART and its like
+        return whole.encoder, "encoder."
+    return whole, ""
+
+
+def _smallest_config(tower: Any, config: Any) -> Any:
+    """The tower's own configuration where it alone rebuilds the tower, without the picture half of CLIP."""
+    from transformers import AutoModel
+
+    own = tower.config
+    classes: Any = AutoModel._model_mapping
+    known = type(own) is not type(config) and type(own) in classes
+    return own if known and classes[type(own)] is type(tower) else config
+
+
+def _text_files(config: Any, tokenizer: Any) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        config.save_pretrained(folder)
+        files = {}
+        for path in sorted(Path(folder).iterdir()):
+            try:
+                files[path.name] = path.read_bytes().decode("utf-8")
+            except (UnicodeDecodeError, IsADirectoryError):
+                continue  # a sentencepiece model beside tokenizer.json, which holds the same
+    return files

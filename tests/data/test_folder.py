@@ -1,0 +1,225 @@
+"""Own pictures: metadata in three formats, text files beside the pictures, and one test an error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from t2i_zoo.data.folder import CaptionFolder
+from t2i_zoo.data.records import Record
+from t2i_zoo.errors import T2IError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ["a.jpg", "b.PNG", "sub/c.webp"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def read(root: Path, **settings: object) -> list[Record]:
+    return CaptionFolder(str(root), **settings).records()  # type: ignore[arg-type]
+
+
+def jsonl(root: Path, *rows: object) -> None:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (root / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def error(root: Path, match: str, **settings: object) -> None:
+    with pytest.raises(T2IError, match=match):
+        read(root, **settings)
+
+
+def test_jsonl(root: Path) -> None:
+    jsonl(
+        root,
+        {"file_name": "sub/c.webp", "captions": ["one", " two "], "class": "tulip", "split": "val"},
+        "",
+        {"image": "a.jpg", "text": "three", "class": "rose", "split": "test"},
+        {"file": "b.PNG", "caption": "four", "class": "tulip", "split": "train"},
+    )
+    assert read(root) == [
+        Record(root / "sub/c.webp", ("one", "two"), 1, None, "val"),
+        Record(root / "a.jpg", ("three",), 0, None, "test"),
+        Record(root / "b.PNG", ("four",), 1, None, "train"),
+    ]
+
+
+def test_csv_merges_rows_and_columns(root: Path) -> None:
+    (root / "captions.csv").write_bytes(
+        b'\xef\xbb\xbffile_name,caption,caption_1,caption_2,label\r\na.jpg,"one, quoted",two,,7\r\n'
+        b'b.PNG,"over\r\ntwo lines",,,3\r\n\r\na.jpg,three,,,\r\n'
+    )
+    first, second = read(root, val_fraction=0)
+    assert first == Record(root / "a.jpg", ("one, quoted", "two", "three"), 1)
+    assert second == Record(root / "b.PNG", ("over\ntwo lines",), 0)
+
+
+def test_tsv_with_caption_columns_only(root: Path) -> None:
+    (root / "my.tsv").write_text("file\tcaption_1\tcaption_2\na.jpg\tone\ttwo\nb.PNG\tthree\n")
+    assert [record.captions for record in read(root, metadata="my.tsv")] == [("one", "two"), ("three",)]
+
+
+def test_text_files_and_classes_from_folders(tmp_path: Path) -> None:
+    for name in ["rose/x.jpg", "rose/y.jpeg", "lily/z.gif"]:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        path.with_suffix(".txt").write_text(f"a {path.parent.name}\n\nnamed {path.stem}\n")
+    (tmp_path / "rose/.hidden.txt").touch()
+    records = read(tmp_path, val_fraction=0)
+    assert [(record.image.name, record.class_id) for record in records] == [
+        ("z.gif", 0),
+        ("x.jpg", 1),
+        ("y.jpeg", 1),
+    ]
+    assert records[0].captions == ("a lily", "named z")
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    for name in ["train/rose/x.jpg", "train/lily/y.jpg", "test/lily/z.jpg"]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        path.with_suffix(".txt").write_text("a flower")
+    found = {record.image.name: (record.class_id, record.split) for record in read(tmp_path)}
+    assert found == {"x.jpg": (1, "train"), "y.jpg": (0, "train"), "z.jpg": (0, "test")}
+
+
+@pytest.mark.parametrize("where", ["", "images/"])
+def test_one_folder_is_no_class(tmp_path: Path, where: str) -> None:
+    (tmp_path / "images").mkdir()
+    for stem in "xy":
+        (tmp_path / f"{where}{stem}.jpg").touch()
+        (tmp_path / f"{where}{stem}.txt").write_text("a flower")
+    assert [record.class_id for record in read(tmp_path)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([2, 0, 1], [2, 0, 1]),
+        (["10", 9, "10"], [1, 0, 1]),
+        (["rose", "3", "aster"], [2, 0, 1]),
+        ([None, "", None], [None, None, None]),
+    ],
+)
+def test_class_numbers(root: Path, labels: list[object], expected: list[int | None]) -> None:
+    names = ["a.jpg", "b.PNG", "sub/c.webp"]
+    jsonl(
+        root,
+        *({"file_name": n, "caption": "c", "class": label} for n, label in zip(names, labels, strict=True)),
+    )
+    assert [record.class_id for record in read(root)] == expected
+
+
+def test_share_of_test_pictures_is_seeded(tmp_path: Path) -> None:
+    for n in range(40):
+        (tmp_path / f"{n:02d}.jpg").touch()
+    jsonl(tmp_path, *({"file_name": f"{n:02d}.jpg", "caption": "c"} for n in range(40)))
+
+    def held_out(seed: int) -> list[int]:
+        records = read(tmp_path, val_fraction=0.25, seed=seed)
+        return [i for i, record in enumerate(records) if record.split == "test"]
+
+    assert len(held_out(0)) == 10
+    assert held_out(0) == held_out(0) != held_out(1)
+
+
+def test_pictures_without_a_row_are_ignored(root: Path) -> None:
+    jsonl(root, {"file_name": "a.jpg", "caption": "one"})
+    assert len(read(root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        ('{"file_name": ', r"metadata\.jsonl, line 2: broken JSON"),
+        ("[1]", "line 2: found list, expected a JSON object"),
+        ({"file_name": "b.PNG", "size": 3}, r"line 2: no column caption or .*found \(file_name, size\)"),
+        ({"caption": "c"}, r"line 2: no column file_name or .*found \(caption\)"),
+        ({"file_name": "z.jpg", "caption": "c"}, r"line 2: there is no picture .*z\.jpg"),
+        ({"file_name": "", "caption": "c"}, "line 2: the file name is ''"),
+        ({"file_name": "notes.pdf", "caption": "c"}, "line 2: 'notes.pdf' is no picture"),
+        ({"file_name": "../b.jpg", "caption": "c"}, r"line 2: '\.\./b\.jpg' leaves the folder"),
+        ({"file_name": "/etc/b.jpg", "caption": "c"}, "line 2: '/etc/b.jpg' leaves the folder"),
+        ({"file_name": "b.PNG", "caption": " "}, "line 2: a caption is blank"),
+        ({"file_name": "b.PNG", "caption": ["c", ""]}, "line 2: a caption is blank"),
+        ({"file_name": "b.PNG", "caption": 5}, "line 2: a caption is 5, expected text"),
+        ({"file_name": "b.PNG", "captions": []}, "line 2: the picture has no caption"),
+        ({"file_name": "b.PNG", "caption": "c", "label": -1}, "line 2: the label is -1, expected 0 or more"),
+        ({"file_name": "b.PNG", "caption": "c", "label": 1.5}, r"line 2: the class is 1\.5"),
+        ({"file_name": "b.PNG", "caption": "c", "split": "dev"}, "line 2: unknown split 'dev'"),
+        ({"file_name": "b.PNG", "caption": "c", "split": ["train"]}, "line 2: unknown split"),
+        ({"file_name": "a.jpg", "caption": "c", "class": "lily"}, "line 2: class 'lily' but an earlier row"),
+        ({"file_name": "b.PNG", "caption": "c"}, r"line 2: b\.PNG has no class but 1 other"),
+    ],
+)
+def test_bad_row(root: Path, row: object, match: str) -> None:
+    jsonl(root, {"file_name": "a.jpg", "caption": "one", "class": "rose"}, row)
+    error(root, match)
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        ("picture,caption\na.jpg,c\n", r"line 1: no column file_name .*found \(picture, caption\)"),
+        ("file_name,words\na.jpg,c\n", r"line 1: no column caption .*found \(file_name, words\)"),
+        ("file_name,caption\na.jpg,red, round\n", "line 2: 3 cells under 2 columns.*double quotes"),
+        ('file_name,caption\na.jpg,"one\ntwo"\nb.PNG,\n', "line 4: a caption is blank"),
+        ('file_name,caption\na.jpg,c\nb.PNG,"open\n', "line 3: broken table"),
+        ("file_name,caption_1,caption_2\na.jpg,,\n", "line 2: the picture has no caption"),
+        ("file_name,caption,label\na.jpg,c,-2\n", "line 2: the label is -2"),
+        ("file_name,caption\n", r"metadata\.csv names no picture"),
+    ],
+)
+def test_bad_table(root: Path, table: str, match: str) -> None:
+    (root / "metadata.csv").write_text(table)
+    error(root, match)
+
+
+def test_text_file_without_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a rose")
+    error(tmp_path, r"caption file .*a\.txt has no picture")
+
+
+def test_picture_without_text_file(root: Path) -> None:
+    error(root, r"a\.jpg has no caption, expected a\.txt beside it")
+
+
+def test_text_file_with_blank_lines_only(root: Path) -> None:
+    (root / "a.txt").write_text("\n \n")
+    error(root, r"a\.txt, line 1: holds blank lines only")
+
+
+def test_text_file_that_is_not_utf8(root: Path) -> None:
+    (root / "a.txt").write_bytes(b"\xff\xfe\x00")
+    error(root, r"a\.txt is not UTF-8")
+
+
+def test_some_pictures_outside_the_class_folders(root: Path) -> None:
+    for name in ["a.txt", "b.txt", "sub/c.txt"]:
+        (root / name).write_text("a rose")
+    error(root, r"a\.jpg has no class but 1 other")
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    error(tmp_path, r"names no picture, expected at least one \(\.jpg .*--data\.source\.root")
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    error(tmp_path / "nowhere", r"there is no folder .*nowhere.*--data\.source\.root")
+    with pytest.raises(T2IError, match=r"no folder of pictures is given.*--data\.source\.root"):
+        CaptionFolder().records()
+
+
+@pytest.mark.parametrize("name", ["nothing.csv", "a.jpg", "../metadata.csv"])
+def test_bad_metadata_name(root: Path, name: str) -> None:
+    error(root, r"is no \.jsonl, \.csv or \.tsv file in .*--data\.source\.metadata", metadata=name)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_bad_val_fraction(root: Path, fraction: float) -> None:
+    error(root, r"val_fraction is .*--data\.source\.val_fraction", val_fraction=fraction)
