@@ -59,19 +59,15 @@ class ZooCLI(LightningCLI):
         self.run_folder: Path | None = None
         if config.get("ckpt_path"):
             path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
-            check_no_overrides(
-                read_checkpoint(path)["hyper_parameters"], config.model.init_args.as_dict(), path
-            )
+            check_no_overrides(read_checkpoint(path)["hyper_parameters"], config.model.init_args.as_dict(), path)
             config.ckpt_path = str(path)
             self.run_folder = run_of_checkpoint(path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """A Trainer with CSV metrics in the run's folder, checkpoints that are never half, bf16 and DDP where they fit."""
+        """A Trainer with CSV metrics in the run's folder, whole checkpoints only, bf16 and DDP where they fit."""
         config = self._get(self.config_init, "trainer")
         folder = self.run_folder
-        own = (
-            RunLogger(folder.parent, "", folder.name) if folder else RunLogger(config["default_root_dir"], "")
-        )
+        own = RunLogger(folder.parent, "", folder.name) if folder else RunLogger(config["default_root_dir"], "")
         asked = config.get("logger")
         others = asked if isinstance(asked, list) else [asked] if asked not in (None, True, False) else []
         gpus = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -79,12 +75,7 @@ class ZooCLI(LightningCLI):
         extra["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         if config.get("precision") is None and gpus:
             extra["precision"] = "bf16-mixed"
-        if (
-            config.get("strategy") == "auto"
-            and gpus
-            and config["devices"] != 1
-            and torch.cuda.device_count() > 1
-        ):
+        if config.get("strategy") == "auto" and gpus and config["devices"] != 1 and torch.cuda.device_count() > 1:
             extra["strategy"] = "ddp_find_unused_parameters_true"
         callbacks = config.get("callbacks") or []
         extra["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), GracefulStop()]

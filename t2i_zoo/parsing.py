@@ -102,10 +102,7 @@ def _class_arguments(base: str) -> list[str]:
 
         classes = [getattr(t2i_zoo.data, name) for name in SOURCES]
     return [
-        name
-        for c in classes
-        for name in inspect.signature(c.__init__).parameters
-        if name not in ("self", "options")
+        name for c in classes for name in inspect.signature(c.__init__).parameters if name not in ("self", "options")
     ]
 
 

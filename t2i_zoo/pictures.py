@@ -62,7 +62,7 @@ def save_beside(image: Any, path: Path) -> Path:
 
 
 def interpolate_noise(first: Tensor, second: Tensor, steps: int) -> Tensor:
-    """Spherical path between two noise vectors (z,): (steps, z), both ends included; keeps the norm of a normal draw."""
+    """Spherical path between two noise vectors (z,): (steps, z), both ends included; keeps a normal draw likely."""
     unit_a, unit_b = first / first.norm(), second / second.norm()
     angle = torch.arccos((unit_a @ unit_b).clamp(-1 + 1e-6, 1 - 1e-6))
     along = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]

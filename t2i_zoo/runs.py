@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
 
 from t2i_zoo.errors import T2IError
 
@@ -22,9 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Lightning's own writer goes through the system's temporary folder, from which a rename may become a copy.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Save to a local path; addresses such as s3://... are left to Lightning."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -69,9 +67,7 @@ class RunLogger(CSVLogger):
 def run_of_checkpoint(path: Path) -> Path | None:
     """The run's folder (``.../version_N``) that a checkpoint belongs to, or None for a file that lies elsewhere."""
     folder = path.resolve().parent.parent
-    return (
-        folder if path.resolve().parent.name == "checkpoints" and folder.name.startswith("version_") else None
-    )
+    return folder if path.resolve().parent.name == "checkpoints" and folder.name.startswith("version_") else None
 
 
 def resolve_checkpoint(wish: str, root: Path) -> Path:
@@ -84,9 +80,7 @@ def resolve_checkpoint(wish: str, root: Path) -> Path:
 
     if wish == "last":
         if not root.is_dir():
-            raise T2IError(
-                f"found no run to resume in {root}: start one without --ckpt_path, or give a .ckpt file"
-            )
+            raise T2IError(f"found no run to resume in {root}: start one without --ckpt_path, or give a .ckpt file")
         return find_checkpoint(root)
     return find_checkpoint(wish)
 
@@ -108,7 +102,7 @@ def check_no_overrides(hparams: dict[str, Any], wanted: dict[str, Any], path: Pa
     if differing:
         name = differing[0]
         raise T2IError(
-            f"{path} was trained with --model.{name} {saved[name]} and the command says {asked[name]}: a resumed run takes "
-            "no overrides, so use the run's own config, or start a new run from its weights with "
+            f"{path} was trained with --model.{name} {saved[name]} and the command says {asked[name]}: a resumed run "
+            "takes no overrides, so use the run's own config, or start a new run from its weights with "
             f"--model.weights {path}"
         )

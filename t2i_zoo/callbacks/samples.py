@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
@@ -65,20 +65,16 @@ class SampleGrid(L.Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("samples", [page], step=model.clock)
-            elif hasattr(getattr(logger, "experiment", None), "add_image"):
+            elif hasattr(board := getattr(logger, "experiment", None), "add_image"):
                 pixels = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8)
-                logger.experiment.add_image(
-                    "samples", pixels.reshape(page.height, page.width, 3), model.clock, dataformats="HWC"
-                )
+                board.add_image("samples", pixels.reshape(page.height, page.width, 3), model.clock, dataformats="HWC")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where the pictures are and how to draw more."""
         if trainer.is_global_zero and self.latest is not None:
             run = self.latest.parents[1]
             print(f"\nsamples with their captions: {self.latest}")
-            print(
-                f'draw your own: t2i-zoo sample --ckpt {run} --text "a flower with red petals" --out grid.png'
-            )
+            print(f'draw your own: t2i-zoo sample --ckpt {run} --text "a flower with red petals" --out grid.png')
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -100,12 +96,8 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """One PNG a caption."""
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
-        save_pictures(
-            prediction["images"], prediction["captions"], folder, [f"{int(i):06d}" for i in batch["index"]]
-        )
-        self._captions |= {
-            f"{int(i):06d}.png": c for i, c in zip(batch["index"], prediction["captions"], strict=True)
-        }
+        save_pictures(prediction["images"], prediction["captions"], folder, [f"{int(i):06d}" for i in batch["index"]])
+        self._captions |= {f"{int(i):06d}.png": c for i, c in zip(batch["index"], prediction["captions"], strict=True)}
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the captions, each process its own."""

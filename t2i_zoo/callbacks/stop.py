@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 
 
 class RunStopped(SystemExit):
@@ -42,11 +42,13 @@ class GracefulStop(L.Callback):
         except ValueError:  # not the main thread: a notebook server, say, which handles signals itself
             self._former = {}
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Save and leave where a signal has come."""
         stop = bool(self.signal)
         if trainer.world_size > 1:
-            if (trainer.fit_loop.epoch_loop.batch_progress.current.processed % self.check_every) != 0:
+            if batch_idx % self.check_every:
                 return
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if not stop:

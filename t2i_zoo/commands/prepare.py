@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jsonargparse
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from t2i_zoo import data
 from t2i_zoo.data.module import CaptionDataModule
@@ -14,9 +15,7 @@ from t2i_zoo.parsing import Parser, expand_configs
 from t2i_zoo.text import build_text_encoder
 
 
-def prepare(
-    module: CaptionDataModule, text_encoder: str | dict[str, object] | None, verify: bool = False
-) -> None:
+def prepare(module: CaptionDataModule, text_encoder: str | dict[str, object] | None, verify: bool = False) -> None:
     """Pack the source of a data module once, encode its captions, and say what the store holds.
 
     Args:
@@ -36,9 +35,7 @@ def prepare(
         encoder = build_text_encoder(text_encoder)
         module.text_cache(encoder).ensure(store.captions, progress=True)
     splits = ", ".join(f"{len(store.rows(split))} {split}" for split in ("train", "val", "test"))
-    print(
-        f"{store.manifest['pictures']} pictures ({splits}), {store.manifest['captions']} captions, {store.folder}"
-    )
+    print(f"{store.manifest['pictures']} pictures ({splits}), {store.manifest['captions']} captions, {store.folder}")
     for skipped in store.manifest["skipped"]:
         print(f"skipped: {skipped}")
 
@@ -47,24 +44,14 @@ def main(words: Sequence[str]) -> None:
     """Parse and run: the ``data`` options of ``fit``, from the same configs."""
     for name in data.SOURCES:
         getattr(data, name)
-    parser = Parser(
-        prog="t2i-zoo prepare", description="Pack a data set and encode its captions ahead of training."
-    )
-    parser.add_argument(
-        "-c", "--config", action=jsonargparse.ActionConfigFile, help="a config of fit, or its name"
-    )
+    parser = Parser(prog="t2i-zoo prepare", description="Pack a data set and encode its captions ahead of training.")
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="a config of fit, or its name")
     parser.add_class_arguments(CaptionDataModule, "data")
     parser.add_argument("--model", type=dict, default=None, help="of a config, for its text encoder")
     for unused in ("trainer", "samples", "checkpoint", "seed_everything", "ckpt_path"):
         parser.add_argument(f"--{unused}", type=object, default=None, help=jsonargparse.SUPPRESS)
-    parser.add_argument(
-        "--text_encoder", type=str, default=None, help="by default the config's, else hashing"
-    )
-    parser.add_argument(
-        "--verify", type=bool, default=False, help="compare every byte with the manifest's hashes"
-    )
+    parser.add_argument("--text_encoder", type=str, default=None, help="by default the config's, else hashing")
+    parser.add_argument("--verify", type=bool, default=False, help="compare every byte with the manifest's hashes")
     config = parser.parse_args(expand_configs(words))
-    chosen = (
-        config.text_encoder or ((config.model or {}).get("init_args") or {}).get("text_encoder") or "hashing"
-    )
+    chosen = config.text_encoder or ((config.model or {}).get("init_args") or {}).get("text_encoder") or "hashing"
     prepare(parser.instantiate_classes(config).data, chosen, config.verify)

@@ -52,9 +52,7 @@ class Flower:
     background: str
 
 
-def draw_flower(
-    flower: Flower, size: int, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_flower(flower: Flower, size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw one flower; place, size (65 to 90 % of the side), rotation and shade vary with ``rng``.
 
     Args:
@@ -72,17 +70,13 @@ def draw_flower(
     pixels = np.arange(size, dtype=np.float32)
     y, x = pixels[:, None] - row, pixels[None, :] - column
     distance = np.sqrt(x * x + y * y)
-    image = _background(
-        flower.background, size, rng
-    )  # (3, size, size): planes are far quicker than pixels here
+    image = _background(flower.background, size, rng)  # (3, size, size): planes are far quicker than pixels here
 
     along, across, petal = _petal_coordinates(x, y, distance, flower.petal_count, rng)
     lengths = radius * rng.uniform(0.93, 1.0, flower.petal_count).astype(np.float32)
     along /= lengths[petal]
     across /= lengths[petal]
-    inset = radius * _petal_inset(
-        flower.petal_shape, flower.petal_count, rng.uniform(0.94, 1.0), along, across
-    )
+    inset = radius * _petal_inset(flower.petal_shape, flower.petal_count, rng.uniform(0.94, 1.0), along, across)
     core = radius * rng.uniform(0.21, 0.26)
     # the petals join in a ring around the centre, without which a black centre is lost on a dark background
     inset = np.maximum(inset, 1.22 * core - distance)
@@ -165,9 +159,7 @@ def _petal_paint(
     return np.asarray(np.clip(light, 0.35, 1.1) * base[:, None, None])
 
 
-def _centre_paint(
-    name: str, core: float, distance: Array, x: Array, y: Array, rng: np.random.Generator
-) -> Array:
+def _centre_paint(name: str, core: float, distance: Array, x: Array, y: Array, rng: np.random.Generator) -> Array:
     """Colour of every pixel as if it lay in the centre, a dome with a pattern of florets: (3, size, size)."""
     base = np.array(CENTRE_COLOURS[name], np.float32) + rng.uniform(-6, 6, 3).astype(np.float32)
     light = 1.12 - 0.3 * (distance / np.float32(core)) ** 2

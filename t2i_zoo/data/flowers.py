@@ -53,14 +53,12 @@ class Flowers102(Source):
         """
         if self.split not in get_args(FlowerSplit):
             raise T2IError(
-                f"unknown split {self.split!r}: set --data.source.split to one of "
-                f"{', '.join(get_args(FlowerSplit))}"
+                f"unknown split {self.split!r}: set --data.source.split to one of {', '.join(get_args(FlowerSplit))}"
             )
         root = self.path
         if not root.is_dir():
             raise T2IError(
-                f"there is no folder {root}: it should hold Oxford-102 as {LAYOUT}; point "
-                f"--data.source.root at it"
+                f"there is no folder {root}: it should hold Oxford-102 as {LAYOUT}; point --data.source.root at it"
             )
         needed = {
             "class_disjoint": ["trainvalclasses.txt", "testclasses.txt"],
@@ -89,9 +87,7 @@ class Flowers102(Source):
         if self.split == "random":
             import numpy as np
 
-            held_out = np.random.default_rng(self.seed).permutation(len(labels)) < round(
-                _TEST_SHARE * len(labels)
-            )
+            held_out = np.random.default_rng(self.seed).permutation(len(labels)) < round(_TEST_SHARE * len(labels))
             return ["test" if out else "train" for out in held_out.tolist()]
         part_of: dict[int, Split] = {}
         parts: tuple[tuple[str, Split], ...] = (("trainvalclasses.txt", "train"), ("testclasses.txt", "test"))
@@ -137,13 +133,9 @@ def _read_mat(path: Path, key: str) -> list[int]:
         array = loadmat(path)[key].ravel()
         numbers = [int(value) for value in array.tolist()]
     except KeyError:
-        raise T2IError(
-            f"{path} holds no array {key!r}, which the file of Oxford-102 has: download it again"
-        ) from None
+        raise T2IError(f"{path} holds no array {key!r}, which the file of Oxford-102 has: download it again") from None
     except Exception as error:  # scipy raises half a dozen kinds, by the place of the damage
-        raise T2IError(
-            f"{path} cannot be read as a MATLAB file ({type(error).__name__}): download it again"
-        ) from error
+        raise T2IError(f"{path} cannot be read as a MATLAB file ({type(error).__name__}): download it again") from error
     return numbers
 
 
@@ -196,8 +188,7 @@ def _captions(root: Path, labels: list[int]) -> dict[int, tuple[str, ...]]:
             path = text / folder / name
             if not 1 <= n <= len(labels):
                 raise T2IError(
-                    f"caption file {path} has no picture jpg/image_{n:05d}.jpg: add the picture or delete "
-                    f"the file"
+                    f"caption file {path} has no picture jpg/image_{n:05d}.jpg: add the picture or delete the file"
                 )
             if labels[n - 1] != class_number:
                 raise T2IError(
@@ -210,9 +201,7 @@ def _captions(root: Path, labels: list[int]) -> dict[int, tuple[str, ...]]:
         if not captions.get(n):
             path = text / f"class_{label:05d}" / f"image_{n:05d}.txt"
             found = "holds blank lines only" if n in captions else "is missing"
-            raise T2IError(
-                f"image_{n:05d}.jpg has no caption ({path} {found}), expected one a line: write that file"
-            )
+            raise T2IError(f"image_{n:05d}.jpg has no caption ({path} {found}), expected one a line: write that file")
     return captions
 
 
@@ -225,8 +214,7 @@ def _class_list(path: Path) -> list[int]:
         match = _CLASS.fullmatch(name.strip())
         if not match:
             raise T2IError(
-                f"{path}, line {line}: found {name.strip()!r}, expected a class like class_00001: correct "
-                f"that line"
+                f"{path}, line {line}: found {name.strip()!r}, expected a class like class_00001: correct that line"
             )
         numbers.append(int(match[1]))
     return numbers

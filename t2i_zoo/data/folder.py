@@ -17,9 +17,7 @@ from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.errors import T2IError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-METADATA_NAMES = tuple(
-    f"{stem}.{kind}" for stem in ("metadata", "captions") for kind in ("jsonl", "csv", "tsv")
-)
+METADATA_NAMES = tuple(f"{stem}.{kind}" for stem in ("metadata", "captions") for kind in ("jsonl", "csv", "tsv"))
 _FILE_KEYS = ("file_name", "image", "file")
 _CAPTION_KEYS = ("caption", "text", "captions")
 _CLASS_KEYS = ("class", "label")
@@ -102,8 +100,7 @@ class CaptionFolder(Source):
         path = _inside(self.path, self.metadata)
         if path is None or not path.is_file() or path.suffix.lower() not in (".jsonl", ".csv", ".tsv"):
             raise T2IError(
-                f"{self.metadata!r} is no .jsonl, .csv or .tsv file in {self.path}: change "
-                f"--data.source.metadata"
+                f"{self.metadata!r} is no .jsonl, .csv or .tsv file in {self.path}: change --data.source.metadata"
             )
         return path
 
@@ -115,10 +112,7 @@ class CaptionFolder(Source):
         wanted = max(1, round(self.val_fraction * len(free))) if self.val_fraction and len(free) > 1 else 0
         order = np.random.default_rng(self.seed).permutation(len(free)).tolist()
         held_out = {free[i] for i in order[:wanted]}
-        return [
-            cast("Split", entry.split or ("test" if i in held_out else "train"))
-            for i, entry in enumerate(entries)
-        ]
+        return [cast("Split", entry.split or ("test" if i in held_out else "train")) for i, entry in enumerate(entries)]
 
 
 def _inside(root: Path, name: str) -> Path | None:
@@ -135,14 +129,10 @@ def _from_metadata(root: Path, metadata: Path) -> list[_Entry]:
         place = f"{metadata}, line {line}"
         name = _value(row, _FILE_KEYS, place)
         if not isinstance(name, str) or not name.strip():
-            raise T2IError(
-                f"{place}: the file name is {name!r}, expected a path inside {root}: correct that row"
-            )
+            raise T2IError(f"{place}: the file name is {name!r}, expected a path inside {root}: correct that row")
         path = _inside(root, name.strip())
         if path is None:
-            raise T2IError(
-                f"{place}: {name!r} leaves the folder {root}: move the picture into it and correct the row"
-            )
+            raise T2IError(f"{place}: {name!r} leaves the folder {root}: move the picture into it and correct the row")
         if path.suffix.lower() not in SUFFIXES:
             raise T2IError(
                 f"{place}: {name!r} is no picture, expected {' '.join(SUFFIXES)}: convert it or drop the row"
@@ -173,9 +163,7 @@ def _value(row: dict[str, Any], keys: tuple[str, ...], place: str) -> Any:
 
 def _row_captions(row: dict[str, Any], place: str) -> list[str]:
     """At least one caption of a row, stripped."""
-    numbered = [
-        str(row[key]).strip() for key in row if _CAPTION_COLUMN.fullmatch(key) and row[key] is not None
-    ]
+    numbered = [str(row[key]).strip() for key in row if _CAPTION_COLUMN.fullmatch(key) and row[key] is not None]
     captions = [caption for caption in numbered if caption]
     if any(key in row for key in _CAPTION_KEYS) or not any(_CAPTION_COLUMN.fullmatch(key) for key in row):
         found = _value(row, _CAPTION_KEYS, place)
@@ -186,9 +174,7 @@ def _row_captions(row: dict[str, Any], place: str) -> list[str]:
                 raise T2IError(f"{place}: a caption is {shown}, expected text: write it or delete the row")
         captions = [caption.strip() for caption in listed] + captions
     if not captions:
-        raise T2IError(
-            f"{place}: the picture has no caption, expected at least one: write one or delete the row"
-        )
+        raise T2IError(f"{place}: the picture has no caption, expected at least one: write one or delete the row")
     return captions
 
 
@@ -200,17 +186,14 @@ def _label(value: Any, place: str) -> str | None:
         raise T2IError(f"{place}: the class is {value!r}, expected a word or an integer: correct that row")
     text = str(value).strip()
     if _INTEGER.fullmatch(text) and int(text) < 0:
-        raise T2IError(
-            f"{place}: the label is {text}, expected 0 or more: leave it empty where there is no class"
-        )
+        raise T2IError(f"{place}: the label is {text}, expected 0 or more: leave it empty where there is no class")
     return text
 
 
 def _merge(old: str | None, new: str | None, what: str, place: str) -> str | None:
     if old is not None and new is not None and old != new:
         raise T2IError(
-            f"{place}: {what} {new!r} but an earlier row of the same picture says {old!r}: make the rows "
-            f"agree"
+            f"{place}: {what} {new!r} but an earlier row of the same picture says {old!r}: make the rows agree"
         )
     return old if new is None else new
 
@@ -222,13 +205,9 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(text)
         except ValueError as error:
-            raise T2IError(
-                f"{path}, line {line}: broken JSON ({error}), expected an object: correct it"
-            ) from None
+            raise T2IError(f"{path}, line {line}: broken JSON ({error}), expected an object: correct it") from None
         if not isinstance(row, dict):
-            raise T2IError(
-                f"{path}, line {line}: found {type(row).__name__}, expected a JSON object: correct it"
-            )
+            raise T2IError(f"{path}, line {line}: found {type(row).__name__}, expected a JSON object: correct it")
         yield line, row
 
 
@@ -258,9 +237,7 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield line, dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise T2IError(
-            f"{path}, line {line}: broken table ({error}): check the double quotes of that row"
-        ) from None
+        raise T2IError(f"{path}, line {line}: broken table ({error}): check the double quotes of that row") from None
 
 
 def _from_text_files(root: Path) -> list[_Entry]:
@@ -274,9 +251,7 @@ def _from_text_files(root: Path) -> list[_Entry]:
     stems = {path.with_suffix("") for path in pictures}
     for path in sorted(texts):
         if path.with_suffix("") not in stems:
-            raise T2IError(
-                f"caption file {path} has no picture beside it: add the picture or delete the file"
-            )
+            raise T2IError(f"caption file {path} has no picture beside it: add the picture or delete the file")
     captioned = set(texts)
     entries = []
     for path in sorted(pictures):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L  # noqa: N812
+import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from t2i_zoo.data.images import Resize
 from t2i_zoo.data.plan import Batches, Order, Plan, Planner
 from t2i_zoo.data.records import Source
 from t2i_zoo.data.store import Store, StoreSpec, open_store
-from t2i_zoo.data.transforms import Crops, gather, normalise
+from t2i_zoo.data.transforms import gather, normalise
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
 from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
@@ -26,8 +26,8 @@ from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
 class CaptionDataModule(L.LightningDataModule):
     """Captioned pictures from any source, for any model of the zoo.
 
-    ``prepare_data`` packs the source once; from then on only indices move, and cropping, mirroring, the pyramid and the mapping
-    to [-1, 1] happen on the device. The model's frozen text encoder encodes each caption once, into a cache on disk.
+    ``prepare_data`` packs the source once; from then on only indices move, and cropping, mirroring, the pyramid and
+    the mapping to [-1, 1] happen on the device. The model's frozen text encoder encodes each caption once, into a cache on disk.
 
     Args:
         source: where pictures and captions come from.
@@ -36,7 +36,7 @@ class CaptionDataModule(L.LightningDataModule):
         resize: ignore the aspect ratio (GAN-CLS, StackGAN), or cut the middle square first.
         pyramid: further, smaller sizes of each picture, such as [64, 128]; ``image_size`` is always the last.
         batch_size: of each process.
-        captions_averaged: captions of a picture, drawn with replacement, whose sentence features are averaged (GAN-CLS: 4).
+        captions_averaged: captions of a picture, drawn with replacement, whose features are averaged (GAN-CLS: 4).
         order: pictures shuffled, or classes drawn uniformly and then pictures, as the authors of GAN-CLS do.
         augment: random crops and mirrors in training.
         on_bad_image: stop at a file that is no picture, or leave it out and list it in the store's manifest.
@@ -65,9 +65,7 @@ class CaptionDataModule(L.LightningDataModule):
         super().__init__()
         load_size = load_size or math.ceil(image_size * 76 / 64)
         if load_size < image_size:
-            raise T2IError(
-                f"found --data.load_size {load_size}, expected at least the image size {image_size}"
-            )
+            raise T2IError(f"found --data.load_size {load_size}, expected at least the image size {image_size}")
         self.source, self.image_size, self.batch_size, self.seed = source, image_size, batch_size, seed
         self.sizes = [*sorted(set(pyramid or ()) - {image_size}), image_size]
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
@@ -116,9 +114,11 @@ class CaptionDataModule(L.LightningDataModule):
             )
         self._pixels = torch.from_numpy(store.images)
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        if device.type == "cuda" and self.device_resident != "no":
-            if self.device_resident == "yes" or self._pixels.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
-                self._pixels = self._pixels.to(device)
+        if device.type == "cuda" and (
+            self.device_resident == "yes"
+            or (self.device_resident == "auto" and self._pixels.nbytes < torch.cuda.mem_get_info(device)[0] // 4)
+        ):
+            self._pixels = self._pixels.to(device)
         if self.encoder is not None:
             cache = self.text_cache(self.encoder)
             cache.ensure(store.captions)
@@ -144,11 +144,7 @@ class CaptionDataModule(L.LightningDataModule):
     def captions_of(self, split: str) -> list[str]:
         """All captions of one split."""
         store = self._opened
-        return [
-            c
-            for row in store.rows(split)
-            for c in store.captions[store.offsets[row] : store.offsets[row + 1]]
-        ]
+        return [c for row in store.rows(split) for c in store.captions[store.offsets[row] : store.offsets[row + 1]]]
 
     def vocabulary(self) -> frozenset[str]:
         """Every word of the training captions."""
@@ -218,9 +214,7 @@ class CaptionDataModule(L.LightningDataModule):
         if self._pixels.device.type == "cpu":
             part["pixels"] = gather(self._pixels, batch.rows, batch.crops, self.image_size)
             if getattr(self._model, "needs_wrong_images", False):
-                part["wrong_pixels"] = gather(
-                    self._pixels, batch.wrong_rows, batch.wrong_crops, self.image_size
-                )
+                part["wrong_pixels"] = gather(self._pixels, batch.wrong_rows, batch.wrong_crops, self.image_size)
         if self._sentences is not None and self._sentences.device.type == "cpu":
             part["text"] = self._text(batch.captions)
             part["wrong_text"] = self._text(batch.wrong_captions)
@@ -234,14 +228,12 @@ class CaptionDataModule(L.LightningDataModule):
         if self._pixels.device.type != "cpu":
             batch["pixels"] = gather(self._pixels, plan.rows, plan.crops, self.image_size)
             if wrong:
-                batch["wrong_pixels"] = gather(
-                    self._pixels, plan.wrong_rows, plan.wrong_crops, self.image_size
-                )
+                batch["wrong_pixels"] = gather(self._pixels, plan.wrong_rows, plan.wrong_crops, self.image_size)
         if self._sentences is not None and "text" not in batch:
             batch["text"], batch["wrong_text"] = self._text(plan.captions), self._text(plan.wrong_captions)
         result: Batch = {
             "images": normalise(batch.pop("pixels"), plan.crops.flip, self.sizes),
-            "index": plan.index,
+            "index": plan.pictures,
             **batch,  # type: ignore[typeddict-item]
         }
         if wrong:
@@ -251,9 +243,7 @@ class CaptionDataModule(L.LightningDataModule):
 
     def _text(self, captions: Tensor) -> TextFeatures:
         assert self._sentences is not None
-        sentence = (
-            self._sentences[captions[:, 0]] if captions.shape[1] == 1 else self._sentences[captions].mean(1)
-        )
+        sentence = self._sentences[captions[:, 0]] if captions.shape[1] == 1 else self._sentences[captions].mean(1)
         if self._words is None:
             return TextFeatures(sentence)
         flat, offsets = self._words
@@ -263,6 +253,3 @@ class CaptionDataModule(L.LightningDataModule):
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(words.shape[1])[None] < lengths[:, None]
         return TextFeatures(sentence, words.to(sentence.device), mask.to(sentence.device))
-
-
-__all__ = ["CaptionDataModule", "Crops"]

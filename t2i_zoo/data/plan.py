@@ -23,14 +23,14 @@ class Plan(NamedTuple):
     """One batch before its pixels are read.
 
     Attributes:
-        index: (B,) positions in the split.
+        pictures: (B,) positions in the split.
         rows: (B,) positions in the store.
         captions: (B, K) caption numbers; the features of K captions are averaged.
         crops: where the pictures are cut.
         wrong_rows, wrong_captions, wrong_crops: the same of the mismatched pictures.
     """
 
-    index: Tensor
+    pictures: Tensor
     rows: Tensor
     captions: Tensor
     crops: Crops
@@ -77,14 +77,12 @@ class Planner:
 
     def __post_init__(self) -> None:
         self.mismatch = MismatchSampler(self.labels)
-        self.classes, self.group, self.sizes = torch.unique(
-            self.labels, return_inverse=True, return_counts=True
-        )
+        self.classes, self.group, self.sizes = torch.unique(self.labels, return_inverse=True, return_counts=True)
         self.by_class = torch.argsort(self.group, stable=True)
         self.starts = torch.cumsum(self.sizes, 0) - self.sizes
 
     def __len__(self) -> int:
-        """Batches of this rank an epoch; training drops the ragged one, evaluation wraps it so that ranks stay level."""
+        """Batches of this rank an epoch; training drops the ragged one, evaluation wraps so that ranks stay level."""
         share = len(self.rows) // self.world if self.train else -(-len(self.rows) // self.world)
         return share // self.batch_size if self.train else -(-share // self.batch_size)
 
@@ -126,8 +124,8 @@ class Planner:
 class Batches:
     """An epoch of plans after the other; what Lightning iterates over in place of a torch ``DataLoader``.
 
-    Only small index tensors pass through here (pixels are read where they are needed), so worker processes would cost more
-    than they bring. ``state_dict`` makes it resumable in the middle of an epoch.
+    Only small index tensors pass through here (pixels are read where they are needed), so worker processes would cost
+    more than they bring. ``state_dict`` makes it resumable in the middle of an epoch.
     """
 
     def __init__(self, planner: Planner, epoch: Callable[[], int]) -> None:

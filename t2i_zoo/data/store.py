@@ -1,8 +1,8 @@
 """The packed store: a source's pictures decoded once, as uint8 arrays that are mapped and not read.
 
-A store is a folder with ``images.npy`` (N, L, L, 3) uint8 at load size L, ``table.npz`` (labels, boxes, split codes, caption
-offsets), ``captions.json`` and ``manifest.json``. It is written beside its place and renamed into it, under a lock, so
-a killed or a second process never leaves, or sees, half a store.
+A store is a folder with ``images.npy`` (N, L, L, 3) uint8 at load size L, ``table.npz`` (labels, boxes, split codes,
+caption offsets), ``captions.json`` and ``manifest.json``. It is written beside its place and renamed into it, under a
+lock, so a killed or a second process never leaves, or sees, half a store.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def tree_fingerprint(root: Path) -> str:
                 continue
             info = entry.stat()
             digest.update(
-                f"{entry.path[len(str(root)) :]}\0{info.st_size}\0{info.st_mtime_ns}\n".encode(
-                    errors="surrogateescape"
-                )
+                f"{entry.path[len(str(root)) :]}\0{info.st_size}\0{info.st_mtime_ns}\n".encode(errors="surrogateescape")
             )
     return digest.hexdigest()
 
@@ -85,9 +83,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-        self.images: NDArray[np.uint8] = np.load(
-            folder / "images.npy", mmap_mode="c"
-        )  # torch wants it writable
+        self.images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="c")  # torch wants it writable
         with np.load(folder / "table.npz") as table:
             self.labels: NDArray[np.int64] = table["labels"]
             self.splits: NDArray[np.int8] = table["splits"]
@@ -101,11 +97,7 @@ class Store:
 
     def damaged_files(self) -> list[str]:
         """Files whose content no longer has the hash in the manifest; reads the whole store."""
-        return [
-            name
-            for name, entry in self.manifest["files"].items()
-            if _hash(self.folder / name) != entry["hash"]
-        ]
+        return [name for name, entry in self.manifest["files"].items() if _hash(self.folder / name) != entry["hash"]]
 
 
 def open_store(spec: StoreSpec, folder: Path, progress: bool = False) -> Store:
@@ -123,9 +115,7 @@ def open_store(spec: StoreSpec, folder: Path, progress: bool = False) -> Store:
     if not spec.source.path.is_dir():
         records = spec.source.records()  # makes built-in data, or raises the source's own sentence
         if not spec.source.path.is_dir():
-            raise T2IError(
-                f"found no folder {spec.source.path} ({len(records)} records): correct --data.source.root"
-            )
+            raise T2IError(f"found no folder {spec.source.path} ({len(records)} records): correct --data.source.root")
     fingerprint = tree_fingerprint(spec.source.path)
     if _usable(place, fingerprint):
         return Store(place)
@@ -160,9 +150,7 @@ def _usable(place: Path, fingerprint: str) -> bool:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _hash_blocks(file)
+            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash_blocks(file)
         )
 
 

@@ -243,11 +243,7 @@ def _write_lists(root: Path, labels: list[int], rng: np.random.Generator) -> Non
     parts = {"valid": order[:tenth], "tstid": order[tenth : 2 * tenth], "trnid": order[2 * tenth :]}
     savemat(root / "setid.mat", {key: np.sort(ids)[None].astype(np.uint32) for key, ids in parts.items()})
     for name, held_out in (("trainvalclasses.txt", False), ("testclasses.txt", True)):
-        lines = [
-            f"class_{n:05d}\n" for n, pair in enumerate(CLASSES, start=1) if (pair in HELD_OUT) == held_out
-        ]
+        lines = [f"class_{n:05d}\n" for n, pair in enumerate(CLASSES, start=1) if (pair in HELD_OUT) == held_out]
         (root / name).write_text("".join(lines), "utf-8")
-    names = {
-        str(n): f"{colour} {shape}-petalled flower" for n, (colour, shape) in enumerate(CLASSES, start=1)
-    }
+    names = {str(n): f"{colour} {shape}-petalled flower" for n, (colour, shape) in enumerate(CLASSES, start=1)}
     (root / "cat_to_name.json").write_text(json.dumps(names, indent=0) + "\n", "utf-8")

@@ -89,12 +89,8 @@ def load_model(path: str | Path, device: str = "cpu") -> TextToImageGAN:
         known[f"{cls.__module__}.{cls.__qualname__}"] = cls
         pending += cls.__subclasses__()
     if key not in known:
-        raise T2IError(
-            f"the checkpoint was made by {key}, which is not imported: import it before load_model"
-        )
-    hparams: dict[str, Any] = {
-        k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")
-    }
+        raise T2IError(f"the checkpoint was made by {key}, which is not imported: import it before load_model")
+    hparams: dict[str, Any] = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
     hparams["weights"] = None  # the file that a fine-tuning run began from may be gone
     model = known[key](**hparams)
     assert model_key(model) == key

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -120,9 +120,7 @@ class TextToImageGAN(L.LightningModule):
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal noise (count, z) on the model's device; training passes this rank's own ``rng``."""
         source = generator.device if generator is not None else self.device
-        return torch.randn(count, self.hparams["noise_dim"], generator=generator, device=source).to(
-            self.device
-        )
+        return torch.randn(count, self.hparams["noise_dim"], generator=generator, device=source).to(self.device)
 
     @torch.no_grad()
     def generate(
@@ -155,9 +153,7 @@ class TextToImageGAN(L.LightningModule):
         """Words of a caption that the encoder does not know or, once trained, that no training caption held."""
         unknown = self.text_encoder.unknown_words(caption)
         if self.vocabulary:
-            unknown = unknown + [
-                w for w in words_of(caption) if w not in self.vocabulary and w not in unknown
-            ]
+            unknown = unknown + [w for w in words_of(caption) if w not in self.vocabulary and w not in unknown]
         return list(dict.fromkeys(unknown))
 
     # The step -------------------------------------------------------------------------------------------------------
@@ -187,14 +183,15 @@ class TextToImageGAN(L.LightningModule):
     def update_ema(self) -> None:
         """Move the averaged weights towards the live ones; buffers are copied."""
         decay = min(self.hparams["ema_decay"], (1 + self.clock) / (10 + self.clock))
-        averages, lives = list(self.generator_ema.parameters()), list(self.generator.parameters())
+        averages: list[Tensor] = list(self.generator_ema.parameters())
+        lives: list[Tensor] = list(self.generator.parameters())
         torch._foreach_lerp_(averages, lives, 1.0 - decay)
         buffers = list(self.generator.buffers())
         if buffers:
             torch._foreach_copy_(list(self.generator_ema.buffers()), buffers)
 
     def _log(self, stage: str, count: int, losses_d: dict[str, Tensor], losses_g: dict[str, Tensor]) -> None:
-        every = self.trainer.log_every_n_steps
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if stage == "train" and self.clock % max(every, 1):
             return  # Lightning would keep the values, and pay for them, without writing them down
         named = {"discriminator": losses_d, "generator": losses_g}
@@ -265,12 +262,12 @@ class TextToImageGAN(L.LightningModule):
         """Raise for what could only fail, or mislead, once training runs."""
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
         strategy = self.trainer.strategy
-        if stage == "fit" and isinstance(strategy, DDPStrategy):
-            if not strategy._ddp_kwargs.get("find_unused_parameters"):
-                raise T2IError(
-                    "found DDP without unused-parameter search, but each step of a GAN uses one network only: "
-                    "use --trainer.strategy ddp_find_unused_parameters_true"
-                )
+        ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
+        if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
+            raise T2IError(
+                "found DDP without unused-parameter search, but each step of a GAN uses one network only: "
+                "use --trainer.strategy ddp_find_unused_parameters_true"
+            )
         data: Any = getattr(self.trainer, "datamodule", None)
         size = getattr(data, "image_size", self.hparams["image_size"])
         if size != self.hparams["image_size"]:
@@ -300,7 +297,7 @@ class TextToImageGAN(L.LightningModule):
             self._resumed_states = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out: class key, clock, vocabulary, text encoder's files, random states of all ranks."""
+        """Add what Lightning leaves out: class, clock, vocabulary, text encoder's files, all ranks' random states."""
         if assets := self.text_encoder.assets():
             spec = {**self.hparams["text_encoder"], "assets": assets}
             checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "text_encoder": spec}

@@ -1,4 +1,4 @@
-"""What a checkpoint carries besides weights: random states of every rank, the model's name, networks for fine-tuning."""
+"""What a checkpoint carries besides weights: random states of every rank, the model's name; fine-tuning's start."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise T2IError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}): give another file"
-        ) from error
+        raise T2IError(f"{path} is not a readable checkpoint ({type(error).__name__}): give another file") from error
     if not isinstance(checkpoint, dict) or "t2i_zoo" not in checkpoint:
         raise T2IError(f"{path} was not written by t2i-zoo: give a .ckpt file of one of its runs")
     return checkpoint
@@ -72,20 +70,17 @@ def load_networks(model: TextToImageGAN, path: Path) -> None:
             f"{tuple(own[name].shape)} here: give the model the same widths, text encoder and image size"
         )
     if not fitting:
-        raise T2IError(
-            f"--model.weights {path} holds no weight of a {type(model).__name__}: give another file"
-        )
+        raise T2IError(f"--model.weights {path} holds no weight of a {type(model).__name__}: give another file")
     missing = sorted(set(own) - set(fitting))
     if missing:
-        warnings.warn(
-            f"{len(missing)} weights are not in {path} and start anew, {missing[0]} first", stacklevel=2
-        )
+        warnings.warn(f"{len(missing)} weights are not in {path} and start anew, {missing[0]} first", stacklevel=2)
     model.load_state_dict(fitting, strict=False)
 
 
 def random_states(generator: torch.Generator | None) -> dict[str, Any]:
     """Every random state that a step may draw from, as values that load with ``weights_only=True``."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    numpy_state: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, gauss = numpy_state
     return {
         "python": random.getstate(),
         "numpy": (
@@ -114,9 +109,7 @@ def gather_random_states(generator: torch.Generator | None) -> list[dict[str, An
 def restore_random_states(states: list[dict[str, Any]], rank: int, generator: torch.Generator | None) -> None:
     """Put the states of ``rank`` back; a rank that the saved run did not have keeps its fresh seed, with a warning."""
     if rank >= len(states):
-        warnings.warn(
-            f"the checkpoint holds {len(states)} ranks, rank {rank} starts from its seed", stacklevel=2
-        )
+        warnings.warn(f"the checkpoint holds {len(states)} ranks, rank {rank} starts from its seed", stacklevel=2)
         return
     state = states[rank]
     version, keys, gauss = state["python"]
@@ -130,6 +123,4 @@ def restore_random_states(states: list[dict[str, Any]], rank: int, generator: to
         if state["noise"].shape == generator.get_state().shape:
             generator.set_state(state["noise"].cpu())
         else:
-            warnings.warn(
-                "the checkpoint's noise was drawn on another kind of device and starts anew", stacklevel=2
-            )
+            warnings.warn("the checkpoint's noise was drawn on another kind of device and starts anew", stacklevel=2)

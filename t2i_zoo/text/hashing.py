@@ -44,9 +44,7 @@ Integers = NDArray[np.int64]
 def _signs(features: Sequence[str], dim: int) -> tuple[Integers, Floats]:
     """Positions in ``[0, dim)`` and signs, (F, 16) each; a feature has one position in each sixteenth."""
     person = _VERSION.encode()
-    digests = [
-        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), person=person).digest() for text in features
-    ]
+    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), person=person).digest() for text in features]
     numbers = np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, _POSITIONS).astype(np.int64)
     edges = np.arange(_POSITIONS + 1) * dim // _POSITIONS
     return edges[:-1] + (numbers >> 1) % np.diff(edges), (1 - 2 * (numbers & 1)).astype(np.float32)
@@ -101,13 +99,9 @@ class HashingEncoder(TextEncoder):
     def __init__(self, dim: int = 1024, max_words: int = 32) -> None:
         super().__init__()
         if dim < _POSITIONS:
-            raise T2IError(
-                f"The hashing text encoder got dim={dim} and needs at least {_POSITIONS}: raise its dim."
-            )
+            raise T2IError(f"The hashing text encoder got dim={dim} and needs at least {_POSITIONS}: raise its dim.")
         if max_words < 1:
-            raise T2IError(
-                f"The hashing text encoder got max_words={max_words} and needs at least 1: raise max_words."
-            )
+            raise T2IError(f"The hashing text encoder got max_words={max_words} and needs at least 1: raise max_words.")
         self.dim = self.word_dim = dim
         self.max_words = max_words
         # Without a parameter the module would not know its own device.
@@ -148,9 +142,7 @@ class HashingEncoder(TextEncoder):
     def _sums(self, chunk: list[list[str]]) -> Floats:
         names = list(dict.fromkeys(word for found in chunk for word in found))
         row_of = {word: row for row, word in enumerate(names)}
-        weights = np.array(
-            [_FUNCTION if word in _FUNCTION_WORDS else 1.0 for word in names], dtype=np.float32
-        )
+        weights = np.array([_FUNCTION if word in _FUNCTION_WORDS else 1.0 for word in names], dtype=np.float32)
         table = _table(names, self.dim) * weights[:, None]
         sums: Floats = np.stack([table[[row_of[word] for word in found]].sum(axis=0) for found in chunk])
         content = [[word for word in found if word not in _FUNCTION_WORDS] for found in chunk]

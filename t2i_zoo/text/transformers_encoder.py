@@ -20,6 +20,7 @@ from t2i_zoo.text.features import TextEncoder, TextFeatures
 
 Pooling = Literal["mean", "cls", "eos", "pooler"]
 
+_PUNCTUATION = ".,;:!?\"'()"
 _CHUNK = 64  # captions in one forward pass: 64 x 64 tokens fit beside a training run
 # What a folder remembers of where and by which version it was written, and not of the features.
 _VOLATILE = frozenset(
@@ -52,9 +53,7 @@ class TransformersEncoder(TextEncoder):
             )
         self.model = model
         self.pooling = pooling
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # initial weights are drawn and thrown away: leave the seed alone
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away: leave the seed alone
             self.tower, self.tokenizer, config = _load(model, pooling) if assets is None else _rebuild(assets)
         self.tower.float().requires_grad_(False)
         self.tokenizer.padding_side = "right"
@@ -143,14 +142,12 @@ class TransformersEncoder(TextEncoder):
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that hold the tokenizer's unknown token; byte-level tokenizers have none."""
-        words = caption.split()
+        words = [word for part in caption.split() if (word := part.strip(_PUNCTUATION))]
         unknown = self.tokenizer.unk_token_id
         if unknown is None or not words:
             return []
         ids = self.tokenizer(words, add_special_tokens=False)["input_ids"]
-        return [
-            word.strip(".,;:!?\"'()") or word for word, row in zip(words, ids, strict=True) if unknown in row
-        ]
+        return [word for word, row in zip(words, ids, strict=True) if unknown in row]
 
     def assets(self) -> dict[str, str]:
         """Configuration and tokenizer files, name to content; with the state dict they replace ``model``."""
@@ -256,9 +253,7 @@ def _factory(config: Any) -> Any:
 
 
 def _float32(config: Any) -> dict[str, torch.dtype]:
-    return {
-        "dtype" if hasattr(config, "dtype") else "torch_dtype": torch.float32
-    }  # renamed in transformers 4.56
+    return {"dtype" if hasattr(config, "dtype") else "torch_dtype": torch.float32}  # renamed in transformers 4.56
 
 
 def _text_tower(whole: Any) -> tuple[Any, str]:

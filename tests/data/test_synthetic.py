@@ -105,9 +105,7 @@ def test_pictures_show_the_named_colours_inside_the_masks(source: SyntheticFlowe
         assert distance(petals, truth["petal_colour"], PETAL_COLOURS) < 60
         assert min(PETAL_COLOURS, key=lambda n: distance(petals, n, PETAL_COLOURS)) == truth["petal_colour"]
         centre = image[mask == 2].mean(axis=0)
-        assert (
-            min(CENTRE_COLOURS, key=lambda n: distance(centre, n, CENTRE_COLOURS)) == truth["centre_colour"]
-        )
+        assert min(CENTRE_COLOURS, key=lambda n: distance(centre, n, CENTRE_COLOURS)) == truth["centre_colour"]
         tones = {name: tuple(np.mean(pair, axis=0)) for name, pair in BACKGROUNDS.items()}
         ground = np.median(image[mask == 0], axis=0)
         assert min(tones, key=lambda n: distance(ground, n, tones)) == truth["background"]
@@ -201,9 +199,7 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
         f"print(len(SyntheticFlowers(root={str(tmp_path / 'flowers')!r}, images=48, size=32).records()))"
     )
     checkout = Path(__file__).resolve().parents[2]
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=checkout) for _ in range(2)
-    ]
+    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=checkout) for _ in range(2)]
     assert [run.communicate(timeout=60)[0].strip() for run in runs] == [b"48", b"48"]
 
 
@@ -213,9 +209,7 @@ def test_import_is_light() -> None:
         "print([m for m in ('torch', 'lightning', 'scipy', 'PIL', 'filelock') if m in sys.modules])"
     )
     checkout = Path(__file__).resolve().parents[2]
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=checkout, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=checkout, check=True)
     assert run.stdout.strip() == "[]"
 
 

@@ -2,9 +2,7 @@
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = (
-    "1"  # read when huggingface_hub is imported, so a monkeypatch would come too late
-)
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so a monkeypatch would come too late
 
 from pathlib import Path
 
@@ -80,9 +78,7 @@ def clip_folder(tmp_path_factory) -> Path:
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config=TEXT | {"max_position_embeddings": 24}, vision_config=VISION, projection_dim=8
-    )
+    config = CLIPConfig(text_config=TEXT | {"max_position_embeddings": 24}, vision_config=VISION, projection_dim=8)
     return _save(tmp_path_factory.mktemp("clip"), CLIPModel(config), clip_tokenizer(24))
 
 
@@ -90,9 +86,7 @@ def clip_folder(tmp_path_factory) -> Path:
 def clip_text_folder(tmp_path_factory, clip_folder) -> Path:
     from transformers import CLIPTextModel
 
-    return _save(
-        tmp_path_factory.mktemp("clip_text"), CLIPTextModel.from_pretrained(clip_folder), clip_tokenizer(24)
-    )
+    return _save(tmp_path_factory.mktemp("clip_text"), CLIPTextModel.from_pretrained(clip_folder), clip_tokenizer(24))
 
 
 @pytest.fixture(scope="session")

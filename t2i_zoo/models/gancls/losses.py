@@ -1,13 +1,14 @@
 """The losses of GAN-CLS and GAN-INT (Reed et al. 2016, algorithm 1 and equations 3 to 5) as functions of logits.
 
 The authors' code takes log(D + 1e-12) of a sigmoid; here the binary cross-entropy is taken of the logits, in float32,
-which differs only where the sigmoid saturates and is safe in half precision. All results are scalars, means over the batch.
+which differs only where the sigmoid saturates and is safe in half precision. All results are scalars, means over the
+batch.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -47,8 +48,8 @@ def discriminator_loss(
 def generator_loss(fake: Tensor, matched: int, interpolation_weight: float = 0.0) -> dict[str, Tensor]:
     """Adversarial loss on B matched and, with GAN-INT, up to B/2 interpolated sentences.
 
-    As in ``main_cls_int.lua`` the sum over both is divided by their joint number, so with a weight of 1 every sample counts
-    the same and the matched term has 2/3 of its usual weight.
+    As in ``main_cls_int.lua`` the sum over both is divided by their joint number, so with a weight of 1 every sample
+    counts the same and the matched term has 2/3 of its usual weight.
 
     Args:
         fake: logits (B + I,) of generated pictures, the ``matched`` ones first.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
@@ -22,8 +22,8 @@ from t2i_zoo.text import TextFeatures
 class GANCLS(TextToImageGAN):
     """GAN-CLS; with ``interpolation_weight`` GAN-INT-CLS, and with ``mismatch_weight=0`` besides GAN-INT.
 
-    Defaults are those of ``main_cls.lua`` with the widths of the flowers and birds scripts, but for the mismatched pair, which
-    is the paper's (a real picture with a caption of another class) and not the code's (a picture of another class).
+    Defaults are those of ``main_cls.lua`` with the widths of the flowers and birds scripts, but for the mismatched
+    pair, which is the paper's (a real picture with a caption of another class) and not the code's (a picture of another class).
 
     Args:
         architecture: the authors' residual networks, or the plain DCGAN ones of the PyTorch port.
@@ -31,24 +31,26 @@ class GANCLS(TextToImageGAN):
         generator_width: ``ngf``.
         discriminator_width: ``ndf``.
         large: second residual blocks in the authors' generator.
-        third_activation: activate after the discriminator's third convolution (``main_cls.lua`` does, the other does not).
-        text_norm: batch norm on the discriminator's projected sentence (``main_cls_int.lua`` has it, the other does not).
+        third_activation: activate after the discriminator's third convolution (``main_cls.lua`` does, ``main_cls_int.lua``
+            does not).
+        text_norm: batch norm on the discriminator's projected sentence (``main_cls_int.lua`` has it, ``main_cls.lua``
+            does not).
         mismatch: pair a real picture with a caption of another class (the paper), or a caption with a picture of
             another class (the authors' code).
         mismatch_weight: weight w of the mismatched term; 0 leaves it out.
         fake_weight: weight of the fake term where it is not to be 1 - w.
         interpolation_weight: GAN-INT's weight on sentences between two captions (1 in the authors' scripts).
         interpolation: their midpoint, or a random point from -0.5 to 1.5 along the line.
-        redraw_noise: a second generator forward with fresh noise for the generator's step, as the authors do; without it
-            both steps share one forward, which saves about a sixth of the step.
+        redraw_noise: a second generator forward with fresh noise for the generator's step, as the authors do; without
+            it both steps share one forward, which saves about a sixth of the step.
         label_smoothing: subtracted from the real target (0.1 in the port).
-        feature_matching_weight: squared distance between the batch means of the discriminator's features (100 in the port).
+        feature_matching_weight: squared distance between batch means of the discriminator's features (100 in the port).
         pixel_weight: mean absolute difference from the caption's own picture (50 in the port).
         options: what every model takes; see ``TextToImageGAN``.
     """
 
     generator: networks.Generator | networks.DCGANGenerator
-    discriminator: networks.Discriminator | networks.DCGANDiscriminator
+    discriminator: networks.MatchingDiscriminator
 
     def __init__(
         self,
@@ -78,9 +80,7 @@ class GANCLS(TextToImageGAN):
             self.hparams["noise_dim"],
         )
         if size < 16 or size & (size - 1):
-            raise T2IError(
-                f"found --model.image_size {size}, expected a power of two of at least 16, such as 64"
-            )
+            raise T2IError(f"found --model.image_size {size}, expected a power of two of at least 16, such as 64")
         if architecture == "residual":
             generator = networks.Generator(text_dim, noise_dim, projection_dim, generator_width, size, large)
             discriminator = networks.Discriminator(
@@ -126,7 +126,7 @@ class GANCLS(TextToImageGAN):
         )
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """Non-saturating loss on matched and interpolated sentences, with the port's two extra terms where asked for."""
+        """Non-saturating loss on matched and interpolated sentences, and the port's two terms where asked for."""
         images, text, hparams = batch["images"][-1], batch["text"].sentence, self.hparams
         if hparams["redraw_noise"] and self.training:
             fakes = self.fake(batch)

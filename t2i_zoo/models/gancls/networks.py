@@ -7,6 +7,7 @@ listed in the card beside this file. Shapes: B batch, D sentence dimension, S pi
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,8 @@ class ResidualBottleneck(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return ``features`` plus the bottleneck's output."""
-        return features + self.layers(features)
+        total: Tensor = features + self.layers(features)
+        return total
 
 
 class Generator(nn.Module):
@@ -90,7 +92,30 @@ class Generator(nn.Module):
         return images
 
 
-class Discriminator(nn.Module):
+class MatchingDiscriminator(nn.Module):
+    """What both discriminators do: score picture features together with a projected sentence."""
+
+    image: nn.Module
+    project: nn.Module
+    joint: nn.Module
+
+    def features(self, images: Tensor) -> Tensor:
+        """Image features before the text joins: (B, C, 4, 4)."""
+        features: Tensor = self.image(images)
+        return features
+
+    def score(self, features: Tensor, sentence: Tensor) -> Tensor:
+        """Logits (B,) that the pictures behind ``features`` are real and match ``sentence``."""
+        text = self.project(sentence)[:, :, None, None].expand(-1, -1, *features.shape[2:])
+        logits: Tensor = self.joint(torch.cat([features, text], dim=1))
+        return logits.flatten()
+
+    def forward(self, images: Tensor, sentence: Tensor) -> Tensor:
+        """Logits (B,) of picture and sentence."""
+        return self.score(self.features(images), sentence)
+
+
+class Discriminator(MatchingDiscriminator):
     """The authors' discriminator: images (B, 3, S, S) in [-1, 1] and sentences (B, D) to logits (B,).
 
     Args:
@@ -123,37 +148,18 @@ class Discriminator(nn.Module):
         layers += [ResidualBottleneck(top, top // 4, 0.2), nn.LeakyReLU(0.2, inplace=True)]
         self.image = nn.Sequential(*layers)
         norm: list[nn.Module] = [nn.BatchNorm1d(projection_dim)] if text_norm else []
-        self.project = nn.Sequential(
-            nn.Linear(text_dim, projection_dim), *norm, nn.LeakyReLU(0.2, inplace=True)
-        )
+        self.project = nn.Sequential(nn.Linear(text_dim, projection_dim), *norm, nn.LeakyReLU(0.2, inplace=True))
         self.joint = nn.Sequential(
             *(_conv(top + projection_dim, top, 1), nn.BatchNorm2d(top), nn.LeakyReLU(0.2, inplace=True)),
             _conv(top, 1, 4),
         )
         self.apply(dcgan_init)
 
-    def features(self, images: Tensor) -> Tensor:
-        """Image features before the text joins: (B, C, 4, 4)."""
-        features: Tensor = self.image(images)
-        return features
-
-    def score(self, features: Tensor, sentence: Tensor) -> Tensor:
-        """Logits (B,) that the pictures behind ``features`` are real and match ``sentence``."""
-        text = self.project(sentence)[:, :, None, None].expand(-1, -1, *features.shape[2:])
-        logits: Tensor = self.joint(torch.cat([features, text], dim=1))
-        return logits.flatten()
-
-    def forward(self, images: Tensor, sentence: Tensor) -> Tensor:
-        """Logits (B,) of picture and sentence."""
-        return self.score(self.features(images), sentence)
-
 
 class DCGANGenerator(nn.Module):
     """The port's generator: no residual blocks, batch norm on the text, and the text before the noise."""
 
-    def __init__(
-        self, text_dim: int, noise_dim: int, projection_dim: int, width: int, image_size: int
-    ) -> None:
+    def __init__(self, text_dim: int, noise_dim: int, projection_dim: int, width: int, image_size: int) -> None:
         super().__init__()
         n = _stages(image_size)
         widths = [width * min(8, 2 ** (n - 1 - i)) for i in range(n)]
@@ -164,7 +170,7 @@ class DCGANGenerator(nn.Module):
         )
         first = nn.ConvTranspose2d(projection_dim + noise_dim, widths[0], 4, 1, 0, bias=False)
         layers: list[nn.Module] = [first, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [_up(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, _up(widths[-1], 3), nn.Tanh())
         self.apply(dcgan_init)
@@ -176,7 +182,7 @@ class DCGANGenerator(nn.Module):
         return images
 
 
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(MatchingDiscriminator):
     """The port's discriminator: no residual block, no joint 1 x 1 convolution, batch norm on the text."""
 
     def __init__(self, text_dim: int, projection_dim: int, width: int, image_size: int) -> None:
@@ -184,7 +190,7 @@ class DCGANDiscriminator(nn.Module):
         n = _stages(image_size)
         widths = [width * min(8, 2**i) for i in range(n)]
         layers: list[nn.Module] = [_conv(3, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [
                 _conv(inputs, outputs, 4, 2, 1),
                 nn.BatchNorm2d(outputs),
@@ -198,7 +204,3 @@ class DCGANDiscriminator(nn.Module):
         )
         self.joint = _conv(widths[-1] + projection_dim, 1, 4)
         self.apply(dcgan_init)
-
-    features = Discriminator.features
-    score = Discriminator.score
-    forward = Discriminator.forward
