@@ -63,9 +63,10 @@ class SampleGrid(L.Callback):
             return
         self.latest = save_beside(page, Path(folder) / "samples" / f"epoch_{epoch:04d}.png")
         for logger in trainer.loggers:
+            board: Any = getattr(logger, "experiment", None)
             if hasattr(logger, "log_image"):
                 logger.log_image("samples", [page], step=model.clock)
-            elif hasattr(board := getattr(logger, "experiment", None), "add_image"):
+            elif hasattr(board, "add_image"):
                 pixels = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8)
                 board.add_image("samples", pixels.reshape(page.height, page.width, 3), model.clock, dataformats="HWC")
 

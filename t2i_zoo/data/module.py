@@ -26,8 +26,9 @@ from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
 class CaptionDataModule(L.LightningDataModule):
     """Captioned pictures from any source, for any model of the zoo.
 
-    ``prepare_data`` packs the source once; from then on only indices move, and cropping, mirroring, the pyramid and
-    the mapping to [-1, 1] happen on the device. The model's frozen text encoder encodes each caption once, into a cache on disk.
+    ``prepare_data`` packs the source once; from then on only indices move: cropping, mirroring, the pyramid and the
+    mapping to [-1, 1] happen on the device. The model's frozen text encoder encodes each caption once, into a cache on
+    disk.
 
     Args:
         source: where pictures and captions come from.

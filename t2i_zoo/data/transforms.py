@@ -50,6 +50,6 @@ def gather(pixels: Tensor, rows: Tensor, crops: Crops, size: int) -> Tensor:
 
 
 def normalise(pixels: Tensor, flip: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Mirror, map to [-1, 1], make the pyramid: (B, 3, S, S) uint8 to a float32 (B, 3, s, s) for each s in ``sizes``."""
+    """Mirror, map to [-1, 1], make the pyramid: (B, 3, S, S) uint8 to float32 (B, 3, s, s) for each s of ``sizes``."""
     images = torch.where(flip[:, None, None, None], pixels.flip(-1), pixels).float().div_(127.5).sub_(1.0)
     return [images if size == images.shape[-1] else F.interpolate(images, (size, size), mode="area") for size in sizes]

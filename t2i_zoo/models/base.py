@@ -261,7 +261,7 @@ class TextToImageGAN(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Raise for what could only fail, or mislead, once training runs."""
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-        strategy = self.trainer.strategy
+        strategy: Any = self.trainer.strategy
         ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
         if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
             raise T2IError(

@@ -201,7 +201,8 @@ def _load(model: str, pooling: str) -> tuple[Any, Any, Any]:
     try:
         tower, tokenizer, config, missing = _from_pretrained(source, local=folder.is_dir())
     except Exception as error:  # transformers, huggingface_hub and their HTTP clients share no base class
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}".rstrip(". ")
+        looks_local = model.startswith((".", "~")) or Path(model).is_absolute() or model.count("/") > 1
+        reason = "there is no such folder" if looks_local and not folder.is_dir() else _first_sentence(error)
         raise T2IError(
             f"Text encoder {model!r} cannot be loaded ({reason}): set --model.text_encoder.model to a local "
             "folder with config.json, tokenizer files and weights, or connect to the Hugging Face hub once "
@@ -214,6 +215,11 @@ def _load(model: str, pooling: str) -> tuple[Any, Any, Any]:
             "random: choose another pooling or set --model.text_encoder.model to a complete model."
         )
     return tower, tokenizer, config
+
+
+def _first_sentence(error: Exception) -> str:
+    words = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    return f"{type(error).__name__}: {words[:200]}"
 
 
 def _from_pretrained(source: str, *, local: bool) -> tuple[Any, Any, Any, list[str]]:

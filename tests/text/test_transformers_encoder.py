@@ -173,6 +173,8 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
             TransformersEncoder(model)
         assert model in str(error.value)
         assert "\n" not in str(error.value)
+        assert ". " not in str(error.value)
+        assert ("no such folder" in str(error.value)) == model.endswith("nowhere")
 
 
 def test_a_real_model_knows_synonyms():

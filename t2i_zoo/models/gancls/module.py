@@ -22,8 +22,8 @@ from t2i_zoo.text import TextFeatures
 class GANCLS(TextToImageGAN):
     """GAN-CLS; with ``interpolation_weight`` GAN-INT-CLS, and with ``mismatch_weight=0`` besides GAN-INT.
 
-    Defaults are those of ``main_cls.lua`` with the widths of the flowers and birds scripts, but for the mismatched
-    pair, which is the paper's (a real picture with a caption of another class) and not the code's (a picture of another class).
+    Defaults are those of ``main_cls.lua`` with the widths of the flowers and birds scripts, but for the mismatched pair:
+    it is the paper's (a real picture with a caption of another class), not the code's (a picture of another class).
 
     Args:
         architecture: the authors' residual networks, or the plain DCGAN ones of the PyTorch port.
@@ -31,10 +31,10 @@ class GANCLS(TextToImageGAN):
         generator_width: ``ngf``.
         discriminator_width: ``ndf``.
         large: second residual blocks in the authors' generator.
-        third_activation: activate after the discriminator's third convolution (``main_cls.lua`` does, ``main_cls_int.lua``
-            does not).
-        text_norm: batch norm on the discriminator's projected sentence (``main_cls_int.lua`` has it, ``main_cls.lua``
-            does not).
+        third_activation: activate after the discriminator's third convolution, as ``main_cls.lua`` does and
+            ``main_cls_int.lua`` does not.
+        text_norm: batch norm on the discriminator's projected sentence, as ``main_cls_int.lua`` has and
+            ``main_cls.lua`` has not.
         mismatch: pair a real picture with a caption of another class (the paper), or a caption with a picture of
             another class (the authors' code).
         mismatch_weight: weight w of the mismatched term; 0 leaves it out.
