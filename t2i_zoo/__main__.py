@@ -63,10 +63,27 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        # Lightning's own word on a Trainer that cannot be; everything else is a bug of ours and shows itself
-        if traceback or type(error).__name__ != "MisconfigurationException":
+        sentence = None if traceback else _sentence(error)
+        if sentence is None:  # a bug of ours, which shows itself
             raise
-        return _say(" ".join(str(error).split()))
+        return _say(sentence)
+
+
+def _sentence(error: Exception) -> str | None:
+    """A user's mistake that a library found: in the Trainer's options, or around an error of our own."""
+    from t2i_zoo.parsing import first_error
+
+    if own := first_error(error):
+        return own
+    options = "trainer/connectors" in str(getattr(_last_frame(error), "f_code", ""))
+    return " ".join(str(error).split()) if options or type(error).__name__ == "MisconfigurationException" else None
+
+
+def _last_frame(error: Exception) -> object:
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place.tb_frame if place is not None else None
 
 
 def _say(sentence: str) -> int:

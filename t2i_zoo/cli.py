@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,12 +53,14 @@ class ZooCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint and hold it against the config; Lightning's own would silently prefer the checkpoint."""
+        self.run_folder: Path | None = None
+        if "subcommand" not in self.config:
+            return
         config = self.config[self.config["subcommand"]]
         if config.trainer.default_root_dir is None:
             named = config.config[-1] if config.get("config") else None
             name = Path(str(named)).stem if named else config.model.class_path.rpartition(".")[2].lower()
             config.trainer.default_root_dir = str(Path("runs") / name)
-        self.run_folder: Path | None = None
         if config.get("ckpt_path"):
             path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
             check_no_overrides(read_checkpoint(path)["hyper_parameters"], config.model.init_args.as_dict(), path)
@@ -86,13 +90,18 @@ class ZooCLI(LightningCLI):
         return super().instantiate_trainer(**{**extra, **kwargs})
 
 
-def main(args: Sequence[str]) -> ZooCLI:
-    """Parse and run; ``args`` begins with the subcommand."""
+def build(args: Sequence[str], run: bool = True) -> ZooCLI:
+    """Parse a command line of ``fit`` and the like; without ``run`` only build model, data and trainer."""
     for name in MODELS:  # so that a config may call classes by their bare names
         model_class(name)
     for name in data.SOURCES:
         getattr(data, name)
     torch.set_float32_matmul_precision("high")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.")
     return ZooCLI(
         TextToImageGAN,
         CaptionDataModule,
@@ -103,4 +112,10 @@ def main(args: Sequence[str]) -> ZooCLI:
         load_from_checkpoint_support=False,
         parser_class=_Parser,
         args=expand_configs(args),
+        run=run,
     )
+
+
+def main(args: Sequence[str]) -> None:
+    """Parse and run; ``args`` begins with the subcommand."""
+    build(args)

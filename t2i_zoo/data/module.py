@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,8 @@ class CaptionDataModule(L.LightningDataModule):
         resize: ignore the aspect ratio (GAN-CLS, StackGAN), or cut the middle square first.
         pyramid: further, smaller sizes of each picture, such as [64, 128]; ``image_size`` is always the last.
         batch_size: of each process.
-        captions_averaged: captions of a picture, drawn with replacement, whose features are averaged (GAN-CLS: 4).
+        captions_averaged: captions of a picture, drawn with replacement, whose features are averaged (GAN-CLS: 4);
+            the batch's strings and word features are those of the first one.
         order: pictures shuffled, or classes drawn uniformly and then pictures, as the authors of GAN-CLS do.
         augment: random crops and mirrors in training.
         on_bad_image: stop at a file that is no picture, or leave it out and list it in the store's manifest.
@@ -64,7 +65,16 @@ class CaptionDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        load_size = load_size or math.ceil(image_size * 76 / 64)
+        for name, value in (
+            ("image_size", image_size),
+            ("batch_size", batch_size),
+            ("captions_averaged", captions_averaged),
+        ):
+            if value < 1:
+                raise T2IError(f"found --data.{name} {value}, expected at least 1")
+        if odd := [size for size in pyramid or () if not 1 <= size <= image_size]:
+            raise T2IError(f"found {odd[0]} in --data.pyramid, expected sizes from 1 to the image size {image_size}")
+        load_size = math.ceil(image_size * 76 / 64) if load_size is None else load_size
         if load_size < image_size:
             raise T2IError(f"found --data.load_size {load_size}, expected at least the image size {image_size}")
         self.source, self.image_size, self.batch_size, self.seed = source, image_size, batch_size, seed
@@ -77,6 +87,7 @@ class CaptionDataModule(L.LightningDataModule):
         self._pixels: Tensor | None = None
         self._sentences: Tensor | None = None
         self._words: tuple[Any, Any] | None = None
+        self._reader: Any = None  #: the device and encoder that ``setup`` served
 
     # Preparing ------------------------------------------------------------------------------------------------------
 
@@ -89,9 +100,10 @@ class CaptionDataModule(L.LightningDataModule):
     def _model(self) -> Any:
         return self.trainer.lightning_module if self.trainer is not None else None
 
-    def text_cache(self, encoder: TextEncoder) -> TextCache:
-        """The cache of an encoder's features."""
-        return TextCache(self.cache / "text", encoder, words=getattr(self._model, "needs_words", False))
+    def text_cache(self, encoder: TextEncoder, words: bool | None = None) -> TextCache:
+        """The cache of an encoder's features, with those of words where they are asked for or the model needs them."""
+        words = getattr(self._model, "needs_words", False) if words is None else words
+        return TextCache(self.cache / "text", encoder, words=words)
 
     def prepare_data(self) -> None:
         """Pack the store and encode its captions, where that has not been done; one process a machine does it."""
@@ -103,9 +115,7 @@ class CaptionDataModule(L.LightningDataModule):
 
     def setup(self, stage: str = "fit") -> None:
         """Open what ``prepare_data`` made, and check it against the batch size."""
-        if self.store is not None:
-            return
-        self.store = store = open_store(self.spec, self.cache / "stores")
+        store = self._opened
         share, world = len(store.rows("train")), self.trainer.world_size if self.trainer else 1
         if stage == "fit" and share < self.batch_size * world:
             each = f" on each of {world} processes" if world > 1 else ""
@@ -113,8 +123,14 @@ class CaptionDataModule(L.LightningDataModule):
                 f"the training split of {self.source.path} holds {share} pictures, fewer than one batch of "
                 f"{self.batch_size}{each}: set --data.batch_size to {max(share // world, 1)} or less"
             )
-        self._pixels = torch.from_numpy(store.images)
+        if stage == "fit" and share < 2:
+            raise T2IError(f"the training split of {self.source.path} holds one picture, expected a second to mismatch")
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        reader = (device, self.encoder and self.encoder.fingerprint(), getattr(self._model, "needs_words", False))
+        if reader == self._reader:
+            return
+        self._reader, self._sentences, self._words = reader, None, None  # another model may read other features
+        self._pixels = torch.from_numpy(store.images)
         if device.type == "cuda" and (
             self.device_resident == "yes"
             or (self.device_resident == "auto" and self._pixels.nbytes < torch.cuda.mem_get_info(device)[0] // 4)
@@ -123,7 +139,9 @@ class CaptionDataModule(L.LightningDataModule):
         if self.encoder is not None:
             cache = self.text_cache(self.encoder)
             cache.ensure(store.captions)
-            self._sentences = torch.from_numpy(np.ascontiguousarray(cache.sentences(store.captions)))
+            with warnings.catch_warnings():  # it may be a read-only mapping of the cache, which nobody writes to
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+                self._sentences = torch.from_numpy(cache.sentences(store.captions))
             if self._pixels.device == device:
                 self._sentences = self._sentences.to(device)
             if getattr(self._model, "needs_words", False):
@@ -217,8 +235,11 @@ class CaptionDataModule(L.LightningDataModule):
             if getattr(self._model, "needs_wrong_images", False):
                 part["wrong_pixels"] = gather(self._pixels, batch.wrong_rows, batch.wrong_crops, self.image_size)
         if self._sentences is not None and self._sentences.device.type == "cpu":
-            part["text"] = self._text(batch.captions)
-            part["wrong_text"] = self._text(batch.wrong_captions)
+            part["text"] = TextFeatures(self._sentence(batch.captions))
+            part["wrong_text"] = TextFeatures(self._sentence(batch.wrong_captions))
+        if self._words is not None:  # always on the host: of COCO they are tens of gigabytes
+            part["words"] = self._padded_words(batch.captions[:, 0])
+            part["wrong_words"] = self._padded_words(batch.wrong_captions[:, 0])
         return part
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:
@@ -231,7 +252,11 @@ class CaptionDataModule(L.LightningDataModule):
             if wrong:
                 batch["wrong_pixels"] = gather(self._pixels, plan.wrong_rows, plan.wrong_crops, self.image_size)
         if self._sentences is not None and "text" not in batch:
-            batch["text"], batch["wrong_text"] = self._text(plan.captions), self._text(plan.wrong_captions)
+            batch["text"] = TextFeatures(self._sentence(plan.captions))
+            batch["wrong_text"] = TextFeatures(self._sentence(plan.wrong_captions))
+        for kind in ("", "wrong_") if "words" in batch else ():
+            words, mask = batch.pop(f"{kind}words")
+            batch[f"{kind}text"] = TextFeatures(batch[f"{kind}text"].sentence, words, mask)
         result: Batch = {
             "images": normalise(batch.pop("pixels"), plan.crops.flip, self.sizes),
             "index": plan.pictures,
@@ -242,15 +267,17 @@ class CaptionDataModule(L.LightningDataModule):
             result.pop("wrong_pixels", None)  # type: ignore[typeddict-item]
         return result
 
-    def _text(self, captions: Tensor) -> TextFeatures:
+    def _sentence(self, captions: Tensor) -> Tensor:
+        """Sentence features (B, D), each the mean over its K captions: (B, K) caption numbers."""
         assert self._sentences is not None
-        sentence = self._sentences[captions[:, 0]] if captions.shape[1] == 1 else self._sentences[captions].mean(1)
-        if self._words is None:
-            return TextFeatures(sentence)
+        return self._sentences[captions[:, 0]] if captions.shape[1] == 1 else self._sentences[captions].mean(1)
+
+    def _padded_words(self, captions: Tensor) -> tuple[Tensor, Tensor]:
+        """Word features (B, T, W) of each picture's first caption, zeros behind its end, and the mask (B, T)."""
+        assert self._words is not None
         flat, offsets = self._words
-        numbers: Sequence[int] = captions[:, 0].tolist()
-        rows = [torch.from_numpy(np.array(flat[offsets[i] : offsets[i + 1]])) for i in numbers]
-        words = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = torch.arange(words.shape[1])[None] < lengths[:, None]
-        return TextFeatures(sentence, words.to(sentence.device), mask.to(sentence.device))
+        first, lengths = offsets[captions.numpy()], offsets[captions.numpy() + 1] - offsets[captions.numpy()]
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        words = np.zeros((*mask.shape, flat.shape[1]), np.float32)
+        words[mask] = flat[(first[:, None] + np.arange(mask.shape[1]))[mask]]
+        return torch.from_numpy(words), torch.from_numpy(mask)

@@ -138,7 +138,7 @@ class Batches:
     def __iter__(self) -> Iterator[Plan]:
         # A generator asks for the epoch at its first step: Lightning calls iter() before it knows the epoch it resumes.
         epoch, first, self._first = self.epoch(), self._first, 0
-        order = self.planner.epoch_order(epoch)
+        order, self._done = self.planner.epoch_order(epoch), first
         for batch in range(first, len(self)):
             self._done = batch + 1
             yield self.planner.plan(epoch, batch, order)
@@ -149,4 +149,4 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Begin the next epoch behind the batches that were handed out already."""
-        self._first = state["batches"] % max(len(self), 1)
+        self._first = self._done = state["batches"] % max(len(self), 1)

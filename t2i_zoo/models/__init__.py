@@ -95,5 +95,6 @@ def load_model(path: str | Path, device: str = "cpu") -> TextToImageGAN:
     model = known[key](**hparams)
     assert model_key(model) == key
     model.on_load_checkpoint(checkpoint)
+    model._resumed_states = None  # training it on is a new run with its own seed
     model.load_state_dict(checkpoint["state_dict"])
     return model.to(device).eval()

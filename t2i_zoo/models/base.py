@@ -218,7 +218,8 @@ class TextToImageGAN(L.LightningModule):
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         """Two Adams, discriminator's first, each with the learning-rate decay of the authors' code."""
         rate, betas = self.hparams["learning_rate"], (self.hparams["beta1"], 0.999)
-        rate_d = self.hparams["discriminator_learning_rate"] or rate
+        own = self.hparams["discriminator_learning_rate"]
+        rate_d = rate if own is None else own
         adam_d = torch.optim.Adam(self.discriminator.parameters(), rate_d, betas, foreach=True)
         adam_g = torch.optim.Adam(self.generator.parameters(), rate, betas, foreach=True)
         decay, every = self.hparams["lr_decay"], self.hparams["lr_decay_every"]

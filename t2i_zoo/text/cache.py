@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ class TextCache:
 
         Args:
             captions: any number of texts, repetitions allowed.
-            progress: write a counting line to standard error.
+            progress: show a bar on standard error.
 
         Raises:
             T2IError: from the encoder, where a caption is blank; what was written before stays.
@@ -83,18 +82,14 @@ class TextCache:
         todo = absent[np.sort(first)]
         buffer: list[tuple[Floats, Floats | None, Integers | None]] = []
         start = held = 0
-        for done in range(0, len(todo), _CHUNK):
+        for done in _progress(range(0, len(todo), _CHUNK), progress):
             rows = todo[done : done + _CHUNK]
             buffer.append(self._encode([captions[i] for i in rows]))
             held += sum(part.nbytes for part in buffer[-1] if part is not None)
             end = done + len(rows)
-            if progress:
-                print(f"\rencoded {end:,} of {len(todo):,} captions", end="", file=sys.stderr, flush=True)
             if end == len(todo) or end - start >= _SEGMENT_CAPTIONS or held >= _SEGMENT_BYTES:
                 self._write(keys[todo[start:end]], buffer)
                 buffer, start, held = [], end, 0
-        if progress and len(todo):
-            print(file=sys.stderr)
         self._refresh()
 
     def sentences(self, captions: Sequence[str]) -> Floats:
@@ -227,3 +222,12 @@ def _run(places: Integers, rows: Integers) -> slice | None:
     if not len(rows) or (places != places[0]).any() or (np.diff(rows) != 1).any():
         return None
     return slice(int(rows[0]), int(rows[-1]) + 1)
+
+
+def _progress(steps: range, show: bool) -> Iterable[int]:
+    if not show or not steps:
+        return steps
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(steps, "encoding captions", console=Console(stderr=True))

@@ -23,7 +23,7 @@ class TextFeatures(NamedTuple):
 
 
 class TextEncoder(nn.Module):
-    """A frozen text encoder. Subclasses set the three attributes and write ``encode``, ``spec`` and ``fingerprint``.
+    """A frozen text encoder. Subclasses set the three attributes and write ``encode`` and ``fingerprint``.
 
     Attributes:
         dim: length D of a sentence vector.

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -170,7 +169,3 @@ class HashingEncoder(TextEncoder):
         """Sixteen hexadecimal digits of the version of this code and its arguments."""
         text = f"{_VERSION} dim={self.dim} max_words={self.max_words}"
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-    def spec(self) -> dict[str, Any]:
-        """The plain dict that ``build_text_encoder`` turns into this encoder again."""
-        return {"kind": "hashing", "dim": self.dim, "max_words": self.max_words}

@@ -167,12 +167,6 @@ class TransformersEncoder(TextEncoder):
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def spec(self) -> dict[str, Any]:
-        """The plain dict that ``build_text_encoder`` turns into this encoder again."""
-        return {
-            "kind": "transformers", "model": self.model, "pooling": self.pooling, "max_words": self.max_words
-        }  # fmt: skip
-
 
 def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
     encoder._fingerprint = None  # type: ignore[assignment]

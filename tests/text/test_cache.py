@@ -202,4 +202,7 @@ def test_eighty_thousand_captions_open_quickly(tmp_path):
 
 def test_progress_goes_to_standard_error(tmp_path, capsys):
     TextCache(tmp_path, Spy()).ensure(CAPTIONS, progress=True)
-    assert "50 of 50 captions" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "encoding captions" in shown.err
+    assert "100%" in shown.err
+    assert shown.out == ""

@@ -109,7 +109,7 @@ def test_arguments():
     with pytest.raises(T2IError, match="max_words=0"):
         HashingEncoder(max_words=0)
     assert HashingEncoder(64).fingerprint() != HashingEncoder(65).fingerprint()
-    assert build_text_encoder(HashingEncoder(64).spec()).fingerprint() == HashingEncoder(64).fingerprint()
+    assert build_text_encoder({"kind": "hashing", "dim": 64}).fingerprint() == HashingEncoder(64).fingerprint()
     assert not HashingEncoder().state_dict()
 
 

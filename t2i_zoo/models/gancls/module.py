@@ -22,7 +22,7 @@ from t2i_zoo.text import TextFeatures
 class GANCLS(TextToImageGAN):
     """GAN-CLS; with ``interpolation_weight`` GAN-INT-CLS, and with ``mismatch_weight=0`` besides GAN-INT.
 
-    Defaults are those of ``main_cls.lua`` with the widths of the flowers and birds scripts, but for the mismatched pair:
+    Defaults are those of ``main_cls.lua`` with widths of the flowers and birds scripts, but for the mismatched pair:
     it is the paper's (a real picture with a caption of another class), not the code's (a picture of another class).
 
     Args:

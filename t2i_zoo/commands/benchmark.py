@@ -1,0 +1,214 @@
+"""``t2i-zoo benchmark``: what the training step costs, beside a bare loop of the same networks, losses and optimizers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from t2i_zoo.batch import Batch
+from t2i_zoo.data.module import CaptionDataModule
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.version import __version__
+
+PARTS = ("data", "text", "generator forward", "discriminator", "generator", "ema")
+
+
+class BareLoop:
+    """The same step in plain PyTorch: no Lightning between the batches, nor around the optimizers.
+
+    Args:
+        model: supplies networks and losses; a copy of it is trained.
+        data: supplies the batches through its own hooks.
+        autocast: dtype of the half precision, or None.
+    """
+
+    def __init__(self, model: TextToImageGAN, data: CaptionDataModule, autocast: torch.dtype | None) -> None:
+        self.model, self.data, self.autocast = copy.deepcopy(model).train(), data, autocast
+        optimizers, _ = self.model.configure_optimizers()
+        self.adam_d, self.adam_g = optimizers
+        self.batches = self._endless()
+
+    def _endless(self) -> Iterator[Any]:
+        while True:
+            yield from self.data.train_dataloader()
+
+    def batch(self) -> Batch:
+        """The next batch on the model's device."""
+        part = self.data.on_before_batch_transfer(next(self.batches))
+        moved = L.fabric.utilities.move_data_to_device(part, self.model.device)
+        return self.data.on_after_batch_transfer(moved)
+
+    def step(self, lap: Callable[[str], None] = lambda part: None) -> None:
+        """One batch through both optimizers; ``lap`` is told each part as it ends."""
+        model = self.model
+        batch = self.batch()
+        lap("data")
+        with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
+            batch["text"] = model.encode(batch)
+            lap("text")
+            fakes = model.fake(batch)
+            lap("generator forward")
+            loss = model.discriminator_loss(batch, fakes.detach())["loss"]
+            self.adam_d.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.adam_d.step()
+            lap("discriminator")
+            model.discriminator.requires_grad_(False)
+            loss = model.generator_loss(batch, fakes)["loss"]
+            self.adam_g.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.adam_g.step()
+            model.discriminator.requires_grad_(True)
+            lap("generator")
+        model.clock += 1
+        model.update_ema()
+        lap("ema")
+
+
+class SideBySide(L.Callback):
+    """Times windows of Lightning's batches, and after each window as many bare ones: both see the same machine.
+
+    Args:
+        window: batches a window.
+        rounds: windows of each kind; the first is a warm-up and does not count.
+    """
+
+    def __init__(self, window: int, rounds: int) -> None:
+        self.window, self.rounds = window, rounds
+        self.lightning: list[float] = []
+        self.bare: list[float] = []
+        self.parts: dict[str, list[float]] = {part: [] for part in PARTS}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Copy the model for the bare loop and start the clock."""
+        precision = str(trainer.precision)
+        half = torch.bfloat16 if precision.startswith("bf16") else torch.float16 if precision == "16-mixed" else None
+        assert isinstance(pl_module, TextToImageGAN)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rng, pl_module.rng = pl_module.rng, None  # a torch.Generator cannot be copied
+        self.loop = BareLoop(pl_module, data, half)
+        pl_module.rng = rng
+        self.loop.model.rng = torch.Generator(pl_module.device).manual_seed(0)
+        self.done, self.start = 0, now(pl_module.device)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """At the end of a window, run the bare one."""
+        self.done += 1
+        if self.done % self.window:
+            return
+        device = pl_module.device
+        self.lightning.append((now(device) - self.start) / self.window)
+        start = now(device)
+        for _ in range(self.window):
+            self.loop.step()
+        self.bare.append((now(device) - start) / self.window)
+        for _ in range(max(self.window // 4, 1)):
+            self._lap = now(device)
+            self.loop.step(lambda part: self._note(part, device))
+        trainer.should_stop = len(self.bare) > self.rounds
+        self.start = now(device)
+
+    def _note(self, part: str, device: torch.device) -> None:
+        moment = now(device)
+        self.parts[part].append(moment - self._lap)
+        self._lap = moment
+
+
+def now(device: torch.device) -> float:
+    """Seconds, after all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory so far in GiB: the device's own on a GPU, the process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5, out: str | None = None) -> dict[str, Any]:
+    """Measure the step of a config, print a table and return its figures.
+
+    Args:
+        words: options of ``fit``, a ``--config`` among them.
+        window: batches a window of measurement.
+        rounds: windows that count.
+        out: JSON file for the figures.
+    """
+    from t2i_zoo.cli import build
+
+    with tempfile.TemporaryDirectory() as folder:
+        cli = build(
+            [*words, "--trainer.default_root_dir", folder, "--trainer.enable_progress_bar", "false"]
+            + ["--trainer.enable_model_summary", "false", "--trainer.limit_val_batches", "0"]
+            + ["--trainer.max_epochs", "-1", "--trainer.num_sanity_val_steps", "0"]
+            + ["--checkpoint.save_last", "false", "--samples.every_n_epochs", "0"],
+            run=False,
+        )
+        watch = SideBySide(window, rounds)
+        cli.trainer.callbacks.append(watch)
+        cli.trainer.fit(cli.model, cli.datamodule)
+    device = cli.model.device
+    batch = cli.datamodule.batch_size
+    ours, bare = statistics.median(watch.lightning[1:]), statistics.median(watch.bare[1:])
+    ratios = [a / b for a, b in zip(watch.lightning[1:], watch.bare[1:], strict=True)]
+    figures: dict[str, Any] = {
+        "images_per_second": batch / ours,
+        "step_ms": 1e3 * ours,
+        "bare_step_ms": 1e3 * bare,
+        "overhead_percent": 100 * (statistics.median(ratios) - 1),
+        **{f"{part.replace(' ', '_')}_ms": 1e3 * statistics.median(times) for part, times in watch.parts.items()},
+        "peak_memory_gib": peak_memory(device),
+        "batch_size": batch,
+        "precision": str(cli.trainer.precision),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+        "versions": {
+            "t2i_zoo": __version__,
+            "torch": torch.__version__,
+            "lightning": L.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    width = max(map(len, figures))
+    print(f"\n{'figure':<{width}}  value")
+    for name, value in figures.items():
+        print(f"{name:<{width}}  {value:.2f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+    if out:
+        path = Path(out).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1), "utf-8")
+    return figures
+
+
+def main(words: Sequence[str]) -> None:
+    """Parse our three options; the others are those of ``fit``."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="t2i-zoo benchmark",
+        description="Speed of the training step of a config, beside a bare loop. Takes every option of fit as well.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--window", type=int, default=20, help="batches a window of measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="windows that count")
+    parser.add_argument("--out", default=None, help="JSON file for the figures")
+    own, rest = parser.parse_known_args(list(words))
+    benchmark(rest, own.window, own.rounds, own.out)

@@ -1,0 +1,174 @@
+"""``t2i-zoo sample``: pictures of one's own sentences, and the paths between two sentences or two noises."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from t2i_zoo.callbacks.samples import save_pictures
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models import load_model
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.parsing import Parser
+from t2i_zoo.pictures import caption_grid, interpolate_noise, save_beside
+from t2i_zoo.text import TextFeatures
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def sample(
+    ckpt: str,
+    text: Sequence[str] = (),
+    text_file: str | None = None,
+    n: int = 8,
+    seed: int = 0,
+    out: str = "samples.png",
+    folder: str | None = None,
+    interpolate: Sequence[str] | None = None,
+    interpolate_noise_: bool = False,
+    ema: bool = True,
+    device: str = "auto",
+    batch_size: int = 64,
+) -> Path:
+    """Draw a grid with one row a caption; the same seed draws the same pictures.
+
+    Args:
+        ckpt: a .ckpt file, or the folder of a run.
+        text: captions.
+        text_file: file with a caption a line, after those of ``text``.
+        n: pictures of each caption, or steps of each path.
+        seed: of the noise; all captions share it, so that only the words differ between rows.
+        out: the grid's file.
+        folder: write each picture as a PNG there too, with ``captions.json``.
+        interpolate: two captions; each row leads from the first to the second with one noise.
+        interpolate_noise_: each caption's row leads from one noise to another.
+        ema: averaged weights; False takes the last ones.
+        device: ``auto`` is the GPU where there is one.
+        batch_size: pictures drawn at once.
+
+    Returns:
+        Path of the grid.
+
+    Raises:
+        T2IError: without captions, for a blank one, or for files that are not there.
+    """
+    captions = [*text, *(_read_captions(Path(text_file).expanduser()) if text_file else [])]
+    captions = [*captions, *(interpolate or [])]
+    path = Path(out).expanduser()
+    if not captions:
+        raise T2IError('found no caption to draw: give --text "a flower with red petals" or --text-file FILE')
+    if blank := [caption for caption in captions if not caption.strip()]:
+        raise T2IError(f"found a blank caption {blank[0]!r}: write what the picture should show")
+    if n < 1:
+        raise T2IError(f"found --n {n}, expected at least 1")
+    if path.suffix.lower() not in SUFFIXES:
+        raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
+    model = load_model(ckpt, _device(device))
+    for caption in dict.fromkeys(captions):
+        if unknown := model.unknown_words(caption):
+            print(f"note: no training caption holds {', '.join(map(repr, unknown))} ({caption!r})", file=sys.stderr)
+    rng = torch.Generator().manual_seed(seed)
+    if interpolate is not None:
+        titles, rows = _between_captions(model, interpolate, n, rng, ema)
+    else:
+        if interpolate_noise_:
+            ends = model.noise(2, rng).cpu()
+            noise = interpolate_noise(ends[0], ends[1], n)
+        else:
+            noise = model.noise(n, rng).cpu()
+        titles, rows = captions, []
+        for caption in captions:
+            features = model.encode([caption])
+            rows.append(_draw(model, _repeat(features, n), noise, ema, batch_size))
+    save_beside(caption_grid(rows, titles), path)
+    print(f"{sum(map(len, rows))} pictures: {path}")
+    if folder:
+        place, names = Path(folder).expanduser(), {}
+        for i, (title, row) in enumerate(zip(titles, rows, strict=True)):
+            files = [f"{i:04d}_{j:02d}" for j in range(len(row))]
+            save_pictures(row, [title] * len(row), place, files)
+            names |= {f"{file}.png": title for file in files}
+        (place / "captions.json").write_text(json.dumps(names, indent=1, ensure_ascii=False), "utf-8")
+        print(f"one by one: {place}")
+    return path
+
+
+def _between_captions(
+    model: TextToImageGAN, ends: Sequence[str], n: int, rng: torch.Generator, ema: bool
+) -> tuple[list[str], list[torch.Tensor]]:
+    """Four rows, each with a noise of its own, from the first caption's features to the second's."""
+    features = model.encode(list(ends)).sentence
+    along = torch.linspace(0, 1, n, device=features.device)[:, None]
+    path = TextFeatures(features[:1] + along * (features[1:] - features[:1]))
+    noises = model.noise(4, rng).cpu()
+    rows = [_draw(model, path, noise.expand(n, -1), ema, n) for noise in noises]
+    return [f"{ends[0]}  ->  {ends[1]}"] * len(rows), rows
+
+
+def _repeat(features: TextFeatures, n: int) -> TextFeatures:
+    return TextFeatures(*(None if part is None else part.repeat_interleave(n, 0) for part in features))  # type: ignore[arg-type]
+
+
+def _draw(model: TextToImageGAN, text: TextFeatures, noise: torch.Tensor, ema: bool, batch: int) -> torch.Tensor:
+    parts = []
+    for start in range(0, len(noise), batch):
+        cut = slice(start, start + batch)
+        some = TextFeatures(*(None if part is None else part[cut] for part in text))  # type: ignore[arg-type]
+        parts.append(model.generate(some, noise=noise[cut], ema=ema).cpu())
+    return torch.cat(parts)
+
+
+def _read_captions(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise T2IError(f"found no file {path}: correct --text-file") from None
+    except UnicodeDecodeError:
+        raise T2IError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _device(wish: str) -> str:
+    if wish == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wish)
+    except (RuntimeError, AssertionError):
+        raise T2IError(f"found no device {wish!r}: use --device cpu") from None
+    return wish
+
+
+def main(words: Sequence[str]) -> None:
+    """Parse and run."""
+    parser = Parser(prog="t2i-zoo sample", description="Draw pictures of your own sentences.")
+    parser.add_argument("--ckpt", type=str, required=True, help="a .ckpt file, or the folder of a run")
+    parser.add_argument("--text", nargs="+", type=str, default=[], help="one caption or several")
+    parser.add_argument("--text-file", type=str, default=None, help="file with a caption a line")
+    parser.add_argument("--n", type=int, default=8, help="pictures of each caption, or steps of each path")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise; the same seed draws the same pictures")
+    parser.add_argument("--out", type=str, default="samples.png", help="file of the grid with its captions")
+    parser.add_argument("--folder", type=str, default=None, help="write single PNGs and captions.json there too")
+    parser.add_argument("--interpolate", nargs=2, type=str, default=None, help="two captions: draw the path between")
+    parser.add_argument("--interpolate-noise", action="store_true", help="each row leads from one noise to another")
+    parser.add_argument("--live", action="store_true", help="the last weights in place of their moving average")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures drawn at once")
+    found = parser.parse_args(list(words))
+    sample(
+        found.ckpt,
+        found.text,
+        found.text_file,
+        found.n,
+        found.seed,
+        found.out,
+        found.folder,
+        found.interpolate,
+        found.interpolate_noise,
+        not found.live,
+        found.device,
+        found.batch_size,
+    )

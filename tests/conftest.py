@@ -1,0 +1,64 @@
+"""One cache folder for the whole run, the network off, and tiny data, models and trainers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, before any fixture could set it
+os.environ["WANDB_MODE"] = "offline"
+
+import lightning as L
+import pytest
+import torch
+
+from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
+
+torch.set_num_threads(1)
+
+FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores, encoded captions and drawn flowers of this run; nothing touches the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["T2I_ZOO_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_options() -> dict[str, Any]:
+    """What every model takes, small."""
+    return {"image_size": 16, "noise_dim": 4, "text_encoder": {"kind": "hashing", "dim": 32}, "learning_rate": 1e-3}
+
+
+def build_data(**options: Any) -> CaptionDataModule:
+    source = SyntheticFlowers(**FLOWERS)
+    return CaptionDataModule(source, **{"image_size": 16, "batch_size": 8, **options})
+
+
+@pytest.fixture(name="build_data")
+def build_data_fixture() -> Any:
+    """``build_data(batch_size=4)``: a new data module over the same 64 flowers."""
+    return build_data
+
+
+@pytest.fixture
+def tiny_data() -> CaptionDataModule:
+    return build_data()
+
+
+def build_trainer(folder: Path, **options: Any) -> L.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    plain = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "log_every_n_steps": 1, "limit_val_batches": 0}
+    callbacks = options.pop("callbacks", [])
+    checkpoints = {"enable_checkpointing": any(isinstance(c, L.pytorch.callbacks.Checkpoint) for c in callbacks)}
+    return L.Trainer(default_root_dir=folder, callbacks=callbacks, **{**quiet, **plain, **checkpoints, **options})
+
+
+@pytest.fixture(name="build_trainer")
+def build_trainer_fixture(tmp_path: Path) -> Any:
+    """``build_trainer(max_epochs=2)``: a quiet Trainer on one CPU in this test's folder."""
+    return lambda **options: build_trainer(options.pop("folder", tmp_path), **options)

@@ -1,0 +1,138 @@
+"""``t2i-zoo prepare`` in-process."""
+
+import os
+
+import pytest
+import yaml
+from PIL import Image
+
+from t2i_zoo.__main__ import main
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for i in range(6):
+        Image.new("RGB", (30, 20), (40 * i, 0, 0)).save(root / f"{i}.jpg")
+        (root / f"{i}.txt").write_text(f"picture {i}\nanother {i}", "utf-8")
+    return root
+
+
+@pytest.fixture
+def run(pictures, tmp_path, capsys):
+    """Run with the folder as source and a cache of its own; returns exit code, output, errors."""
+
+    def run(*words, root=pictures):
+        source = ["--data.source", "CaptionFolder", "--data.source.root", str(root)]
+        code = main(["prepare", *source, "--data.image_size", "16", "--data.cache_dir", str(tmp_path / "c"), *words])
+        caught = capsys.readouterr()
+        return code, caught.out, caught.err
+
+    return run
+
+
+def test_packs_encodes_and_says_so(run, tmp_path):
+    code, out, _ = run()
+    assert code == 0
+    assert out.startswith("6 pictures (5 train, 0 val, 1 test), 12 captions, ")
+    assert len(out.splitlines()) == 1
+    assert len(list((tmp_path / "c/stores").glob("captionfolder-19px-*/manifest.json"))) == 1
+    assert len(list((tmp_path / "c/text").glob("*/seg-*"))) == 1
+    assert run()[1] == out
+
+
+def test_a_packaged_config(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("T2I_ZOO_CACHE", str(tmp_path))
+    words = ["--data.source.images", "24", "--data.source.size", "16"]
+    assert main(["prepare", "--config", "gancls_synthetic", *words]) == 0
+    assert capsys.readouterr().out.startswith("24 pictures (")
+    (keys,) = (tmp_path / "text").glob("*/seg-*")
+    import numpy as np
+
+    assert np.load(keys / "sentence.npy").shape[1] == 512  # of the config's encoder
+
+
+def test_the_encoder_can_be_chosen(run, tmp_path):
+    import numpy as np
+
+    assert run("--text_encoder", "{kind: hashing, dim: 24}")[0] == 0
+    assert run("--text_encoder", "hashing")[0] == 0
+    widths = {np.load(p / "sentence.npy").shape[1] for p in (tmp_path / "c/text").glob("*/seg-*")}
+    assert 24 in widths
+    assert len(widths) == 2
+
+
+def test_the_encoder_of_a_config_can_be_overridden(pictures, tmp_path, capsys):
+    config = tmp_path / "own.yaml"
+    source = {"class_path": "CaptionFolder", "init_args": {"root": str(pictures)}}
+    model = {"class_path": "GANCLS", "init_args": {"text_encoder": {"kind": "hashing", "dim": 40}}}
+    content = {"model": model, "data": {"source": source, "cache_dir": str(tmp_path / "c")}}
+    config.write_text(yaml.safe_dump(content), "utf-8")
+    import numpy as np
+
+    assert main(["prepare", "-c", str(config)]) == 0
+    assert main(["prepare", "-c", str(config), "--model.text_encoder", "{kind: hashing, dim: 48}"]) == 0
+    widths = {np.load(p / "sentence.npy").shape[1] for p in (tmp_path / "c/text").glob("*/seg-*")}
+    assert widths == {40, 48}
+    capsys.readouterr()
+
+
+def test_verify_finds_a_flipped_byte(run, tmp_path):
+    assert run("--verify", "true")[0] == 0
+    (images,) = (tmp_path / "c/stores").glob("*/images.npy")
+    with images.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xee")
+    assert run()[0] == 0  # sizes and times are as they were: only --verify reads it all
+    code, _, error = run("--verify", "true")
+    assert code == 2
+    assert error.startswith("error: images.npy in ")
+    assert "delete that folder and prepare again" in error
+
+
+def test_bad_pictures(run, pictures):
+    (pictures / "3.jpg").write_bytes((pictures / "3.jpg").read_bytes()[:200])
+    code, _, error = run()
+    assert code == 2
+    assert "3.jpg is not a readable picture" in error
+    code, out, _ = run("--data.on_bad_image", "skip")
+    assert code == 0
+    assert out.splitlines()[0].startswith("5 pictures")
+    assert out.splitlines()[1].startswith("skipped: ")
+    assert "3.jpg" in out.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("9.txt", "9.txt has no picture beside it"), ("9.png", "9.png has no caption")]
+)
+def test_lonely_files(run, pictures, name, sentence):
+    if name.endswith("png"):
+        Image.new("RGB", (5, 5)).save(pictures / name)
+    else:
+        (pictures / name).write_text("alone", "utf-8")
+    code, _, error = run()
+    assert code == 2
+    assert sentence in error
+
+
+def test_missing_folder(run, tmp_path):
+    code, out, error = run(root=tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert f"there is no folder {tmp_path / 'nowhere'}" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_cache_folder_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "file").write_text("", "utf-8")
+    code, _, error = run("--data.cache_dir", str(tmp_path / "file"))
+    assert code == 2
+    assert "cannot be written" in error
+    assert "--data.cache_dir" in error
+
+
+def test_a_typo_is_one_sentence(run):
+    code, _, error = run("--data.bach_size", "3")
+    assert code == 2
+    assert "did you mean --data.batch_size?" in error
+    assert len(error.splitlines()) == 1

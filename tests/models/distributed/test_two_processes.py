@@ -1,0 +1,95 @@
+"""Two gloo processes on the CPU, against each other and against one process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import worker
+
+Rank = dict[str, Any]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Rank]:
+    """What both processes of ``worker.py`` wrote down."""
+    folder = tmp_path_factory.mktemp("ranks")
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
+    logs = [folder / f"rank_{rank}.log" for rank in range(2)]  # files: a full pipe would stop one rank, then the other
+    processes = []
+    try:
+        for rank, log in enumerate(logs):
+            command, environment = [sys.executable, worker.__file__, str(folder)], {**shared, "LOCAL_RANK": str(rank)}
+            with log.open("w") as file:
+                processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT))
+        for process, log in zip(processes, logs, strict=True):
+            assert process.wait(timeout=120) == 0, log.read_text()[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_ranks_end_equal(ranks: list[Rank]) -> None:
+    first, second = (rank["whole"]["parameters"] for rank in ranks)
+    assert [rank["whole"]["world"] for rank in ranks] == [2, 2]
+    assert {name.split(".")[0] for name in first} == {"generator", "discriminator", "generator_ema"}
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_noise_differs_between_ranks(ranks: list[Rank]) -> None:
+    first, second = (torch.cat(rank["whole"]["noise"]) for rank in ranks)
+    assert first.shape == second.shape
+    assert not set(first.flatten().tolist()) & set(second.flatten().tolist())
+
+
+def test_ranks_share_the_pictures_out(ranks: list[Rank]) -> None:
+    orders = []
+    for first, second in zip(*(rank["whole"]["pictures"] for rank in ranks), strict=True):
+        assert len(first) == len(second) == 24  # three batches of eight of the 26 that are a rank's share
+        assert len(set(first) | set(second)) == 48
+        orders.append(first)
+    assert len(orders) == 2
+    assert orders[0] != orders[1]
+
+
+def test_two_ranks_have_the_gradients_of_the_joint_batch(
+    ranks: list[Rank], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one_process = worker.plain_gradients(slice(None))
+    alone = worker.plain_gradients(slice(4))
+    assert len(one_process) == 2  # the discriminator's step and the generator's
+    for rank in ranks:
+        torch.testing.assert_close(rank["gradients"], one_process, rtol=1e-4, atol=1e-6)
+    with pytest.raises(AssertionError):  # half of the batch has other gradients, so the ranks did exchange them
+        torch.testing.assert_close(alone, one_process, rtol=1e-4, atol=1e-6)
+
+
+def test_resuming_is_never_having_stopped(ranks: list[Rank]) -> None:
+    for rank in ranks:
+        whole, resumed = rank["whole"], rank["resumed"]
+        assert resumed["pictures"][-1] == whole["pictures"][-1]
+        assert torch.equal(resumed["noise"][-1], whole["noise"][-1])
+        for name, tensor in whole["parameters"].items():
+            assert torch.equal(tensor, resumed["parameters"][name]), name
+        for one, two in zip(whole["optimizers"], resumed["optimizers"], strict=True):
+            assert all(torch.equal(one[i][key], two[i][key]) for i in one for key in one[i])
+
+
+def test_plain_ddp_is_refused_with_the_flag(ranks: list[Rank]) -> None:
+    for rank in ranks:
+        assert "use --trainer.strategy ddp_find_unused_parameters_true" in rank["refused"]
