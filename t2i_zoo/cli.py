@@ -41,10 +41,10 @@ class ZooCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "checkpoint.save_last": True,
-                "checkpoint.save_top_k": 0,
+                # one file, replaced after each epoch; save_last saves nothing before the end where save_top_k is 0
+                "checkpoint.filename": "last",
+                "checkpoint.save_top_k": 1,
                 "checkpoint.every_n_epochs": 1,
-                "checkpoint.filename": "epoch_{epoch:04d}",
                 "checkpoint.auto_insert_metric_name": False,
                 "checkpoint.save_on_train_epoch_end": True,
                 "checkpoint.enable_version_counter": False,
@@ -58,7 +58,7 @@ class ZooCLI(LightningCLI):
             return
         config = self.config[self.config["subcommand"]]
         if config.trainer.default_root_dir is None:
-            named = config.config[-1] if config.get("config") else None
+            named = config.config[0] if config.get("config") else None
             name = Path(str(named)).stem if named else config.model.class_path.rpartition(".")[2].lower()
             config.trainer.default_root_dir = str(Path("runs") / name)
         if config.get("ckpt_path"):

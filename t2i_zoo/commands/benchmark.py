@@ -1,10 +1,9 @@
-"""``t2i-zoo benchmark``: what the training step costs, beside a bare loop of the same networks, losses and optimizers."""
+"""``t2i-zoo benchmark``: what the training step costs, beside a bare loop of the same networks and losses."""
 
 from __future__ import annotations
 
 import copy
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -154,16 +153,14 @@ def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5, out: str 
     from t2i_zoo.cli import build
 
     with tempfile.TemporaryDirectory() as folder:
-        cli = build(
-            [*words, "--trainer.default_root_dir", folder, "--trainer.enable_progress_bar", "false"]
-            + ["--trainer.enable_model_summary", "false", "--trainer.limit_val_batches", "0"]
-            + ["--trainer.max_epochs", "-1", "--trainer.num_sanity_val_steps", "0"]
-            + ["--checkpoint.save_last", "false", "--samples.every_n_epochs", "0"],
-            run=False,
-        )
+        quiet = {"trainer.default_root_dir": folder, "trainer.max_epochs": "-1", "trainer.limit_val_batches": "0"}
+        quiet |= {"trainer.enable_progress_bar": "false", "trainer.enable_model_summary": "false"}
+        quiet |= {"checkpoint.save_top_k": "0", "samples.every_n_epochs": "0"}
+        cli = build([*words, *(word for name, value in quiet.items() for word in (f"--{name}", value))], run=False)
         watch = SideBySide(window, rounds)
-        cli.trainer.callbacks.append(watch)
-        cli.trainer.fit(cli.model, cli.datamodule)
+        trainer: Any = cli.trainer
+        trainer.callbacks.append(watch)
+        trainer.fit(cli.model, cli.datamodule)
     device = cli.model.device
     batch = cli.datamodule.batch_size
     ours, bare = statistics.median(watch.lightning[1:]), statistics.median(watch.bare[1:])
@@ -176,16 +173,11 @@ def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5, out: str 
         **{f"{part.replace(' ', '_')}_ms": 1e3 * statistics.median(times) for part, times in watch.parts.items()},
         "peak_memory_gib": peak_memory(device),
         "batch_size": batch,
-        "precision": str(cli.trainer.precision),
+        "precision": str(trainer.precision),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"CPU, {torch.get_num_threads()} threads",
-        "versions": {
-            "t2i_zoo": __version__,
-            "torch": torch.__version__,
-            "lightning": L.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": {"t2i_zoo": __version__, "torch": torch.__version__, "lightning": L.__version__},
     }
     width = max(map(len, figures))
     print(f"\n{'figure':<{width}}  value")

@@ -87,7 +87,8 @@ def sample(
     save_beside(caption_grid(rows, titles), path)
     print(f"{sum(map(len, rows))} pictures: {path}")
     if folder:
-        place, names = Path(folder).expanduser(), {}
+        place = Path(folder).expanduser()
+        names: dict[str, str] = {}
         for i, (title, row) in enumerate(zip(titles, rows, strict=True)):
             files = [f"{i:04d}_{j:02d}" for j in range(len(row))]
             save_pictures(row, [title] * len(row), place, files)

@@ -312,9 +312,8 @@ def test_gradient_clip_limits_the_norm(build: Any, build_trainer: Any, tiny_data
         for optimizer in trainer.optimizers:  # after the step the gradients that it used are still there
             optimizer.register_step_post_hook(lambda opt, *_: norms.append(norm_of(opt)))
 
-    build_trainer(limit_train_batches=1, callbacks=[LambdaCallback(on_train_start=watch)]).fit(
-        build(gradient_clip=limit), tiny_data
-    )
+    watched = build_trainer(limit_train_batches=1, callbacks=[LambdaCallback(on_train_start=watch)])
+    watched.fit(build(gradient_clip=limit), tiny_data)
     assert len(norms) == 2
     assert all(norm == pytest.approx(limit, rel=1e-3) if limit else norm > 1e-2 for norm in norms)
 

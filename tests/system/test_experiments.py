@@ -1,0 +1,69 @@
+"""Every packaged config parses, and trains under one overlay that makes it small."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.data import SyntheticFlowers
+from t2i_zoo.parsing import packaged_configs
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+CONFIGS = packaged_configs()
+
+
+@pytest.fixture(scope="session")
+def roots(tmp_path_factory):
+    """One small folder for each kind of source, by the name of its class."""
+    flowers = tmp_path_factory.mktemp("flowers") / "set"
+    SyntheticFlowers(str(flowers), images=48, size=24).records()
+    folder = tmp_path_factory.mktemp("folder")
+    rows = []
+    for i in range(24):
+        Image.new("RGB", (20, 20), (10 * i, 100, 250 - 10 * i)).save(folder / f"{i}.png")
+        rows.append(json.dumps({"file_name": f"{i}.png", "caption": f"picture number {i}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    return {"Flowers102": flowers, "SyntheticFlowers": flowers, "CaptionFolder": folder}
+
+
+def source_of(name: str) -> str:
+    return yaml.safe_load(CONFIGS[name].read_text())["data"]["source"]["class_path"]
+
+
+def test_there_are_configs():
+    assert {"gancls_synthetic", "gancls_flowers", "ganintcls_flowers", "gancls_folder"} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_is_short_and_says_what_it_is(name):
+    lines = CONFIGS[name].read_text().splitlines()
+    assert len(lines) <= 45
+    assert lines[0].startswith("# ")
+    assert len(lines[0]) > 20
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_parses_by_its_bare_name(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", name, "--print_config"])
+    assert stop.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"].startswith("t2i_zoo.")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_trains(name, roots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = str(roots[source_of(name)])
+    small = ["--data.source.images", "48", "--data.source.size", "24"] if source_of(name) == "SyntheticFlowers" else []
+    words = ["--config", name, "--config", str(TINY), "--data.source.root", root, *small]
+    assert main(["fit", *words, "--trainer.max_epochs", "1"]) == 0
+    run = tmp_path / "runs" / name / "version_0"
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert (run / "samples" / "epoch_0001.png").is_file()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["generator_width"] == 8
+    header = (run / "metrics.csv").read_text().splitlines()[0]
+    assert "train/discriminator_loss" in header
