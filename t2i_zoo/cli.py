@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from t2i_zoo import data
 from t2i_zoo.callbacks import GracefulStop, PredictionWriter, SampleGrid
 from t2i_zoo.data.module import CaptionDataModule
+from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS, model_class
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.state import read_checkpoint
@@ -30,6 +33,21 @@ from t2i_zoo.runs import (
 
 class _Parser(Sentence, LightningArgumentParser):
     """Lightning's parser with our sentences."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """The resolved config in the run's own folder: ``config.yaml`` starts the run anew, and no later command loses it.
+
+    Commands other than ``fit`` take other options, so each of them writes a file of its own beside it.
+    """
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Save on rank zero, under the name that belongs to the command."""
+        self.config_filename = "config.yaml" if stage == "fit" else f"config_{stage}.yaml"
+        self.config = self.config.clone()
+        if "ckpt_path" in self.config:
+            self.config["ckpt_path"] = None
+        super().setup(trainer, pl_module, stage)
 
 
 class ZooCLI(LightningCLI):
@@ -56,16 +74,25 @@ class ZooCLI(LightningCLI):
         self.run_folder: Path | None = None
         if "subcommand" not in self.config:
             return
-        config = self.config[self.config["subcommand"]]
+        command = self.config["subcommand"]
+        config = self.config[command]
         if config.trainer.default_root_dir is None:
             named = config.config[0] if config.get("config") else None
             name = Path(str(named)).stem if named else config.model.class_path.rpartition(".")[2].lower()
             config.trainer.default_root_dir = str(Path("runs") / name)
+        if command == "predict" and config.return_predictions is None:
+            config.return_predictions = False  # the pictures go to files; a large set would not fit the memory
         if config.get("ckpt_path"):
             path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
             check_no_overrides(read_checkpoint(path)["hyper_parameters"], config.model.init_args.as_dict(), path)
             config.ckpt_path = str(path)
+            config.model.init_args.weights = None  # the start of a fine-tuned run no longer matters, and may be gone
             self.run_folder = run_of_checkpoint(path)
+        elif command != "fit" and not config.model.init_args.get("weights"):
+            raise T2IError(
+                f"found no --ckpt_path, so {command} would use an untrained model: give a .ckpt file, the folder of a "
+                "run, or last for the newest run of this config"
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """A Trainer with CSV metrics in the run's folder, whole checkpoints only, bf16 and DDP where they fit."""
@@ -87,7 +114,19 @@ class ZooCLI(LightningCLI):
             extra["callbacks"].append(PredictionWriter())
         if config.get("enable_progress_bar") is not False:
             extra["callbacks"].append(RichProgressBar())
-        return super().instantiate_trainer(**{**extra, **kwargs})
+        if config.get("gradient_clip_val") is not None:
+            raise T2IError("found --trainer.gradient_clip_val, which is not for two optimizers: use --model.gradient_clip")
+        if config.get("accumulate_grad_batches", 1) != 1:
+            raise T2IError(
+                "found --trainer.accumulate_grad_batches, which is not for two optimizers: raise --data.batch_size"
+            )
+        try:
+            return super().instantiate_trainer(**{**extra, **kwargs})
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+            asked = config["accelerator"]
+            if re.search("backend found|can not run on your system", str(error)):
+                raise T2IError(f"found no device for --trainer.accelerator {asked}: use cpu, or auto") from error
+            raise T2IError(f"wrong --trainer options: {' '.join(str(error).split())}") from error
 
 
 def build(args: Sequence[str], run: bool = True) -> ZooCLI:
@@ -105,6 +144,7 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
     return ZooCLI(
         TextToImageGAN,
         CaptionDataModule,
+        save_config_callback=SaveConfig,
         save_config_kwargs={"overwrite": True},
         seed_everything_default=0,
         subclass_mode_model=True,

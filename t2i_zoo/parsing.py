@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
+import yaml
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import experiments_folder
@@ -24,9 +25,12 @@ def find_config(name: str) -> str:
     """Path of a config given as a path or as the bare name of a packaged one.
 
     Raises:
-        T2IError: where there is neither, with the nearest names.
+        T2IError: where there is neither, with the nearest names, or where the file is no YAML, with the line.
     """
-    if Path(name).is_file() or name.lstrip().startswith("{"):
+    if name.lstrip().startswith("{"):
+        return name
+    if Path(name).is_file():
+        _check_yaml(Path(name))
         return name
     packaged = packaged_configs()
     stem = Path(name).name.removesuffix(".yaml")
@@ -36,6 +40,19 @@ def find_config(name: str) -> str:
     raise T2IError(
         f"found no config {name!r}: give the path of a YAML file or a packaged name such as {', '.join(near)}"
     )
+
+
+def _check_yaml(path: Path) -> None:
+    """Raise where a config cannot be read, with the line; jsonargparse names neither file nor line."""
+    try:
+        root = yaml.compose(path.read_text("utf-8-sig"))
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise T2IError(f"{path}{line}: {error.problem or error.context}: correct the YAML there") from None
+    except (UnicodeDecodeError, yaml.YAMLError):
+        raise T2IError(f"{path} is no text in UTF-8: give a YAML file or the name of a packaged config") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise T2IError(f"{path} holds no options: write lines such as trainer: {{max_epochs: 10}}, or give another file")
 
 
 def expand_configs(words: Sequence[str]) -> list[str]:
@@ -50,10 +67,17 @@ def expand_configs(words: Sequence[str]) -> list[str]:
 
 
 CHOSEN = ("model", "data.source")  #: options whose value is a class with arguments of its own
+NO_CLASS = (  #: how jsonargparse says that a value names no class of the right kind
+    r"dot import path string: (\S+)|Import path (\S*?) ?does not correspond|given class_path '(\S+?)'|Not a valid subclass"
+)
+NOT_OURS = r"Expected|Does not validate|Parser key|Not a valid|Import path|Problem with|a class path|a dict with"
 
 
 class Sentence:
-    """A mixin for jsonargparse's parsers that turns a parse error into one ``T2IError``."""
+    """A mixin for jsonargparse's parsers that turns a parse error into one ``T2IError``; flags are written out."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the first thing that is wrong, with the flags that are near to an unknown one."""
@@ -65,6 +89,10 @@ class Sentence:
             return inner
         if found := re.search(r"[Uu]nrecognized arguments?: *(\S+)|Option '(\S+)' is not accepted", text):
             return self._unknown((found[1] or found[2]).split("=")[0])
+        if found := re.search(r"does not accept option '(\S+)'", text):
+            return self._unknown(f"--{found[1]}")
+        if found := re.search(r"argument \S*--(\S+): expected (.+)", text):
+            return f"found too little after --{found[1]}, expected {found[2].replace('argument', 'value')}"
         if found := re.search(r"arguments are required: (.+)", text):
             missing = ", ".join("--" + re.sub(r"^(fit|validate|test|predict)\.", "", n) for n in found[1].split(", "))
             hint = "; a config brings them: --config NAME, and t2i-zoo list names them" if "data.source" in text else ""
@@ -73,18 +101,20 @@ class Sentence:
         if key is None:
             return text if len(text) < 600 else text[:600] + " ..."
         flag = self._full_name(key[1])
-        if found := re.search(r"dot import path string: (\S+)", text):
-            kinds = ", ".join(cls.__name__ for cls in _classes(flag)) or "a class"
-            return f"found --{flag} {found[1]}, expected one of {kinds}, or the import path of a class of your own"
-        if found := re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)$", text):
-            return f"found --{flag} {found[2]}, expected {_plain(found[1].replace(', ', ' or '))}"
-        if found := re.search(r"Expected an? (.+?)\. Got value: (.*)$", text):
-            return f"found --{flag} {found[2]}, expected {_plain(found[1])}"
+        given = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (.*)$", text)
+        if found := re.search(NO_CLASS, text):
+            value = next((group for group in found.groups() if group), given[1] if given else "")
+            kinds = ", ".join(cls.__name__ for cls in _classes(flag))
+            wanted = f"one of {kinds}" if kinds else "the name of one of Lightning's classes"
+            return f"found --{flag} {value}, expected {wanted}, or the import path of a class of your own"
+        expected = re.search(r"Subtypes: \[(.*?)\] Errors: ", text) or re.search(r"Expected an? (.+?)\. Got value", text)
+        if given and expected:
+            return f"found --{flag} {given[1]}, expected {_plain(expected[1], given[1])}"
         return f"--{flag}: {text[key.end() :].lstrip(':; ')}"
 
     def _unknown(self, name: str) -> str:
         flags = self._flags() if name.startswith("-") else []
-        flags += [f"{base}.{argument}" for base in CHOSEN for argument in _class_arguments(base)]
+        flags += [f"{base}.{argument}" for base in CHOSEN for argument in ("class_path", *_class_arguments(base))]
         near = difflib.get_close_matches(name.lstrip("-"), flags, 1, 0.6) or [
             flag for flag in flags if difflib.get_close_matches(name, [flag.rpartition(".")[2]], 1, 0.75)
         ]
@@ -98,6 +128,8 @@ class Sentence:
 
     def _flags(self) -> list[str]:
         actions: list[Any] = list(getattr(self, "_actions", []))
+        for inner in [parser for a in actions for parser in (getattr(a, "_name_parser_map", None) or {}).values()]:
+            actions += inner._actions
         return [option.lstrip("-") for action in actions for option in action.option_strings]
 
 
@@ -105,20 +137,31 @@ def first_error(message: object) -> str | None:
     """Our own sentence inside jsonargparse's list of what each alternative of a type had to say, or None."""
     errors = re.split(r"\n\s*Errors:\n", str(message))[1:]
     lines = [line.strip()[2:] for part in errors for line in part.splitlines() if line.strip().startswith("- ")]
-    own = [line for line in lines if not re.match(r"(Expected|Does not validate|Parser key|Not a valid)", line)]
+    own = [line for line in lines if not re.match(NOT_OURS, line)]
     return own[0] if own else None
 
 
-def _plain(kind: str) -> str:
-    return (
-        kind.replace("'int'>", "a whole number")
-        .replace("'float'>", "a number")
-        .replace("'str'>", "text")
-        .replace("'bool'>", "true or false")
-        .replace("'NoneType'>", "null")
-        .replace("Literal[", "one of [")
-        .replace("'dict'>", "a mapping")
-    )
+NAMES = {
+    "'int'>": "a whole number",
+    "'float'>": "a number",
+    "'str'>": "text",
+    "'bool'>": "true or false",
+    "'NoneType'>": "null",
+    "'dict'>": "a mapping",
+    "list[int]": "a list of whole numbers such as [64, 128]",
+    "list[str]": 'a list of texts such as ["a red flower"]',
+}  #: types in the words of a reader
+
+
+def _plain(types: str, given: str) -> str:
+    """Types as jsonargparse lists them, in words, with the nearest of the allowed values."""
+    literals = [value for group in re.findall(r"Literal\[(.*?)\]", types) for value in group.split(", ")]
+    values = list(dict.fromkeys(value.strip("'") for value in literals))
+    others = re.split(r", (?![^\[]*\])", re.sub(r"Literal\[.*?\]", "", types))
+    kinds = [", ".join(values) if len(values) == 1 else f"one of {', '.join(values)}"] if values else []
+    kinds += [NAMES.get(kind, kind) for kind in others if kind]
+    near = difflib.get_close_matches(given, values, 1, 0.5)
+    return " or ".join(kinds) + (f": did you mean {near[0]}?" if near else "")
 
 
 def _classes(base: str) -> list[Any]:

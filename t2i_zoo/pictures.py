@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,7 @@ def caption_grid(rows: Sequence[Tensor], captions: Sequence[str], scale: int | N
     cell = side * scale + _GAP
     font = ImageFont.load_default(_TEXT)
     width = max(_GAP + cell * max(len(row) for row in rows), 2 * cell + _GAP, 260)
-    letters = max(8, int((width - 2 * _GAP) / font.getlength("abcdefghijklmnopqrstuvwxyz ") * 27))
-    wrapped = [textwrap.wrap(" ".join(caption.split()), letters) or [""] for caption in captions]
+    wrapped = [_wrap(caption, font.getlength, width - 2 * _GAP) for caption in captions]
     line = _TEXT + 4
     heights = [cell + len(lines) * line + 2 * _GAP for lines in wrapped]
     page = Image.new("RGB", (width, sum(heights) + _GAP), "white")
@@ -50,6 +48,21 @@ def caption_grid(rows: Sequence[Tensor], captions: Sequence[str], scale: int | N
             pen.text((_GAP, top + cell + j * line - 2), text, fill="black", font=font)
         top += height
     return page
+
+
+def _wrap(caption: str, length: Callable[[str], float], width: float) -> list[str]:
+    """Lines of at most ``width`` pixels, whatever the letters; a word too long for a line goes on in the next."""
+    lines = [""]
+    for word in caption.split():
+        if length(f"{lines[-1]} {word}".strip()) <= width:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+            continue
+        lines += [""] if lines[-1] else []
+        for letter in word:
+            if lines[-1] and length(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return lines
 
 
 def save_beside(image: Any, path: Path) -> Path:

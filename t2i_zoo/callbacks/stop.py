@@ -63,6 +63,10 @@ class GracefulStop(L.Callback):
             print(f"\nstopped after batch {getattr(pl_module, 'clock', 0)}{saved}", flush=True)
         raise RunStopped(130 if self.signal == signal.SIGINT else 0)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back after a stop or an error too: Lightning calls no ``teardown`` then."""
+        self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
         for number, former in self._former.items():

@@ -17,6 +17,7 @@ import torch
 
 from t2i_zoo.batch import Batch
 from t2i_zoo.data.module import CaptionDataModule
+from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.version import __version__
 
@@ -53,7 +54,9 @@ class BareLoop:
         model = self.model
         batch = self.batch()
         lap("data")
-        with torch.autocast(model.device.type, self.autocast, enabled=self.autocast is not None):
+        # without the cache of half-precision weights, as in Lightning: with it, gradients are rounded otherwise
+        half = self.autocast is not None
+        with torch.autocast(model.device.type, self.autocast, enabled=half, cache_enabled=False):
             batch["text"] = model.encode(batch)
             lap("text")
             fakes = model.fake(batch)
@@ -61,12 +64,14 @@ class BareLoop:
             loss = model.discriminator_loss(batch, fakes.detach())["loss"]
             self.adam_d.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            model.on_before_optimizer_step(self.adam_d)
             self.adam_d.step()
             lap("discriminator")
             model.discriminator.requires_grad_(False)
             loss = model.generator_loss(batch, fakes)["loss"]
             self.adam_g.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            model.on_before_optimizer_step(self.adam_g)
             self.adam_g.step()
             model.discriminator.requires_grad_(True)
             lap("generator")
@@ -152,6 +157,9 @@ def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5, out: str 
     """
     from t2i_zoo.cli import build
 
+    for name, value in (("window", window), ("rounds", rounds)):
+        if value < 1:
+            raise T2IError(f"found --{name} {value}, expected at least 1")
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"trainer.default_root_dir": folder, "trainer.max_epochs": "-1", "trainer.limit_val_batches": "0"}
         quiet |= {"trainer.enable_progress_bar": "false", "trainer.enable_model_summary": "false"}
@@ -198,9 +206,13 @@ def main(words: Sequence[str]) -> None:
         prog="t2i-zoo benchmark",
         description="Speed of the training step of a config, beside a bare loop. Takes every option of fit as well.",
         allow_abbrev=False,
+        exit_on_error=False,
     )
     parser.add_argument("--window", type=int, default=20, help="batches a window of measurement")
     parser.add_argument("--rounds", type=int, default=5, help="windows that count")
     parser.add_argument("--out", default=None, help="JSON file for the figures")
-    own, rest = parser.parse_known_args(list(words))
+    try:
+        own, rest = parser.parse_known_args(list(words))
+    except argparse.ArgumentError as error:
+        raise T2IError(f"found a wrong --{error.argument_name.lstrip('-')}: {error.message}") from None
     benchmark(rest, own.window, own.rounds, own.out)

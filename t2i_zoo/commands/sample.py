@@ -57,14 +57,19 @@ def sample(
         T2IError: without captions, for a blank one, or for files that are not there.
     """
     captions = [*text, *(_read_captions(Path(text_file).expanduser()) if text_file else [])]
+    if interpolate is not None and (captions or interpolate_noise_):
+        raise T2IError("found --interpolate beside --text, --text-file or --interpolate-noise: draw them one by one")
     captions = [*captions, *(interpolate or [])]
     path = Path(out).expanduser()
     if not captions:
         raise T2IError('found no caption to draw: give --text "a flower with red petals" or --text-file FILE')
     if blank := [caption for caption in captions if not caption.strip()]:
         raise T2IError(f"found a blank caption {blank[0]!r}: write what the picture should show")
-    if n < 1:
-        raise T2IError(f"found --n {n}, expected at least 1")
+    if broken := [caption for caption in captions if not caption.isascii() and caption != _as_utf8(caption)]:
+        raise T2IError(f"found a caption that is not UTF-8 text, {_as_utf8(broken[0])!r}: save or type it as UTF-8")
+    for name, value, least in (("n", n, 1), ("batch-size", batch_size, 1), ("seed", seed, 0)):
+        if not least <= value < 2**63:
+            raise T2IError(f"found --{name} {value}, expected a whole number from {least}")
     if path.suffix.lower() not in SUFFIXES:
         raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
     model = load_model(ckpt, _device(device))
@@ -73,7 +78,7 @@ def sample(
             print(f"note: no training caption holds {', '.join(map(repr, unknown))} ({caption!r})", file=sys.stderr)
     rng = torch.Generator().manual_seed(seed)
     if interpolate is not None:
-        titles, rows = _between_captions(model, interpolate, n, rng, ema)
+        titles, rows = _between_captions(model, interpolate, n, rng, ema, batch_size)
     else:
         if interpolate_noise_:
             ends = model.noise(2, rng).cpu()
@@ -99,14 +104,14 @@ def sample(
 
 
 def _between_captions(
-    model: TextToImageGAN, ends: Sequence[str], n: int, rng: torch.Generator, ema: bool
+    model: TextToImageGAN, ends: Sequence[str], n: int, rng: torch.Generator, ema: bool, batch: int
 ) -> tuple[list[str], list[torch.Tensor]]:
     """Four rows, each with a noise of its own, from the first caption's features to the second's."""
     features = model.encode(list(ends)).sentence
     along = torch.linspace(0, 1, n, device=features.device)[:, None]
-    path = TextFeatures(features[:1] + along * (features[1:] - features[:1]))
+    path = TextFeatures(torch.lerp(features[:1], features[1:], along))  # both ends exactly
     noises = model.noise(4, rng).cpu()
-    rows = [_draw(model, path, noise.expand(n, -1), ema, n) for noise in noises]
+    rows = [_draw(model, path, noise.expand(n, -1), ema, batch) for noise in noises]
     return [f"{ends[0]}  ->  {ends[1]}"] * len(rows), rows
 
 
@@ -128,9 +133,15 @@ def _read_captions(path: Path) -> list[str]:
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise T2IError(f"found no file {path}: correct --text-file") from None
+    except IsADirectoryError:
+        raise T2IError(f"{path} is a folder: give a text file to --text-file") from None
     except UnicodeDecodeError:
         raise T2IError(f"{path} is not UTF-8 text: save it as UTF-8") from None
     return [line.strip() for line in lines if line.strip()]
+
+
+def _as_utf8(caption: str) -> str:
+    return caption.encode("utf-8", "replace").decode("utf-8")
 
 
 def _device(wish: str) -> str:

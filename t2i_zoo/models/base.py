@@ -66,6 +66,12 @@ class TextToImageGAN(L.LightningModule):
         weights: str | None = None,
     ) -> None:
         super().__init__()
+        if lr_decay_every < 1:
+            raise T2IError(f"found --model.lr_decay_every {lr_decay_every}, expected at least 1 epoch")
+        if gradient_clip is not None and gradient_clip <= 0:
+            raise T2IError(f"found --model.gradient_clip {gradient_clip}, expected a norm above 0, or null not to clip")
+        if not 0 <= ema_decay < 1:
+            raise T2IError(f"found --model.ema_decay {ema_decay}, expected 0 (no averaging) or more, and less than 1")
         self.automatic_optimization = False
         self.save_hyperparameters()
         self.text_encoder = build_text_encoder(text_encoder)

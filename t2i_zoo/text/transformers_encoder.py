@@ -285,4 +285,8 @@ def _text_files(config: Any, tokenizer: Any) -> dict[str, str]:
                 files[path.name] = path.read_bytes().decode("utf-8")
             except (UnicodeDecodeError, IsADirectoryError):
                 continue  # a sentencepiece model beside tokenizer.json, which holds the same
+        for name in {"config.json", "tokenizer_config.json"} & files.keys():
+            entries = json.loads(files[name])
+            kept = {key: value for key, value in entries.items() if key.lstrip("_") != "name_or_path"}
+            files[name] = json.dumps(kept, indent=2)  # where the user's copy lies is nobody's business
     return files

@@ -1,0 +1,58 @@
+"""A tiny trained run, and the command line called in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from t2i_zoo.__main__ import main
+
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+SMALL = ["--config", str(TINY), "--data.source.images", "64", "--data.source.size", "24"]
+BATCHES = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"]
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    """Options of a tiny run in ``folder``, one epoch of three batches unless ``more`` says otherwise."""
+    epochs = [] if "--trainer.max_epochs" in more else ["--trainer.max_epochs", "1"]
+    place = ["--trainer.default_root_dir", str(folder)]
+    return ["--config", "gancls_synthetic", *SMALL, *BATCHES, *place, *epochs, *more]
+
+
+@pytest.fixture(name="words")
+def words_fixture() -> Callable[..., list[str]]:
+    """``words(folder, *more)``: options of a tiny run."""
+    return words
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
+    """The folder of a run of two epochs; tests must not write to it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["fit", *words(folder, "--trainer.max_epochs", "2", "--model.learning_rate", "0.01")]) == 0
+    return folder / "version_0"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Lightning's advice is not under test."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """``mistake("fit", ...)``: the sentence about a wrong command, which must be one line and exit with 2."""
+
+    def run(*args: str) -> str:
+        capsys.readouterr()
+        code = main(args)
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert code == 2, "it went well"
+        assert len(said) == 1, "not one sentence"
+        assert not any(sign in said[0] for sign in ("<class", "typing.", "'>", "Literal[", "NoneType", "  "))
+        return said[0].removeprefix("error: ")
+
+    return run

@@ -1,0 +1,85 @@
+"""t2i-zoo benchmark: its figures, and that the bare loop it compares with computes the same step."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.commands.benchmark import PARTS, BareLoop, SideBySide
+from t2i_zoo.models.gancls import GANCLS
+
+TIMES = ["step_ms", "bare_step_ms", *(f"{part.replace(' ', '_')}_ms" for part in PARTS)]
+
+
+def test_a_table_and_a_file_of_figures(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = words(tmp_path / "unused", "--window", "2", "--rounds", "2", "--out", str(tmp_path / "new" / "b.json"))
+    assert main(["benchmark", *given]) == 0
+    figures = json.loads((tmp_path / "new" / "b.json").read_text())
+    table = capsys.readouterr().out
+    for name in [*TIMES, "images_per_second", "peak_memory_gib", "batch_size"]:
+        assert math.isfinite(figures[name])
+        assert figures[name] > 0, name
+        assert f"\n{name} " in table
+    assert math.isfinite(figures["overhead_percent"])
+    assert figures["overhead_percent"] > -100
+    assert figures["images_per_second"] == pytest.approx(1e3 * figures["batch_size"] / figures["step_ms"])
+    assert figures["versions"]["torch"] == torch.__version__
+    assert not (tmp_path / "unused").exists()  # it leaves no run behind
+    assert not (tmp_path / "runs").exists()
+
+
+def test_windows_are_counted_and_the_run_ends(build_data, build_trainer, tiny_options):
+    watch = SideBySide(window=2, rounds=2)
+    model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, **tiny_options)
+    build_trainer(max_epochs=-1, callbacks=[watch]).fit(model, build_data())
+    assert len(watch.lightning) == len(watch.bare) == 3  # one of them to warm up
+    assert model.clock == 6
+    assert watch.loop.model.clock == 6 + 3  # and a batch a round for the parts
+    assert all(len(times) == 3 for times in watch.parts.values())
+
+
+class Beside(L.Callback):
+    """Before Lightning's batch, the bare loop takes the same one from the same weights and random numbers."""
+
+    def __init__(self, autocast: torch.dtype | None) -> None:
+        self.autocast = autocast
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        rng, pl_module.rng = pl_module.rng, None
+        if batch_idx == 0 and trainer.current_epoch == 0:
+            self.loop = BareLoop(pl_module, trainer.datamodule, self.autocast)
+        pl_module.rng = rng
+        self.loop.model.rng = torch.Generator().manual_seed(0)
+        self.loop.model.rng.set_state(rng.get_state())
+        given = {key: copy.copy(value) for key, value in batch.items()}
+        self.loop.batch = lambda: given
+        before = [p.detach().clone() for p in pl_module.parameters()]
+        state = torch.get_rng_state()
+        self.loop.step()
+        torch.set_rng_state(state)
+        assert all(torch.equal(a, b) for a, b in zip(before, pl_module.parameters(), strict=True))  # a copy is trained
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        ours, bare = pl_module.state_dict(), self.loop.model.state_dict()
+        for name in ours:
+            torch.testing.assert_close(bare[name], ours[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(
+    ("precision", "autocast", "clip"), [("32-true", None, None), ("32-true", None, 0.01), ("bf16-mixed", torch.bfloat16, None)]
+)
+def test_the_bare_loop_is_the_same_computation(precision, autocast, clip, build_data, build_trainer, tiny_options):
+    model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, gradient_clip=clip, **tiny_options)
+    start = [p.detach().clone() for p in model.generator.parameters()]
+    trainer = build_trainer(callbacks=[Beside(autocast)], limit_train_batches=3, precision=precision)
+    trainer.fit(model, build_data())
+    assert model.clock == 3
+    assert all(not torch.equal(a, b) for a, b in zip(start, model.generator.parameters(), strict=True))

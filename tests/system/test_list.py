@@ -1,0 +1,47 @@
+"""t2i-zoo list and the overview name everything that there is."""
+
+import subprocess
+import sys
+
+import pytest
+
+from t2i_zoo import __version__
+from t2i_zoo.__main__ import TRAINING, VERBS, main
+from t2i_zoo.data import SOURCES
+from t2i_zoo.models import MODELS
+from t2i_zoo.parsing import packaged_configs
+
+
+def test_list_names_models_configs_and_sources(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in [*MODELS, *packaged_configs(), *SOURCES]:
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert len(line.split()) > 3  # and says what it is
+    assert len(MODELS) + len(packaged_configs()) + len(SOURCES) + 3 + 2 == len(lines)  # three headings, two blank lines
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["help"]])
+def test_the_overview_names_every_command(words, capsys):
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n  {name} " in said for name in (*TRAINING, *VERBS))
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"t2i-zoo {verb}" in capsys.readouterr().out
+
+
+def test_quick_answers_do_without_torch():
+    code = "import sys; from t2i_zoo.__main__ import main; main(['list']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

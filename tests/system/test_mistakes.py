@@ -1,0 +1,220 @@
+"""Every mistake on the command line is one readable sentence with exit code 2, and --traceback shows where it was."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.errors import T2IError
+
+OPTIONS = {  # words after `fit` and a whole config: what the sentence must hold
+    "--trainer.max_epoch 3": "no option --trainer.max_epoch: did you mean --trainer.max_epochs",
+    "--model.learning_rat 3": "did you mean --model.learning_rate?",
+    "--data.source.imags 3": "did you mean --data.source.images?",
+    "--data.batchsize 3": "did you mean --data.batch_size?",
+    "--samples.row 3": "did you mean --samples.rows?",
+    "--checkpoint.every_n_epoch 3": "did you mean --checkpoint.every_n_epochs?",
+    "--zebra 3": "no option --zebra: --help lists what there is",
+    "stray": "no option 'stray'",
+    "--trainer.max_epochs many": "found --trainer.max_epochs many, expected a whole number or null",
+    "--trainer.max_epochs=-3": "max_epochs.*-3",
+    "--trainer.devices x": "--trainer.*devices",
+    "--trainer.accelerator cpuu": "accelerator.*cpuu.*cpu",
+    "--trainer.strategy dpp": "strategy.*dpp.*ddp",
+    "--trainer.profiler simpel": "simple",
+    "--trainer.precision bf17": "bf17, expected one of 64, 32, .* or null: did you mean bf16",
+    "--trainer.callbacks+ NoSuch": "found --trainer.callbacks NoSuch, expected the name of one of Lightning's classes",
+    "--trainer.logger no.Logger": "found --trainer.logger no.Logger, expected the name of one of Lightning's classes",
+    "--trainer.gradient_clip_val 1": "use --model.gradient_clip",
+    "--trainer.accumulate_grad_batches 2": "raise --data.batch_size",
+    "--model.learning_rate fast": "found --model.learning_rate fast, expected a number$",
+    "--model.interpolation mid": "one of midpoint, random: did you mean midpoint",
+    "--model.image_size 17 --data.image_size 17": "image_size 17, expected a power of two",
+    "--model GANCLSS": "found --model GANCLSS, expected one of GANCLS",
+    "--model torch.nn.Linear": "found --model torch.nn.Linear, expected one of GANCLS",
+    "--model.weights nowhere.ckpt": "no checkpoint at nowhere.ckpt",
+    "--model.text_encoder hashin": "'hashin' is unknown .did you mean 'hashing'",
+    "--model.text_encoder.dims 3": "no argument 'dims' .did you mean 'dim'",
+    "--data.batch_size 1.5": "found --data.batch_size 1.5, expected a whole number",
+    "--data.batch_size 0": "found --data.batch_size 0, expected at least 1",
+    "--data.batch_size 999": "fewer than one batch of 999",
+    "--data.image_size 32": "draws 16 px and the data module gives 32 px",
+    "--data.augment perhaps": "found --data.augment perhaps, expected true or false",
+    "--data.order shufle": "one of shuffle, class_balanced: did you mean shuffle",
+    "--data.pyramid 4": r"found --data.pyramid 4, expected a list of whole numbers such as \[64, 128\] or null",
+    "--data.pyramid [a]": r"found --data.pyramid \['a'\], expected a list of whole numbers",
+    "--data.source Flowers103": "expected one of Flowers102, CaptionFolder, SyntheticFlowers",
+    "--data.source.images x": "found --data.source.images x, expected a whole number",
+    "--data.source CaptionFolder --data.source.root /nowhere": "no folder /nowhere.*--data.source.root",
+    "--samples.rows x": "found --samples.rows x, expected a whole number",
+    "--samples.captions x": "expected a list of texts",
+    "--seed_everything x": "found --seed_everything x, expected true or false or a whole number",
+    "--ckpt_path nowhere.ckpt": "no checkpoint at nowhere.ckpt",
+    "--ckpt_path last": "no run to resume",
+    "--config gancls_sinthetic": "no config 'gancls_sinthetic'.*gancls_synthetic",
+    "--config nowhere/gancls.yaml": "no config 'nowhere/gancls.yaml'",
+    "--config": "too little after --config, expected one value",
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_wrong_options_of_fit(options, words, mistake, tmp_path):
+    assert re.search(OPTIONS[options], mistake("fit", *words(tmp_path / "run"), *options.split(" ")))
+
+
+CONFIGS = {
+    "model:\n  class_path: GANCLS\n init_args: [1,\n": "wrong.yaml, line 3: ",
+    "model:\n\tclass_path: GANCLS\n": "wrong.yaml, line 2: ",
+    "- a\n- b\n": "wrong.yaml holds no options",
+    "": "wrong.yaml holds no options",
+    "modle: {class_path: GANCLS}": "no option --modle.class_path: did you mean --model.class_path",
+    "model: {clas_path: GANCLS}": "did you mean --model.class_path",
+    "model: 3": "found --model 3, expected one of GANCLS",
+    "trainer: {max_epoch: 3}": "did you mean --trainer.max_epochs",
+    "data: {sorce: {class_path: SyntheticFlowers}}": "did you mean --data.source.class_path",
+    "data: {batch_size: many}": "found --data.batch_size many, expected a whole number",
+    "model: {init_args: {generator_widht: 3}}": "did you mean --model.generator_width",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGS)
+def test_wrong_config_files(text, words, mistake, tmp_path):
+    (tmp_path / "wrong.yaml").write_text(text)
+    assert CONFIGS[text] in mistake("fit", *words(tmp_path / "run"), "--config", str(tmp_path / "wrong.yaml"))
+
+
+def test_a_config_that_is_not_text(mistake, tmp_path):
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00\xd8")
+    assert "no text in UTF-8" in mistake("fit", "--config", str(tmp_path / "x.yaml"))
+
+
+def test_fit_without_a_config(mistake):
+    said = mistake("fit")
+    assert "--model" in said
+    assert "--config NAME" in said
+
+
+def test_an_unknown_command(mistake):
+    assert mistake("fitt") == "found no command 'fitt': did you mean 'fit'?"
+    assert "prepare" in mistake("zzz")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["gpu", "cuda"])
+def test_a_gpu_where_there_is_none(name, words, mistake, tmp_path):
+    said = mistake("fit", *words(tmp_path), "--trainer.accelerator", name)
+    assert said == f"found no device for --trainer.accelerator {name}: use cpu, or auto"
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_an_untrained_model_is_not_judged(command, words, mistake, tmp_path):
+    assert "found no --ckpt_path" in mistake(command, *words(tmp_path / "run"))
+
+
+def test_a_resumed_run_takes_no_overrides(trained, mistake):
+    config = str(trained / "config.yaml")
+    said = mistake("fit", "--config", config, "--ckpt_path", "last", "--model.learning_rate", "0.5")
+    assert "--model.learning_rate 0.01 and the command says 0.5" in said
+    assert "--model.weights" in said
+
+
+@pytest.fixture(scope="module")
+def wrong_files(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "version_0" / "checkpoints").mkdir(parents=True)
+    (folder / "corrupt.ckpt").write_bytes(b"PK nonsense")
+    torch.save({"state_dict": {}}, folder / "foreign.ckpt")
+    (folder / "latin.txt").write_bytes("ein grüner Vogel".encode("latin-1"))
+    (folder / "blank.txt").write_text("\n \n")
+    return folder
+
+
+CHECKPOINTS = {
+    "nowhere": "no checkpoint at .*nowhere",
+    "version_0": "no last.ckpt in the run folder .*version_0",
+    "corrupt.ckpt": "corrupt.ckpt is not a readable checkpoint",
+    "foreign.ckpt": "foreign.ckpt was not written by t2i-zoo",
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("command", ["sample", "fit"])
+def test_wrong_checkpoints(command, name, wrong_files, words, mistake, tmp_path):
+    place = str(wrong_files / name)
+    options = ["--ckpt", place, "--text", "a"] if command == "sample" else [*words(tmp_path), "--ckpt_path", place]
+    assert re.search(CHECKPOINTS[name], mistake(command, *options))
+
+
+def test_a_cut_off_checkpoint(trained, mistake, tmp_path):
+    whole = (trained / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert "cut.ckpt is not a readable checkpoint" in mistake("sample", "--ckpt", str(tmp_path / "cut.ckpt"), "--text=a")
+
+
+SAMPLE = {
+    "": "no caption to draw",
+    "--text": "too little after --text",
+    "--text  ": "found a blank caption",
+    "--text a --n 0": "found --n 0, expected a whole number from 1",
+    "--text a --n x": "found --n x, expected a whole number",
+    "--text a --seed -1": "found --seed -1",
+    "--text a --batch-size 0": "found --batch-size 0",
+    "--text a --out x.gif": r"found --out x.gif, expected .*\.png",
+    "--text a --out x": "found --out x, expected",
+    "--text a --device gpuu": "no device 'gpuu'",
+    "--text a --txt b": "no option --txt: did you mean --text",
+    "--text a --folder FILES/latin.txt": "latin.txt: File exists",
+    "--text-file FILES/nowhere.txt": "no file .*nowhere.txt",
+    "--text-file FILES/latin.txt": "latin.txt is not UTF-8",
+    "--text-file FILES/blank.txt": "no caption to draw",
+    "--text-file FILES": "is a folder: give a text file",
+    "--text \udcff": "not UTF-8",
+    "--interpolate a": "too little after --interpolate, expected 2 values",
+    "--interpolate a b --text c": "found --interpolate beside",
+    "--interpolate a b --interpolate-noise": "found --interpolate beside",
+}
+
+
+@pytest.mark.parametrize("options", SAMPLE)
+def test_wrong_options_of_sample(options, trained, wrong_files, mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [word.replace("FILES", str(wrong_files)) for word in options.split(" ")] if options else []
+    assert re.search(SAMPLE[options], mistake("sample", "--ckpt", str(trained), *given))
+
+
+def test_sample_without_a_checkpoint(mistake):
+    assert mistake("sample", "--text", "a") == "found no --ckpt: give it"
+
+
+BENCHMARK = {
+    "--window 0": "found --window 0, expected at least 1",
+    "--rounds 0": "found --rounds 0, expected at least 1",
+    "--window x": "--window: invalid int value: 'x'",
+    "--model.learning_rat 1": "did you mean --model.learning_rate",
+    "--config nowhere": "no config 'nowhere'",
+}
+
+
+@pytest.mark.parametrize("options", BENCHMARK)
+def test_wrong_options_of_benchmark(options, words, mistake, tmp_path):
+    assert BENCHMARK[options] in mistake("benchmark", *words(tmp_path), *options.split())
+
+
+def test_list_takes_no_options(mistake):
+    assert "no option --x" in mistake("list", "--x")
+
+
+def test_traceback_shows_where_it_was(words, tmp_path):
+    with pytest.raises(T2IError, match="expected a number") as found:
+        main(["fit", *words(tmp_path), "--model.learning_rate", "fast", "--traceback"])
+    assert found.value.__cause__ is not None  # jsonargparse's own
+
+
+def test_traceback_of_a_file_error(trained, wrong_files, tmp_path):
+    wrong = ["--folder", str(wrong_files / "latin.txt"), "--out", str(tmp_path / "x.png")]
+    with pytest.raises(FileExistsError):
+        main(["sample", "--ckpt", str(trained), "--text", "a", *wrong, "--traceback"])

@@ -1,0 +1,158 @@
+"""t2i-zoo sample: grids, single files, paths between captions and noises, and notes about words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.commands import sample as command
+from t2i_zoo.commands.sample import sample
+from t2i_zoo.models import load_model
+from t2i_zoo.pictures import to_uint8
+
+RED, BLUE = "a flower with red petals", "a flower with blue petals"
+
+
+@pytest.fixture
+def draw(trained, tmp_path):
+    """``draw("--text", ...)``: the bytes of the grid."""
+
+    def run(*more: str, out: str = "grid.png") -> bytes:
+        assert main(["sample", "--ckpt", str(trained), "--out", str(tmp_path / out), *more]) == 0
+        return (tmp_path / out).read_bytes()
+
+    return run
+
+
+@pytest.fixture
+def drawn_rows(monkeypatch):
+    """What is put on the grid: (captions, rows of pictures)."""
+    seen = []
+    original = command.caption_grid
+    monkeypatch.setattr(command, "caption_grid", lambda rows, titles: seen.append((titles, rows)) or original(rows, titles))
+    return seen
+
+
+def test_a_row_of_pictures_for_each_caption(draw, trained, drawn_rows, capsys):
+    draw("--text", RED, BLUE, "--n", "3", "--seed", "5")
+    assert "6 pictures: " in capsys.readouterr().out
+    ((titles, rows),) = drawn_rows
+    assert list(titles) == [RED, BLUE]
+    noise = torch.randn(3, 8, generator=torch.Generator().manual_seed(5))
+    model = load_model(trained)
+    for caption, row in zip(titles, rows, strict=True):
+        assert row.shape == (3, 3, 16, 16)
+        torch.testing.assert_close(row, model.generate([caption] * 3, noise=noise), rtol=0, atol=1e-5)
+
+
+def test_eight_pictures_unless_told(draw, drawn_rows):
+    draw("--text", RED)
+    assert len(drawn_rows[0][1][0]) == 8
+
+
+def test_the_same_seed_draws_the_same_file(draw):
+    first = draw("--text", RED, "--n", "2", "--seed", "3", out="a.png")
+    assert first == draw("--text", RED, "--n", "2", "--seed", "3", out="b.png")
+    assert first != draw("--text", RED, "--n", "2", "--seed", "4", out="c.png")
+    assert first != draw("--text", BLUE, "--n", "2", "--seed", "3", out="d.png")
+
+
+def test_batches_do_not_change_the_pictures(draw, drawn_rows):
+    draw("--text", RED, "--n", "5", "--batch-size", "2")
+    draw("--text", RED, "--n", "5")
+    torch.testing.assert_close(drawn_rows[0][1][0], drawn_rows[1][1][0], rtol=0, atol=1e-5)
+
+
+def test_live_weights(draw, trained, drawn_rows):
+    draw("--text", RED, "--n", "2", "--live")
+    noise = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    model = load_model(trained)
+    live, averaged = (model.generate([RED] * 2, noise=noise, ema=ema) for ema in (False, True))
+    torch.testing.assert_close(drawn_rows[0][1][0], live, rtol=0, atol=1e-5)
+    assert (live - averaged).abs().max() > 1e-3
+
+
+def test_a_text_file_follows_text(draw, drawn_rows, tmp_path):
+    (tmp_path / "captions.txt").write_text(f"\ufeff{BLUE}\n\n  a green flower  \r\n", "utf-8")
+    draw("--text", RED, "--text-file", str(tmp_path / "captions.txt"), "--n", "1")
+    assert drawn_rows[0][0] == [RED, BLUE, "a green flower"]
+
+
+def test_a_checkpoint_file_without_its_run(trained, tmp_path):
+    alone = shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "model.ckpt")
+    for ckpt, out in ((alone, "a.png"), (trained, "b.png"), (trained.parent, "c.png")):
+        assert main(["sample", "--ckpt", str(ckpt), "--text", RED, "--n", "1", "--out", str(tmp_path / out)]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".WEBP"])
+def test_other_kinds_of_files_and_new_folders(suffix, draw, tmp_path):
+    draw("--text", RED, "--n", "1", out=f"new/folder/grid{suffix}")
+    with Image.open(tmp_path / f"new/folder/grid{suffix}") as page:
+        assert page.format in ("JPEG", "WEBP")
+    assert [f.name for f in (tmp_path / "new/folder").iterdir()] == [f"grid{suffix}"]
+
+
+def test_single_pictures_in_a_folder(draw, tmp_path, drawn_rows):
+    text = "eine rote Blüte 🌸"
+    draw("--text", RED, text, "--n", "2", "--folder", str(tmp_path / "singles"))
+    named = json.loads((tmp_path / "singles" / "captions.json").read_text("utf-8"))
+    assert named == {"0000_00.png": RED, "0000_01.png": RED, "0001_00.png": text, "0001_01.png": text}
+    assert sorted(f.name for f in (tmp_path / "singles").iterdir()) == sorted([*named, "captions.json"])
+    for name, caption in named.items():
+        with Image.open(tmp_path / "singles" / name) as picture:
+            assert picture.text["Description"] == caption
+            i, j = int(name[:4]), int(name[5:7])
+            pixels = torch.tensor(list(picture.tobytes()), dtype=torch.uint8).reshape(16, 16, 3)
+            assert torch.equal(pixels, to_uint8(drawn_rows[0][1][i])[j])
+
+
+def test_between_two_captions_both_ends_are_the_captions(draw, trained, drawn_rows, tmp_path):
+    draw("--interpolate", RED, BLUE, "--n", "5", "--seed", "2", "--folder", str(tmp_path / "path"))
+    ((titles, rows),) = drawn_rows
+    assert len(rows) == len(titles) == 4
+    assert all(RED in title and BLUE in title for title in titles)
+    noises = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))
+    model = load_model(trained)
+    for noise, row in zip(noises, rows, strict=True):
+        assert len(row) == 5
+        for column, caption in ((0, RED), (-1, BLUE)):
+            torch.testing.assert_close(row[column], model.generate([caption], noise=noise[None])[0], rtol=0, atol=1e-5)
+        assert (row[0] - row[2]).abs().max() > 0
+        assert (row[2] - row[-1]).abs().max() > 0
+    assert (rows[0][0] - rows[1][0]).abs().max() > 0
+    assert len(list((tmp_path / "path").glob("*.png"))) == 20
+
+
+def test_between_two_noises(draw, trained, drawn_rows):
+    draw("--text", RED, BLUE, "--interpolate-noise", "--n", "4", "--seed", "2")
+    ends = torch.randn(2, 8, generator=torch.Generator().manual_seed(2))
+    model = load_model(trained)
+    for caption, row in zip(*drawn_rows[0], strict=True):
+        plain = model.generate([caption] * 2, noise=ends)
+        torch.testing.assert_close(row[[0, -1]], plain, rtol=0, atol=1e-4)
+        assert (row[1] - row[2]).abs().max() > 0
+
+
+def test_words_that_no_training_caption_holds_are_named(draw, capsys):
+    draw("--text", RED, "a zeppelin with red petals", "--n", "1")
+    said = capsys.readouterr().err
+    assert "note: no training caption holds 'zeppelin'" in said
+    assert said.count("note: ") == 1
+
+
+def test_words_of_the_training_captions_pass_in_silence(draw, trained, capsys):
+    known = sorted(load_model(trained).vocabulary)
+    assert len(known) > 10
+    draw("--text", " ".join(known), "--n", "1")
+    assert "note" not in capsys.readouterr().err
+
+
+def test_the_function_returns_the_path(trained, tmp_path):
+    assert sample(str(trained), [RED], n=1, out=str(tmp_path / "x.png")) == Path(tmp_path / "x.png")

@@ -1,0 +1,254 @@
+"""fit, validate, test and predict: configs, the run's folder, loggers, and a resumed run that goes on in place."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.callbacks import PredictionWriter
+from t2i_zoo.cli import build
+from t2i_zoo.parsing import packaged_configs
+
+LOSSES = {"discriminator_loss", "generator_loss"}
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def with_loss(run: Path, stage: str) -> list[dict[str, str]]:
+    return [row for row in rows(run) if row.get(f"{stage}/generator_loss")]
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> Path:
+    """The trained run, to be written to."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "version_0"))
+
+
+def resumed_words(run: Path, *more: str) -> list[str]:
+    config = str(run / "config.yaml")
+    return ["--config", config, "--trainer.default_root_dir", str(run.parent), "--ckpt_path", "last", *more]
+
+
+# Configs ------------------------------------------------------------------------------------------------------------
+
+
+def test_overrides_reach_model_data_trainer_and_samples(words, tmp_path, capsys):
+    more = ["--model.text_encoder.dim", "48", "--data.source.images", "33", "--trainer.max_epochs", "7"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *words(tmp_path), *more, "--samples.rows", "5", "--model.gradient_clip=2", "--print_config"])
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["init_args"]["text_encoder"] == {"kind": "hashing", "dim": 48}
+    assert config["model"]["init_args"]["gradient_clip"] == 2.0
+    assert config["data"]["source"]["init_args"]["images"] == 33
+    assert config["trainer"]["max_epochs"] == 7
+    assert config["samples"]["rows"] == 5
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_the_other_commands_print_the_same_config(command, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, *words(tmp_path), "--print_config"])
+    assert stop.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["image_size"] == 16
+
+
+def test_a_config_by_path_from_another_folder_names_the_run(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    shutil.copy(packaged_configs()["gancls_synthetic"], tmp_path / "experiments" / "mine.yaml")
+    given = ["--config", "experiments/mine.yaml", *words(tmp_path)[2:]]
+    at = given.index("--trainer.default_root_dir")
+    assert main(["fit", *given[:at], *given[at + 2 :], "--trainer.limit_train_batches", "1"]) == 0
+    assert (tmp_path / "runs" / "mine" / "version_0" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_packaged_config_by_its_path_in_the_checkout_from_anywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # there is no folder experiments here
+    with pytest.raises(SystemExit):
+        main(["fit", "--config=experiments/gancls_synthetic.yaml", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["source"]["class_path"].endswith("SyntheticFlowers")
+
+
+# The run's folder ---------------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_leaves_behind(trained):
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["model"]["init_args"]["learning_rate"] == 0.01
+    assert config["trainer"]["max_epochs"] == 2
+    assert config["ckpt_path"] is None
+    assert (trained / "checkpoints" / "last.ckpt").is_file()
+    assert not list(trained.rglob("*.partial*"))
+    found = with_loss(trained, "train")
+    assert len(found) == 6
+    assert [int(row["step"]) for row in found] == list(range(6))
+    assert all(float(row[f"train/{loss}"]) > 0 for row in found for loss in LOSSES)
+
+
+def test_a_second_run_of_the_same_config_is_version_1(words, tmp_path):
+    one = ["--trainer.limit_train_batches", "1"]
+    assert main(["fit", *words(tmp_path, *one)]) == 0
+    before = (tmp_path / "version_0" / "metrics.csv").read_bytes()
+    assert main(["fit", *words(tmp_path, *one)]) == 0
+    assert (tmp_path / "version_1" / "config.yaml").is_file()
+    assert (tmp_path / "version_1" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "version_0" / "metrics.csv").read_bytes() == before
+    assert len(list(tmp_path.glob("version_*"))) == 2
+
+
+def test_the_saved_config_trains_the_same_run_again(trained, tmp_path):
+    assert main(["fit", "--config", str(trained / "config.yaml"), "--trainer.default_root_dir", str(tmp_path)]) == 0
+    assert rows(tmp_path / "version_0") == rows(trained)
+    ours, theirs = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (tmp_path / "version_0", trained))
+    assert all(torch.equal(ours["state_dict"][k], theirs["state_dict"][k]) for k in theirs["state_dict"])
+
+
+def test_a_resumed_run_appends_in_place(copied):
+    before = (copied / "metrics.csv").read_text()
+    assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3")]) == 0
+    assert [f.name for f in copied.parent.iterdir()] == ["version_0"]
+    assert (copied / "metrics.csv").read_text().startswith(before)
+    found = with_loss(copied, "train")
+    assert [int(row["step"]) for row in found] == list(range(9))
+    assert found[-1]["epoch"] == "2"
+    assert torch.load(copied / "checkpoints" / "last.ckpt", weights_only=True)["t2i_zoo"]["clock"] == 9
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    assert config["ckpt_path"] is None  # the config begins the run anew, it does not resume
+    assert config["trainer"]["max_epochs"] == 3
+
+
+def test_a_resumed_run_that_logs_something_new_keeps_the_old_rows(copied):
+    before = rows(copied)
+    every = ["--trainer.check_val_every_n_epoch", "1"]  # the trained run had no validation
+    assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3", *every)]) == 0
+    after = rows(copied)
+    assert [{k: row[k] for k in before[0]} for row in after[: len(before)]] == before
+    assert len(with_loss(copied, "val")) == 1
+
+
+# Loggers ------------------------------------------------------------------------------------------------------------
+
+
+def test_tensorboard_gets_losses_and_pictures(words, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", str(tmp_path / "board")]
+    assert main(["fit", *words(tmp_path / "run", *board)]) == 0
+    run = tmp_path / "run" / "version_0"
+    assert (run / "config.yaml").is_file()
+    file = next((tmp_path / "board").rglob("events.*"))
+    events = EventAccumulator(str(file.parent))
+    events.Reload()
+    losses = events.Scalars("train/generator_loss")
+    assert [event.value for event in losses] == pytest.approx(
+        [float(row["train/generator_loss"]) for row in with_loss(run, "train")], rel=1e-5
+    )
+    (picture,) = events.Images("samples")
+    with Image.open(run / "samples" / "epoch_0001.png") as page:
+        assert (picture.width, picture.height, picture.step) == (*page.size, 3)
+        assert picture.encoded_image_string[:4] == b"\x89PNG"
+
+
+def test_wandb_offline_as_the_first_logger(words, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for key in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(key, str(tmp_path / "wandb_home"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "wandb_home").mkdir()
+    place = {"save_dir": str(tmp_path / "w"), "offline": True, "project": "tiny"}
+    other = {"class_path": "TensorBoardLogger", "init_args": {"save_dir": str(tmp_path / "board")}}
+    overlay = {"trainer": {"logger": [{"class_path": "WandbLogger", "init_args": place}, other]}}
+    (tmp_path / "w").mkdir()
+    (tmp_path / "loggers.yaml").write_text(yaml.safe_dump(overlay))
+    given = words(tmp_path / "run", "--config", str(tmp_path / "loggers.yaml"), "--trainer.limit_train_batches", "1")
+    for version in (0, 1):  # trap 15: the second run used to abort on the first one's config.yaml
+        assert main(["fit", *given]) == 0
+        wandb.finish()  # as the end of the process would
+        run = tmp_path / "run" / f"version_{version}"
+        assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"][0]["class_path"].endswith("WandbLogger")
+        assert (run / "checkpoints" / "last.ckpt").is_file()
+        assert with_loss(run, "train")
+    assert [f.name for f in tmp_path.rglob("config.yaml") if f.parent.parent != tmp_path / "run"] == []
+    offline = sorted((tmp_path / "wandb_home").rglob("offline-run-*")) or sorted((tmp_path / "w").rglob("offline-run-*"))
+    folders = [f for f in offline if f.is_dir()]
+    assert len(folders) == 2
+    for folder in folders:
+        assert list(folder.glob("*.wandb"))
+        (picture,) = (folder / "files" / "media" / "images").glob("samples_*.png")
+        with Image.open(picture) as page, Image.open(run / "samples" / "epoch_0001.png") as ours:
+            assert page.size == ours.size
+
+
+# validate, test, predict --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("command", "stage"), [("validate", "val"), ("test", "test")])
+def test_losses_are_reported_and_written_down(command, stage, copied, capsys):
+    before, config = rows(copied), (copied / "config.yaml").read_bytes()
+    for _ in range(2):
+        assert main([command, *resumed_words(copied)]) == 0
+    assert f"{stage}/generator_loss" in capsys.readouterr().out
+    after = rows(copied)
+    assert [{k: row[k] for k in before[0]} for row in after[: len(before)]] == before
+    first, second = with_loss(copied, stage)
+    assert first == second  # the same noise in every evaluation
+    assert float(first[f"{stage}/discriminator_loss"]) > 0
+    assert (copied / "config.yaml").read_bytes() == config  # it belongs to the training
+    assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3")]) == 0
+
+
+def test_predict_draws_the_test_split(copied, capsys):
+    assert main(["predict", *resumed_words(copied)]) == 0
+    folder = copied / "predictions"
+    named = json.loads((folder / "captions.json").read_text("utf-8"))
+    assert sorted(named) == sorted(f.name for f in folder.glob("*.png"))
+    assert str(folder) in capsys.readouterr().out
+    data = build(_build_words(copied), run=False).datamodule
+    data.prepare_data()
+    assert len(named) == len(data._opened.rows("test")) > 1
+    assert set(named.values()) <= set(data.captions_of("test"))
+    for name, caption in named.items():
+        with Image.open(folder / name) as picture:
+            assert picture.size == (16, 16)
+            assert picture.text["Description"] == caption
+
+
+def _build_words(run: Path) -> list[str]:
+    """The saved config without what belongs to subcommands."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for key in ("ckpt_path", "weights_only"):
+        config.pop(key, None)
+    (run.parent / "plain.yaml").write_text(yaml.safe_dump(config))
+    return ["--config", str(run.parent / "plain.yaml")]
+
+
+def test_predict_keeps_no_pictures_in_memory(copied, monkeypatch):
+    seen = []
+    ends = PredictionWriter.on_predict_end
+
+    def watch(self, trainer, pl_module):
+        seen.append(trainer.predict_loop.return_predictions)
+        ends(self, trainer, pl_module)
+
+    monkeypatch.setattr(PredictionWriter, "on_predict_end", watch)
+    assert main(["predict", *resumed_words(copied)]) == 0
+    assert seen == [False]
+
+
+def test_weights_alone_are_enough_to_predict(trained, words, tmp_path):
+    given = words(tmp_path / "run", "--model.weights", str(trained / "checkpoints" / "last.ckpt"))
+    assert main(["predict", *given, "--trainer.limit_predict_batches", "1"]) == 0
+    assert list((tmp_path / "run" / "version_0" / "predictions").glob("*.png"))
