@@ -59,8 +59,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except (OSError, MemoryError) as error:
         if traceback or isinstance(error, BrokenPipeError):
             raise
-        named = isinstance(error, OSError) and error.filename is not None and error.strerror
-        return _say(f"{error.filename}: {named}" if named else f"{type(error).__name__}: {error}")
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            return _say(f"{error.filename}: {error.strerror}")
+        return _say(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from t2i_zoo import data
 from t2i_zoo.callbacks import GracefulStop, PredictionWriter, SampleGrid
@@ -115,7 +115,9 @@ class ZooCLI(LightningCLI):
         if config.get("enable_progress_bar") is not False:
             extra["callbacks"].append(RichProgressBar())
         if config.get("gradient_clip_val") is not None:
-            raise T2IError("found --trainer.gradient_clip_val, which is not for two optimizers: use --model.gradient_clip")
+            raise T2IError(
+                "found --trainer.gradient_clip_val, which is not for two optimizers: use --model.gradient_clip"
+            )
         if config.get("accumulate_grad_batches", 1) != 1:
             raise T2IError(
                 "found --trainer.accumulate_grad_batches, which is not for two optimizers: raise --data.batch_size"
@@ -139,8 +141,14 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.")
+    for harmless in (
+        "LightningCLI's args parameter is intended",
+        ".*isinstance.treespec, LeafSpec.",
+        "Checkpoint directory .* exists and is not empty",  # a run that is resumed goes on in its own folder
+        "The dirpath has changed from",
+        "Couldn't infer the batch indices",  # our loader is no torch DataLoader
+    ):
+        warnings.filterwarnings("ignore", message=harmless)
     return ZooCLI(
         TextToImageGAN,
         CaptionDataModule,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import experiments_folder
@@ -52,7 +52,7 @@ def _check_yaml(path: Path) -> None:
     except (UnicodeDecodeError, yaml.YAMLError):
         raise T2IError(f"{path} is no text in UTF-8: give a YAML file or the name of a packaged config") from None
     if not isinstance(root, yaml.MappingNode):
-        raise T2IError(f"{path} holds no options: write lines such as trainer: {{max_epochs: 10}}, or give another file")
+        raise T2IError(f"{path} holds no options: write lines such as trainer: {{max_epochs: 10}} or give another file")
 
 
 def expand_configs(words: Sequence[str]) -> list[str]:
@@ -68,7 +68,8 @@ def expand_configs(words: Sequence[str]) -> list[str]:
 
 CHOSEN = ("model", "data.source")  #: options whose value is a class with arguments of its own
 NO_CLASS = (  #: how jsonargparse says that a value names no class of the right kind
-    r"dot import path string: (\S+)|Import path (\S*?) ?does not correspond|given class_path '(\S+?)'|Not a valid subclass"
+    r"dot import path string: (\S+)|Import path (\S*?) ?does not correspond|given class_path '(\S+?)'"
+    "|Not a valid subclass"
 )
 NOT_OURS = r"Expected|Does not validate|Parser key|Not a valid|Import path|Problem with|a class path|a dict with"
 
@@ -107,9 +108,9 @@ class Sentence:
             kinds = ", ".join(cls.__name__ for cls in _classes(flag))
             wanted = f"one of {kinds}" if kinds else "the name of one of Lightning's classes"
             return f"found --{flag} {value}, expected {wanted}, or the import path of a class of your own"
-        expected = re.search(r"Subtypes: \[(.*?)\] Errors: ", text) or re.search(r"Expected an? (.+?)\. Got value", text)
-        if given and expected:
-            return f"found --{flag} {given[1]}, expected {_plain(expected[1], given[1])}"
+        types = re.search(r"Subtypes: \[(.*?)\] Errors: ", text) or re.search(r"Expected an? (.+?)\. Got value", text)
+        if given and types:
+            return f"found --{flag} {given[1]}, expected {_plain(types[1], given[1])}"
         return f"--{flag}: {text[key.end() :].lstrip(':; ')}"
 
     def _unknown(self, name: str) -> str:

@@ -69,8 +69,11 @@ def save_beside(image: Any, path: Path) -> Path:
     """Save a PIL picture under another name and rename it, so that nobody meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.partial{path.suffix}")
-    image.save(beside)
-    beside.replace(path)
+    try:
+        image.save(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     return path
 
 

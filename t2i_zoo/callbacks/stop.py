@@ -63,12 +63,15 @@ class GracefulStop(L.Callback):
             print(f"\nstopped after batch {getattr(pl_module, 'clock', 0)}{saved}", flush=True)
         raise RunStopped(130 if self.signal == signal.SIGINT else 0)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back after a stop or an error too: Lightning calls no ``teardown`` then."""
-        self.teardown(trainer, pl_module, "fit")
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the signals back; at ``teardown`` Lightning has left already, and its handlers would come back."""
+        self._give_back()
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the signals back after a stop or an error, where Lightning calls no ``on_train_end``."""
+        self._give_back()
+
+    def _give_back(self) -> None:
         for number, former in self._former.items():
             signal.signal(number, former)
         self._former = {}

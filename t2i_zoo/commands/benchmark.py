@@ -214,5 +214,5 @@ def main(words: Sequence[str]) -> None:
     try:
         own, rest = parser.parse_known_args(list(words))
     except argparse.ArgumentError as error:
-        raise T2IError(f"found a wrong --{error.argument_name.lstrip('-')}: {error.message}") from None
+        raise T2IError(f"found a wrong --{str(error.argument_name).lstrip('-')}: {error.message}") from None
     benchmark(rest, own.window, own.rounds, own.out)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import state
+from t2i_zoo.models import find_checkpoint, state
 from t2i_zoo.text import TextFeatures, build_text_encoder, words_of
 
 
@@ -107,7 +107,8 @@ class TextToImageGAN(L.LightningModule):
         self.generator, self.discriminator = generator, discriminator
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
         if self.hparams["weights"]:
-            state.load_networks(self, Path(self.hparams["weights"]))
+            path = Path(self.hparams["weights"]).expanduser()
+            state.load_networks(self, find_checkpoint(path) if path.is_dir() else path)
 
     def encode(self, captions: Sequence[str] | Batch) -> TextFeatures:
         """Features of captions, or of a batch: its cached ones where the data module brought them."""
@@ -226,8 +227,10 @@ class TextToImageGAN(L.LightningModule):
         rate, betas = self.hparams["learning_rate"], (self.hparams["beta1"], 0.999)
         own = self.hparams["discriminator_learning_rate"]
         rate_d = rate if own is None else own
-        adam_d = torch.optim.Adam(self.discriminator.parameters(), rate_d, betas, foreach=True)
-        adam_g = torch.optim.Adam(self.generator.parameters(), rate, betas, foreach=True)
+        # Fused is three times as quick as foreach on a CPU, but hides unscaled half-precision gradients from clipping.
+        fused = self._trainer is None or self._trainer.precision != "16-mixed"
+        adam_d = torch.optim.Adam(self.discriminator.parameters(), rate_d, betas, fused=fused)
+        adam_g = torch.optim.Adam(self.generator.parameters(), rate, betas, fused=fused)
         decay, every = self.hparams["lr_decay"], self.hparams["lr_decay_every"]
         # epoch is 0-based here and 1-based in the authors' code
         rates = [

@@ -1,4 +1,4 @@
-"""What README and docs say holds: the code runs, the commands and configs exist, and no file names a machine's own paths."""
+"""What README and docs say holds: code runs, commands and configs exist, no file names a machine's own paths."""
 
 from __future__ import annotations
 

@@ -74,7 +74,8 @@ class Beside(L.Callback):
 
 
 @pytest.mark.parametrize(
-    ("precision", "autocast", "clip"), [("32-true", None, None), ("32-true", None, 0.01), ("bf16-mixed", torch.bfloat16, None)]
+    ("precision", "autocast", "clip"),
+    [("32-true", None, None), ("32-true", None, 0.01), ("bf16-mixed", torch.bfloat16, None)],
 )
 def test_the_bare_loop_is_the_same_computation(precision, autocast, clip, build_data, build_trainer, tiny_options):
     model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, gradient_clip=clip, **tiny_options)

@@ -152,7 +152,9 @@ def test_wrong_checkpoints(command, name, wrong_files, words, mistake, tmp_path)
 def test_a_cut_off_checkpoint(trained, mistake, tmp_path):
     whole = (trained / "checkpoints" / "last.ckpt").read_bytes()
     (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
-    assert "cut.ckpt is not a readable checkpoint" in mistake("sample", "--ckpt", str(tmp_path / "cut.ckpt"), "--text=a")
+    assert "cut.ckpt is not a readable checkpoint" in mistake(
+        "sample", "--ckpt", str(tmp_path / "cut.ckpt"), "--text=a"
+    )
 
 
 SAMPLE = {

@@ -35,7 +35,9 @@ def drawn_rows(monkeypatch):
     """What is put on the grid: (captions, rows of pictures)."""
     seen = []
     original = command.caption_grid
-    monkeypatch.setattr(command, "caption_grid", lambda rows, titles: seen.append((titles, rows)) or original(rows, titles))
+    monkeypatch.setattr(
+        command, "caption_grid", lambda rows, titles: seen.append((titles, rows)) or original(rows, titles)
+    )
     return seen
 
 

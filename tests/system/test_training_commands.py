@@ -112,7 +112,9 @@ def test_a_second_run_of_the_same_config_is_version_1(words, tmp_path):
 def test_the_saved_config_trains_the_same_run_again(trained, tmp_path):
     assert main(["fit", "--config", str(trained / "config.yaml"), "--trainer.default_root_dir", str(tmp_path)]) == 0
     assert rows(tmp_path / "version_0") == rows(trained)
-    ours, theirs = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (tmp_path / "version_0", trained))
+    ours, theirs = (
+        torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (tmp_path / "version_0", trained)
+    )
     assert all(torch.equal(ours["state_dict"][k], theirs["state_dict"][k]) for k in theirs["state_dict"])
 
 
@@ -178,11 +180,15 @@ def test_wandb_offline_as_the_first_logger(words, tmp_path, monkeypatch):
         assert main(["fit", *given]) == 0
         wandb.finish()  # as the end of the process would
         run = tmp_path / "run" / f"version_{version}"
-        assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"][0]["class_path"].endswith("WandbLogger")
+        assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"][0]["class_path"].endswith(
+            "WandbLogger"
+        )
         assert (run / "checkpoints" / "last.ckpt").is_file()
         assert with_loss(run, "train")
     assert [f.name for f in tmp_path.rglob("config.yaml") if f.parent.parent != tmp_path / "run"] == []
-    offline = sorted((tmp_path / "wandb_home").rglob("offline-run-*")) or sorted((tmp_path / "w").rglob("offline-run-*"))
+    offline = sorted((tmp_path / "wandb_home").rglob("offline-run-*")) or sorted(
+        (tmp_path / "w").rglob("offline-run-*")
+    )
     folders = [f for f in offline if f.is_dir()]
     assert len(folders) == 2
     for folder in folders:

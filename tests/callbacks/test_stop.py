@@ -1,0 +1,117 @@
+"""Signals during training: the batch is finished and saved, the process is left as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from t2i_zoo.callbacks import GracefulStop
+from t2i_zoo.models import load_model
+from t2i_zoo.models.gancls import GANCLS
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals(L.Callback):
+    """Send this process signals in the middle of one batch."""
+
+    def __init__(self, *numbers: int, at: int = 2) -> None:
+        self.numbers, self.at = numbers, at
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if batch_idx == self.at:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+
+@pytest.fixture
+def fit(tmp_path, build_data, build_trainer, tiny_options):
+    """``fit(*callbacks)``: train five batches with a checkpoint at the end; returns the model."""
+
+    def run(*callbacks, **options):
+        model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, **tiny_options)
+        run.model = model
+        keep = ModelCheckpoint(tmp_path / "checkpoints", "last", enable_version_counter=False)
+        every = {"callbacks": [*callbacks, keep], "limit_train_batches": 5, **options}
+        build_trainer(**every).fit(model, build_data())
+        return model
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Ours of this test, put back at its end whatever happens."""
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    mine = {number: (lambda *args: None) for number in SIGNALS}
+    for number, handler in mine.items():
+        signal.signal(number, handler)
+    yield mine
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+def current() -> dict[int, object]:
+    return {number: signal.getsignal(number) for number in SIGNALS}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_batch_and_leaves(number, code, fit, tmp_path, handlers, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fit(GracefulStop(), Signals(number))
+    assert stop.value.code == code
+    assert current() == handlers  # given back
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(path, weights_only=True)["t2i_zoo"]["clock"] == 3  # the third batch was finished
+    saved = load_model(path).state_dict()
+    assert all(torch.equal(saved[name], value) for name, value in fit.model.state_dict().items())
+    assert f"stopped after batch 3, saved {path}; continue with --ckpt_path last" in capsys.readouterr().out
+
+
+def test_both_signals_are_one_stop(fit, tmp_path, handlers):
+    with pytest.raises(SystemExit) as stop:
+        fit(GracefulStop(), Signals(signal.SIGINT, signal.SIGTERM))
+    assert stop.value.code == 0
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert current() == handlers
+
+
+def test_a_second_ctrl_c_stops_at_once(fit, tmp_path):
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
+        fit(GracefulStop(), Signals(signal.SIGINT, signal.SIGINT))
+    assert getattr(stop.value, "code", 1) != 0
+    assert fit.model.clock == 2  # the batch was not finished
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_without_a_signal_training_ends_and_gives_the_handlers_back(fit, handlers):
+    assert fit(GracefulStop()).clock == 5
+    assert current() == handlers
+
+
+class Broken(L.Callback):
+    def on_train_batch_start(self, *args) -> None:
+        raise ValueError("broken")
+
+
+def test_an_error_gives_the_handlers_back_too(fit, handlers):
+    with pytest.raises(ValueError, match="broken"):
+        fit(GracefulStop(), Broken())
+    assert current() == handlers
+
+
+def test_without_a_checkpoint_callback_it_says_nothing_was_saved(
+    tmp_path, build_data, build_trainer, tiny_options, capsys
+):
+    model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, **tiny_options)
+    trainer = build_trainer(callbacks=[GracefulStop(), Signals(signal.SIGTERM, at=0)])
+    with pytest.raises(SystemExit):
+        trainer.fit(model, build_data())
+    said = capsys.readouterr().out
+    assert "stopped after batch 1" in said
+    assert "saved" not in said
