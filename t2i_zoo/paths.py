@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from t2i_zoo.errors import T2IError
+
 
 def cache_folder() -> Path:
     """Folder for stores, encoded captions and built-in data: ``$T2I_ZOO_CACHE``, or the system's place for caches."""
@@ -19,3 +21,24 @@ def experiments_folder() -> Path:
     """Folder of the packaged configs, in an installed package and in a checkout."""
     packaged = Path(__file__).parent / "experiments"
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "experiments"
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: the file itself, or the last one of a run's folder or of its newest version.
+
+    Raises:
+        T2IError: where there is none.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        found = [
+            p
+            for pattern in ("last.ckpt", "checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
+            for p in path.glob(pattern)
+        ]
+        if not found:
+            raise T2IError(f"found no last.ckpt in the run folder {path}: train first, or give a .ckpt file")
+        return max(found, key=lambda p: p.stat().st_mtime)
+    if not path.exists():
+        raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
+    return path

@@ -76,7 +76,7 @@ def resolve_checkpoint(wish: str, root: Path) -> Path:
     Raises:
         T2IError: where there is none.
     """
-    from t2i_zoo.models import find_checkpoint
+    from t2i_zoo.paths import find_checkpoint
 
     if wish == "last":
         if not root.is_dir():

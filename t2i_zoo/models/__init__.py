@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.paths import find_checkpoint
 
 if TYPE_CHECKING:
     from t2i_zoo.models.base import TextToImageGAN
@@ -42,27 +43,6 @@ def model_class(name: str) -> type[TextToImageGAN]:
     module, _, cls = MODELS[name].path.rpartition(".")
     found: type[TextToImageGAN] = getattr(importlib.import_module(module), cls)
     return found
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path means: the file itself, or the last one of a run's folder or of its newest version.
-
-    Raises:
-        T2IError: where there is none.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        found = [
-            p
-            for pattern in ("last.ckpt", "checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
-            for p in path.glob(pattern)
-        ]
-        if not found:
-            raise T2IError(f"found no last.ckpt in the run folder {path}: train first, or give a .ckpt file")
-        return max(found, key=lambda p: p.stat().st_mtime)
-    if not path.exists():
-        raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
-    return path
 
 
 def load_model(path: str | Path, device: str = "cpu") -> TextToImageGAN:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import find_checkpoint, state
+from t2i_zoo.models import state
+from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text import TextFeatures, build_text_encoder, words_of
 
 
