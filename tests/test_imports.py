@@ -37,7 +37,7 @@ class Rule(NamedTuple):
 #: the first rule whose pattern fits; files that none fits (``cli.py``, ``commands``, ...) may import everything
 RULES = [
     Rule(r"(errors|version)\.py", set(), set()),
-    Rule(r"paths\.py", set(), {"platformdirs"}),
+    Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
     Rule(r"pictures\.py", {"errors"}, {"torch", "numpy", "PIL"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
