@@ -35,8 +35,8 @@ def test_a_checkpoint_without_a_run(place, tmp_path):
 
 def test_last_is_the_run_that_was_saved_last(tmp_path):
     checkpoint(tmp_path / "version_10", age=50)
-    newest = checkpoint(tmp_path / "version_2", age=10)  # resumed after version_10 had ended
-    checkpoint(tmp_path / "version_1", age=99)
+    newest = checkpoint(tmp_path / "version_1", age=10)  # resumed after version_10 had ended
+    checkpoint(tmp_path / "version_2", age=99)
     (tmp_path / "version_11").mkdir()  # died before its first checkpoint
     assert resolve_checkpoint("last", tmp_path) == newest
 
