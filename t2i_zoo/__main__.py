@@ -31,7 +31,7 @@ def overview() -> str:
     lines += [f"  {name:<10} {about}" for name, about in {**TRAINING, **VERBS}.items()]
     lines += [
         "",
-        "  t2i-zoo fit --config gancls_synthetic      trains on built-in data in two minutes",
+        "  t2i-zoo fit --config gancls_synthetic      trains on built-in data in under two minutes",
         "  --traceback                                shows where an error came from",
         f"\nt2i-zoo {__version__}",
     ]
@@ -56,8 +56,11 @@ def main(args: Sequence[str] | None = None) -> int:
         if traceback:
             raise
         return _say(str(error))
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (OSError, MemoryError) as error:
-        if traceback or isinstance(error, BrokenPipeError):
+        if traceback:
             raise
         if isinstance(error, OSError) and error.filename is not None and error.strerror:
             return _say(f"{error.filename}: {error.strerror}")
