@@ -46,6 +46,7 @@ class GANCLS(TextToImageGAN):
         label_smoothing: subtracted from the real target (0.1 in the port).
         feature_matching_weight: squared distance between batch means of the discriminator's features (100 in the port).
         pixel_weight: mean absolute difference from the caption's own picture (50 in the port).
+        lr_decay: factor on the learning rate every ``lr_decay_every`` (100) epochs; the authors halve it.
         options: what every model takes; see ``TextToImageGAN``.
     """
 
@@ -71,9 +72,10 @@ class GANCLS(TextToImageGAN):
         label_smoothing: float = 0.0,
         feature_matching_weight: float = 0.0,
         pixel_weight: float = 0.0,
+        lr_decay: float = 0.5,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(lr_decay=lr_decay, **options)
         size, text_dim, noise_dim = (
             self.hparams["image_size"],
             self.text_encoder.dim,
