@@ -79,16 +79,16 @@ class TextCache:
         self._refresh()  # another process may have been here
         absent = np.flatnonzero(~self._found(keys))
         _, first = np.unique(keys[absent], return_index=True)
-        todo = absent[np.sort(first)]
+        missing = absent[np.sort(first)]
         buffer: list[tuple[Floats, Floats | None, Integers | None]] = []
         start = held = 0
-        for done in _progress(range(0, len(todo), _CHUNK), progress):
-            rows = todo[done : done + _CHUNK]
+        for done in _progress(range(0, len(missing), _CHUNK), progress):
+            rows = missing[done : done + _CHUNK]
             buffer.append(self._encode([captions[i] for i in rows]))
             held += sum(part.nbytes for part in buffer[-1] if part is not None)
             end = done + len(rows)
-            if end == len(todo) or end - start >= _SEGMENT_CAPTIONS or held >= _SEGMENT_BYTES:
-                self._write(keys[todo[start:end]], buffer)
+            if end == len(missing) or end - start >= _SEGMENT_CAPTIONS or held >= _SEGMENT_BYTES:
+                self._write(keys[missing[start:end]], buffer)
                 buffer, start, held = [], end, 0
         self._refresh()
 
