@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 from torch import Tensor
 
@@ -18,7 +18,10 @@ class Batch(TypedDict, total=False):
         text: cached features of the captions; absent where the encoder has to run.
         wrong_captions, wrong_text: captions of other classes (of other pictures where there are no classes).
         wrong_images: pyramid of pictures of other classes; only for models with ``needs_wrong_images``.
+        neighbours: for each caption the ones before and after it among its picture's, cyclically; only for models
+            with ``needs_neighbours``.
         labels: (B,) int64 class, -1 where there is none.
+        wrong_labels: (B,) int64 class of the mismatched pictures and captions.
         index: (B,) int64 position of each picture in its split.
     """
 
@@ -28,7 +31,9 @@ class Batch(TypedDict, total=False):
     wrong_captions: list[str]
     wrong_text: TextFeatures
     wrong_images: list[Tensor]
+    neighbours: list[tuple[str, str]]
     labels: Tensor
+    wrong_labels: Tensor
     index: Tensor
 
 
@@ -38,13 +43,16 @@ class Fakes(NamedTuple):
     Attributes:
         images: pyramid of (B', 3, S, S) in [-1, 1], smallest first; B' may exceed B (GAN-INT).
         text: the features that the pictures were drawn from, B' rows.
-        extras: what else the paper's generator loss needs (mean and log-variance of conditioning augmentation, ...).
+        extras: what else the paper's losses need (mean and log-variance of conditioning augmentation, ...).
+        noise: what the pictures were drawn from, B' rows.
     """
 
     images: list[Tensor]
     text: TextFeatures
-    extras: dict[str, Any]
+    extras: dict[str, Tensor]
+    noise: Tensor
 
     def detach(self) -> Fakes:
         """The same pictures without their graph, for the discriminator."""
-        return self._replace(images=[image.detach() for image in self.images])
+        extras = {name: tensor.detach() for name, tensor in self.extras.items()}
+        return self._replace(images=[image.detach() for image in self.images], extras=extras)

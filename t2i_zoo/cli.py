@@ -19,8 +19,8 @@ from t2i_zoo.callbacks import GracefulStop, PredictionWriter, SampleGrid
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS, model_class
-from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.state import read_checkpoint
+from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.parsing import Sentence, expand_configs
 from t2i_zoo.runs import (
     AtomicCheckpointIO,
@@ -150,7 +150,7 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
     ):
         warnings.filterwarnings("ignore", message=harmless)
     return ZooCLI(
-        TextToImageGAN,
+        ZooModule,
         CaptionDataModule,
         save_config_callback=SaveConfig,
         save_config_kwargs={"overwrite": True},

@@ -17,6 +17,10 @@ from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 
 torch.set_num_threads(1)
 
+#: of every model of the zoo, what makes it tiny where its options are not those of ``tiny_options``
+TINY: dict[str, dict[str, Any]] = {
+    "gancls": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4},
+}
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw
 
 
@@ -32,6 +36,18 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_options() -> dict[str, Any]:
     """What every model takes, small."""
     return {"image_size": 16, "noise_dim": 4, "text_encoder": {"kind": "hashing", "dim": 32}, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="session")
+def tiny_widths() -> Any:
+    """``tiny_widths("gancls")``: the options that make one model tiny."""
+
+    def widths(name: str) -> dict[str, Any]:
+        if name not in TINY:
+            pytest.fail(f"the model {name!r} is listed but has no line in TINY of {__file__}: add its widths")
+        return TINY[name]
+
+    return widths
 
 
 def build_data(**options: Any) -> CaptionDataModule:

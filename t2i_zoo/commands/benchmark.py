@@ -68,11 +68,13 @@ class BareLoop:
             self.adam_d.step()
             lap("discriminator")
             model.discriminator.requires_grad_(False)
-            loss = model.generator_loss(batch, fakes)["loss"]
-            self.adam_g.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            model.on_before_optimizer_step(self.adam_g)
-            self.adam_g.step()
+            for step in range(model.generator_steps):
+                fakes = model.draw(model.generator, fakes.noise, fakes.text) if step else fakes
+                loss = model.generator_loss(batch, fakes)["loss"]
+                self.adam_g.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                model.on_before_optimizer_step(self.adam_g)
+                self.adam_g.step()
             model.discriminator.requires_grad_(True)
             lap("generator")
         model.clock += 1

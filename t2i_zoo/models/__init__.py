@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import find_checkpoint
 
 if TYPE_CHECKING:
-    from t2i_zoo.models.base import TextToImageGAN
+    from t2i_zoo.models.zoo import ZooModule
+
+Kind = Literal["gan", "encoder"]
 
 
 class Entry(NamedTuple):
-    """One model: where its class is, and one line about it."""
+    """One model: where its class is, one line about it, and whether it draws pictures or serves those that do."""
 
     path: str
     about: str
+    kind: Kind = "gan"
 
 
 MODELS: dict[str, Entry] = {
@@ -31,21 +34,21 @@ MODELS: dict[str, Entry] = {
 }
 
 
-def list_models() -> list[str]:
-    """Names of all models, in the order of their papers."""
-    return list(MODELS)
+def list_models(kind: Kind | None = None) -> list[str]:
+    """Names of all models, or of those of one kind, in the order of their papers."""
+    return [name for name, entry in MODELS.items() if kind in (None, entry.kind)]
 
 
-def model_class(name: str) -> type[TextToImageGAN]:
+def model_class(name: str) -> type[ZooModule]:
     """The class of a model of the zoo, by its name."""
     if name not in MODELS:
         raise T2IError(f"found no model named {name!r}: expected one of {', '.join(MODELS)}")
     module, _, cls = MODELS[name].path.rpartition(".")
-    found: type[TextToImageGAN] = getattr(importlib.import_module(module), cls)
+    found: type[ZooModule] = getattr(importlib.import_module(module), cls)
     return found
 
 
-def load_model(path: str | Path, device: str = "cpu") -> TextToImageGAN:
+def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     """Rebuild any model of the zoo from a checkpoint, ready to ``generate`` and to encode new sentences.
 
     Args:
@@ -55,15 +58,15 @@ def load_model(path: str | Path, device: str = "cpu") -> TextToImageGAN:
     Raises:
         T2IError: where the file is missing, not a checkpoint of ours, or of a class that is not imported.
     """
-    from t2i_zoo.models.base import TextToImageGAN
     from t2i_zoo.models.state import model_key, read_checkpoint
+    from t2i_zoo.models.zoo import ZooModule
 
     checkpoint = read_checkpoint(find_checkpoint(path))
     key = checkpoint["t2i_zoo"]["model"]
     for name in MODELS:  # subclasses of one's own are known once they are imported
         model_class(name)
-    pending: list[type[TextToImageGAN]] = [TextToImageGAN]
-    known: dict[str, type[TextToImageGAN]] = {}
+    pending: list[type[ZooModule]] = [ZooModule]
+    known: dict[str, type[ZooModule]] = {}
     while pending:
         cls = pending.pop()
         known[f"{cls.__module__}.{cls.__qualname__}"] = cls

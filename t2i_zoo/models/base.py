@@ -7,12 +7,10 @@ the random numbers of each rank, sampling, and what a checkpoint must hold to en
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -20,11 +18,12 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.paths import find_checkpoint
-from t2i_zoo.text import TextFeatures, build_text_encoder, words_of
+from t2i_zoo.text import TextEncoder, TextFeatures, build_text_encoder
 
 
-class TextToImageGAN(L.LightningModule):
+class TextToImageGAN(ZooModule):
     """Base of every model of the zoo; a subclass writes four methods and calls ``set_networks`` in its ``__init__``.
 
     Hyperparameters are plain values (they are saved for loading with ``weights_only=True``) and are saved here for
@@ -45,11 +44,12 @@ class TextToImageGAN(L.LightningModule):
         weights: checkpoint or .safetensors whose networks are the start of a fine-tuning run.
     """
 
+    text_encoder: TextEncoder
     generator: nn.Module
     discriminator: nn.Module
     generator_ema: nn.Module
-    needs_words = False  #: whether the model reads word features and not only the sentence
-    needs_wrong_images = False  #: whether the model's mismatched pairs need pictures and not only captions
+    generator_steps = 1  #: generator steps a batch, all with the same noise; TAC-GAN has two
+    parts = ("generator.", "generator_ema.", "discriminator.")
 
     def __init__(
         self,
@@ -78,10 +78,8 @@ class TextToImageGAN(L.LightningModule):
         self.text_encoder = build_text_encoder(text_encoder)
         if isinstance(text_encoder, dict):  # the files that rebuild an encoder travel in checkpoints alone
             self.hparams["text_encoder"] = {k: v for k, v in text_encoder.items() if k != "assets"}
-        self.clock = 0
-        self.vocabulary: frozenset[str] = frozenset()
-        self.rng: torch.Generator | None = None
-        self._resumed_states: list[dict[str, Any]] | None = None
+        self.noise_width = noise_dim  # a paper whose networks draw more random numbers than z raises it
+        self.sizes = [image_size]
 
     # What a paper supplies ------------------------------------------------------------------------------------------
 
@@ -95,7 +93,7 @@ class TextToImageGAN(L.LightningModule):
 
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
         """Run a generator; papers with more inputs or outputs than (noise, sentence) and one picture override this."""
-        return Fakes([network(noise, text.sentence)], text, {})
+        return Fakes([network(noise, text.sentence)], text, {}, noise)
 
     def fake(self, batch: Batch) -> Fakes:
         """The generator's forward of the training step."""
@@ -126,9 +124,13 @@ class TextToImageGAN(L.LightningModule):
         return cached if cached is not None else self.encode(batch["wrong_captions"])
 
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise (count, z) on the model's device; training passes this rank's own ``rng``."""
+        """Standard normal noise (count, ``noise_width``) on the model's device; training passes this rank's ``rng``.
+
+        Everything random in a picture is drawn here, so that it can be repeated: the noise vector z and, in papers with
+        conditioning augmentation, its noise behind it.
+        """
         source = generator.device if generator is not None else self.device
-        return torch.randn(count, self.hparams["noise_dim"], generator=generator, device=source).to(self.device)
+        return torch.randn(count, self.noise_width, generator=generator, device=source).to(self.device)
 
     @torch.no_grad()
     def generate(
@@ -143,7 +145,7 @@ class TextToImageGAN(L.LightningModule):
 
         Args:
             captions: B sentences, or their features.
-            noise: (B, z); drawn where it is None.
+            noise: (B, ``noise_width``) as of ``noise``; drawn where it is None.
             generator: source of the noise; a CPU generator gives the same noise on every device.
             ema: use the moving average of the weights; False uses the live generator (in eval mode).
         """
@@ -157,13 +159,6 @@ class TextToImageGAN(L.LightningModule):
         finally:
             network.train(was_training)
 
-    def unknown_words(self, caption: str) -> list[str]:
-        """Words of a caption that the encoder does not know or, once trained, that no training caption held."""
-        unknown = self.text_encoder.unknown_words(caption)
-        if self.vocabulary:
-            unknown = unknown + [w for w in words_of(caption) if w not in self.vocabulary and w not in unknown]
-        return list(dict.fromkeys(unknown))
-
     # The step -------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -176,8 +171,10 @@ class TextToImageGAN(L.LightningModule):
             losses_d = self.discriminator_loss(batch, fakes.detach())
             self._update(optimizer_d, losses_d["loss"])
         with self.toggled_optimizer(optimizer_g):
-            losses_g = self.generator_loss(batch, fakes)
-            self._update(optimizer_g, losses_g["loss"])
+            for step in range(self.generator_steps):
+                fakes = self.draw(self.generator, fakes.noise, fakes.text) if step else fakes
+                losses_g = self.generator_loss(batch, fakes)
+                self._update(optimizer_g, losses_g["loss"])
         self.clock += 1
         self.update_ema()
         self._log("train", len(batch["captions"]), losses_d, losses_g)
@@ -217,12 +214,6 @@ class TextToImageGAN(L.LightningModule):
                         "clip with --model.gradient_clip or train with --trainer.precision bf16-mixed or 32"
                     )
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip here, where half-precision gradients are unscaled already."""
-        if self.hparams["gradient_clip"]:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.hparams["gradient_clip"])
-
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         """Two Adams, discriminator's first, each with the learning-rate decay of the authors' code."""
         rate, betas = self.hparams["learning_rate"], (self.hparams["beta1"], 0.999)
@@ -230,8 +221,10 @@ class TextToImageGAN(L.LightningModule):
         rate_d = rate if own is None else own
         # Fused is three times as quick as foreach on a CPU, but hides unscaled half-precision gradients from clipping.
         fused = self._trainer is None or self._trainer.precision != "16-mixed"
-        adam_d = torch.optim.Adam(self.discriminator.parameters(), rate_d, betas, fused=fused)
-        adam_g = torch.optim.Adam(self.generator.parameters(), rate, betas, fused=fused)
+        adam_d, adam_g = (
+            torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr, betas, fused=fused)
+            for network, lr in ((self.discriminator, rate_d), (self.generator, rate))
+        )
         decay, every = self.hparams["lr_decay"], self.hparams["lr_decay_every"]
         # epoch is 0-based here and 1-based in the authors' code
         rates = [
@@ -267,11 +260,11 @@ class TextToImageGAN(L.LightningModule):
         rng = torch.Generator().manual_seed(int(batch["index"][0]))
         return {"images": self.generate(self.encode(batch), generator=rng), "captions": batch["captions"]}
 
-    # Guards, modes and checkpoints ----------------------------------------------------------------------------------
+    # Guards and modes -----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Raise for what could only fail, or mislead, once training runs."""
-        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+        super().setup(stage)
         strategy: Any = self.trainer.strategy
         ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
         if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
@@ -279,15 +272,6 @@ class TextToImageGAN(L.LightningModule):
                 "found DDP without unused-parameter search, but each step of a GAN uses one network only: "
                 "use --trainer.strategy ddp_find_unused_parameters_true"
             )
-        data: Any = getattr(self.trainer, "datamodule", None)
-        size = getattr(data, "image_size", self.hparams["image_size"])
-        if size != self.hparams["image_size"]:
-            raise T2IError(
-                f"the model draws {self.hparams['image_size']} px and the data module gives {size} px: "
-                "set --model.image_size and --data.image_size to the same number"
-            )
-        if stage == "fit" and hasattr(data, "vocabulary"):
-            self.vocabulary = data.vocabulary()
 
     def train(self, mode: bool = True) -> TextToImageGAN:
         """Training mode leaves the averaged generator and the frozen text encoder in eval mode."""
@@ -295,33 +279,3 @@ class TextToImageGAN(L.LightningModule):
         if hasattr(self, "generator_ema"):
             self.generator_ema.eval()
         return self
-
-    def on_fit_start(self) -> None:
-        """Give this rank noise of its own: after ``seed_everything`` all ranks would draw the same."""
-        seed = torch.initial_seed() + 7919 * self.global_rank
-        self.rng = torch.Generator(self.device).manual_seed(seed % 2**63)
-
-    def on_train_start(self) -> None:
-        """Continue a resumed run's random numbers; nothing draws between here and the first batch."""
-        if self._resumed_states is not None:
-            state.restore_random_states(self._resumed_states, self.global_rank, self.rng)
-            self._resumed_states = None
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out: class, clock, vocabulary, text encoder's files, all ranks' random states."""
-        if assets := self.text_encoder.assets():
-            spec = {**self.hparams["text_encoder"], "assets": assets}
-            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "text_encoder": spec}
-        checkpoint["t2i_zoo"] = {
-            "model": state.model_key(self),
-            "clock": self.clock,
-            "vocabulary": sorted(self.vocabulary),
-            "random_states": state.gather_random_states(self.rng),
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what ``on_save_checkpoint`` added."""
-        extra = checkpoint.get("t2i_zoo", {})
-        self.clock = extra.get("clock", 0)
-        self.vocabulary = frozenset(extra.get("vocabulary", ()))
-        self._resumed_states = extra.get("random_states")

@@ -14,10 +14,10 @@ import torch.distributed as dist
 from t2i_zoo.errors import T2IError
 
 if TYPE_CHECKING:
-    from t2i_zoo.models.base import TextToImageGAN
+    from t2i_zoo.models.zoo import ZooModule
 
 
-def model_key(model: TextToImageGAN) -> str:
+def model_key(model: ZooModule) -> str:
     """The class as ``package.module.Class``, by which ``load_model`` finds it again."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
 
@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_networks(model: TextToImageGAN, path: Path) -> None:
+def load_networks(model: ZooModule, path: Path) -> None:
     """Start ``model`` from the networks of another run: every weight whose name and shape agree, and at least one.
 
     Args:
@@ -57,10 +57,9 @@ def load_networks(model: TextToImageGAN, path: Path) -> None:
         found = load_file(path)
     else:
         found = read_checkpoint(path)["state_dict"]
-    parts = ("generator.", "generator_ema.", "discriminator.")
     if not any(name.startswith("generator_ema.") for name in found):
         found |= {f"generator_ema.{k[10:]}": v for k, v in found.items() if k.startswith("generator.")}
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(parts)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(model.parts)}
     fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     differing = [k for k in own if k in found and own[k].shape != found[k].shape]
     if differing:

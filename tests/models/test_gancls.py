@@ -239,7 +239,7 @@ def test_the_terms_of_the_port(tiny_options: dict[str, Any]) -> None:
     weights = {"feature_matching_weight": 100.0, "pixel_weight": 50.0}
     model = GANCLS(**tiny_options, **TINY, architecture="dcgan", **weights).train()
     real, fake, text = torch.rand(4, 3, 16, 16), torch.rand(4, 3, 16, 16), TextFeatures(torch.randn(4, 32))
-    found = model.generator_loss({"images": [real], "text": text}, Fakes([fake], text, {}))
+    found = model.generator_loss({"images": [real], "text": text}, Fakes([fake], text, {}, torch.zeros(4, 4)))
     difference = model.discriminator.features(fake).mean(0) - model.discriminator.features(real).mean(0)
     matching, pixel = difference.square().mean(), (fake - real).abs().mean()
     adversarial = -model.discriminator(fake, text.sentence).sigmoid().log().mean()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.data import SyntheticFlowers
+from t2i_zoo.models import MODELS
 from t2i_zoo.parsing import packaged_configs
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
@@ -33,6 +34,12 @@ def source_of(name: str) -> str:
     return yaml.safe_load(CONFIGS[name].read_text())["data"]["source"]["class_path"]
 
 
+def model_of(name: str) -> str:
+    """The name in ``MODELS`` of a config's model."""
+    found = yaml.safe_load(CONFIGS[name].read_text())["model"]["class_path"]
+    return next(key for key, entry in MODELS.items() if entry.path.endswith(f".{found}"))
+
+
 def test_there_are_configs():
     assert {"gancls_synthetic", "gancls_flowers", "ganintcls_flowers", "gancls_folder"} <= set(CONFIGS)
 
@@ -54,16 +61,21 @@ def test_a_config_parses_by_its_bare_name(name, capsys):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_trains(name, roots, tmp_path, monkeypatch):
+def test_a_config_trains(name, roots, tmp_path, monkeypatch, tiny_widths):
     monkeypatch.chdir(tmp_path)
+    widths = tiny_widths(model_of(name))
+    small = [word for key, value in widths.items() for word in (f"--model.{key}", json.dumps(value))]
+    if "image_size" in widths:
+        small += ["--data.image_size", str(widths["image_size"])]
     root = str(roots[source_of(name)])
-    small = ["--data.source.images", "48", "--data.source.size", "24"] if source_of(name) == "SyntheticFlowers" else []
+    if source_of(name) == "SyntheticFlowers":
+        small += ["--data.source.images", "48", "--data.source.size", "24"]
     words = ["--config", name, "--config", str(TINY), "--data.source.root", root, *small]
     assert main(["fit", *words, "--trainer.max_epochs", "1"]) == 0
     run = tmp_path / "runs" / name / "version_0"
     assert (run / "checkpoints" / "last.ckpt").is_file()
-    assert (run / "samples" / "epoch_0001.png").is_file()
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["model"]["init_args"]["generator_width"] == 8
-    header = (run / "metrics.csv").read_text().splitlines()[0]
-    assert "train/discriminator_loss" in header
+    config = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
+    assert {key: config[key] for key in widths} == widths
+    if MODELS[model_of(name)].kind == "gan":
+        assert (run / "samples" / "epoch_0001.png").is_file()
+        assert "train/discriminator_loss" in (run / "metrics.csv").read_text().splitlines()[0]

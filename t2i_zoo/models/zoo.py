@@ -1,0 +1,109 @@
+"""What everything that the zoo trains has in common: GANs, and the encoders and classifiers that GANs build on.
+
+Random numbers of each rank, the checks before training starts, and what a checkpoint must hold to be whole.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models import state
+from t2i_zoo.text import TextEncoder, words_of
+
+
+class ZooModule(L.LightningModule):
+    """Base of all that ``t2i-zoo fit`` trains; hyperparameters are plain values and equal to the signature.
+
+    Attributes:
+        text_encoder: the frozen encoder whose features the data module caches, or None.
+        clock: batches that this model was trained on.
+        vocabulary: every word of its training captions.
+        rng: this rank's own source of noise, while it is in training.
+        sizes: sides of the pictures that it wants of each batch, smallest first; None leaves it to the data module.
+        parts: what a fine-tuning run may start from: names of submodules, each with a dot.
+    """
+
+    text_encoder: TextEncoder | None
+    needs_images = True  #: whether the model looks at pictures
+    needs_words = False  #: whether it reads word features and not only the sentence
+    needs_wrong_images = False  #: whether its mismatched pairs need pictures and not only captions
+    needs_neighbours = False  #: whether it reads the captions before and after each caption of a picture
+    parts: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = 0
+        self.vocabulary: frozenset[str] = frozenset()
+        self.rng: torch.Generator | None = None
+        self.sizes: list[int] | None = None
+        self._resumed_states: list[dict[str, Any]] | None = None
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of a caption that the encoder does not know or, once trained, that no training caption held."""
+        unknown = self.text_encoder.unknown_words(caption) if self.text_encoder is not None else []
+        if self.vocabulary:
+            unknown = unknown + [w for w in words_of(caption) if w not in self.vocabulary and w not in unknown]
+        return list(dict.fromkeys(unknown))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip here, where half-precision gradients are unscaled already."""
+        if limit := self.hparams.get("gradient_clip"):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, limit)
+
+    def setup(self, stage: str) -> None:
+        """Raise for what could only fail, or mislead, once training runs."""
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+        data: Any = getattr(self.trainer, "datamodule", None)
+        own = self.hparams.get("image_size")
+        size = getattr(data, "image_size", own)
+        if own is not None and size != own:
+            raise T2IError(
+                f"the model has {own} px and the data module gives {size} px: "
+                "set --model.image_size and --data.image_size to the same number"
+            )
+        classes = self.hparams.get("num_classes")
+        if classes is not None and hasattr(data, "num_classes") and data.num_classes != classes:
+            found = data.num_classes or "no"
+            raise T2IError(
+                f"the model has {classes} classes and the data have {found}: "
+                + ("set --model.num_classes to that number" if data.num_classes else "choose data with class labels")
+            )
+        if stage == "fit" and hasattr(data, "vocabulary"):
+            self.vocabulary = data.vocabulary()
+
+    def on_fit_start(self) -> None:
+        """Give this rank noise of its own: after ``seed_everything`` all ranks would draw the same."""
+        seed = torch.initial_seed() + 7919 * self.global_rank
+        self.rng = torch.Generator(self.device).manual_seed(seed % 2**63)
+
+    def on_train_start(self) -> None:
+        """Continue a resumed run's random numbers; nothing draws between here and the first batch."""
+        if self._resumed_states is not None:
+            state.restore_random_states(self._resumed_states, self.global_rank, self.rng)
+            self._resumed_states = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out: class, clock, vocabulary, text encoder's files, all ranks' random states."""
+        if self.text_encoder is not None and (assets := self.text_encoder.assets()):
+            spec = {**self.hparams["text_encoder"], "assets": assets}
+            checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "text_encoder": spec}
+        checkpoint["t2i_zoo"] = {
+            "model": state.model_key(self),
+            "clock": self.clock,
+            "vocabulary": sorted(self.vocabulary),
+            "random_states": state.gather_random_states(self.rng),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what ``on_save_checkpoint`` added."""
+        extra = checkpoint.get("t2i_zoo", {})
+        self.clock = extra.get("clock", 0)
+        self.vocabulary = frozenset(extra.get("vocabulary", ()))
+        self._resumed_states = extra.get("random_states")
