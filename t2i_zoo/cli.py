@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import warnings
@@ -86,7 +87,9 @@ class ZooCLI(LightningCLI):
             path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
             check_no_overrides(read_checkpoint(path)["hyper_parameters"], config.model.init_args.as_dict(), path)
             config.ckpt_path = str(path)
-            config.model.init_args.weights = None  # the start of a fine-tuned run no longer matters, and may be gone
+            for name in _model_of(config).starting_points:  # they no longer matter, and may be gone
+                if name in config.model.init_args:
+                    config.model.init_args[name] = None
             self.run_folder = run_of_checkpoint(path)
         elif command != "fit" and not config.model.init_args.get("weights"):
             raise T2IError(
@@ -129,6 +132,13 @@ class ZooCLI(LightningCLI):
             if re.search("backend found|can not run on your system", str(error)):
                 raise T2IError(f"found no device for --trainer.accelerator {asked}: use cpu, or auto") from error
             raise T2IError(f"wrong --trainer options: {' '.join(str(error).split())}") from error
+
+
+def _model_of(config: Any) -> type[ZooModule]:
+    """The class that a parsed config names."""
+    module, _, name = config.model.class_path.rpartition(".")
+    found: type[ZooModule] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def build(args: Sequence[str], run: bool = True) -> ZooCLI:

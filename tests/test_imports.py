@@ -50,7 +50,8 @@ RULES = [
          {"torch", "numpy", "lightning", "safetensors"}),
     Rule(r"models/(?P<m>\w+)/(networks|losses)\.py", {"models.{m}.networks", "nn", "text", *COMMON}, {"torch"}),
     Rule(r"models/(?P<m>\w+)/official\.py", {"models.official", *COMMON}, {"torch"}),
-    Rule(r"models/(?P<m>\w+)/.*", {"models.base", "models.zoo", "models.{m}", "nn", "text", *COMMON}, {"torch", "lightning"}),
+    Rule(r"models/(?P<m>\w+)/.*", {"models.base", "models.state", "models.zoo", "models.{m}", "nn", "text", *COMMON},
+         {"torch", "lightning"}),
     Rule(r"metrics/.*", {"metrics", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip

@@ -73,6 +73,8 @@ def sample(
     if path.suffix.lower() not in SUFFIXES:
         raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
     model = load_model(ckpt, _device(device))
+    if not isinstance(model, TextToImageGAN):
+        raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no pictures: give a run of a GAN")
     for caption in dict.fromkeys(captions):
         if unknown := model.unknown_words(caption):
             print(f"note: no training caption holds {', '.join(map(repr, unknown))} ({caption!r})", file=sys.stderr)

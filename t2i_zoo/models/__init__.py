@@ -74,7 +74,8 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     if key not in known:
         raise T2IError(f"the checkpoint was made by {key}, which is not imported: import it before load_model")
     hparams: dict[str, Any] = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-    hparams["weights"] = None  # the file that a fine-tuning run began from may be gone
+    # the files that a run began from may be gone
+    hparams |= {name: None for name in known[key].starting_points if name in hparams}
     model = known[key](**hparams)
     assert model_key(model) == key
     model.on_load_checkpoint(checkpoint)

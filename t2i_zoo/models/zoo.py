@@ -27,6 +27,7 @@ class ZooModule(L.LightningModule):
         rng: this rank's own source of noise, while it is in training.
         sizes: sides of the pictures that it wants of each batch, smallest first; None leaves it to the data module.
         parts: what a fine-tuning run may start from: names of submodules, each with a dot.
+        starting_points: options that name files a run starts from; its own checkpoints no longer need them.
     """
 
     text_encoder: TextEncoder | None
@@ -35,6 +36,7 @@ class ZooModule(L.LightningModule):
     needs_wrong_images = False  #: whether its mismatched pairs need pictures and not only captions
     needs_neighbours = False  #: whether it reads the captions before and after each caption of a picture
     parts: tuple[str, ...] = ()
+    starting_points: tuple[str, ...] = ("weights",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -63,7 +63,8 @@ def test_a_config_parses_by_its_bare_name(name, capsys):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_trains(name, roots, tmp_path, monkeypatch, tiny_widths):
     monkeypatch.chdir(tmp_path)
-    widths = tiny_widths(model_of(name))
+    stage = yaml.safe_load(CONFIGS[name].read_text())["model"].get("init_args", {}).get("stage")
+    widths = tiny_widths(model_of(name) + (f":stage{stage}" if stage else ""))
     small = [word for key, value in widths.items() for word in (f"--model.{key}", json.dumps(value))]
     if "image_size" in widths:
         small += ["--data.image_size", str(widths["image_size"])]

@@ -7,15 +7,9 @@ batch.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-
-def bce(logits: Tensor, target: float) -> Tensor:
-    """Binary cross-entropy of logits (B,) against one target in [0, 1] for the whole batch."""
-    logits = logits.float()
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+from t2i_zoo.nn import bce
 
 
 def discriminator_loss(

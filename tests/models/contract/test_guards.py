@@ -1,0 +1,54 @@
+"""What every GAN does with its rates, its gradients and options that do not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import LambdaCallback
+from torch import nn
+
+from t2i_zoo.errors import T2IError
+
+
+def test_learning_rates_move(build: Any, build_trainer: Any, tiny_data: Any) -> None:
+    """As in ``main_cls.lua``: halved at the start of each epoch whose 1-based number divides by ``lr_decay_every``."""
+    rates: list[list[float]] = []
+    note = LambdaCallback(
+        on_train_epoch_start=lambda trainer, _: rates.append([o.param_groups[0]["lr"] for o in trainer.optimizers])
+    )
+    model = build(learning_rate=0.008, discriminator_learning_rate=0.004, lr_decay=0.5, lr_decay_every=2)
+    build_trainer(max_epochs=5, limit_train_batches=1, callbacks=[note]).fit(model, tiny_data)
+    generator = [0.008, 0.004, 0.004, 0.002, 0.002]
+    assert rates == [pytest.approx([rate / 2, rate]) for rate in generator]
+
+
+@pytest.mark.parametrize("limit", [None, 1e-3])
+def test_gradient_clip_limits_the_norm(build: Any, build_trainer: Any, tiny_data: Any, limit: float | None) -> None:
+    norms: list[float] = []
+
+    def watch(trainer: L.Trainer, _: Any) -> None:
+        for optimizer in trainer.optimizers:  # after the step the gradients that it used are still there
+            optimizer.register_step_post_hook(lambda opt, *_: norms.append(norm_of(opt)))
+
+    watched = build_trainer(limit_train_batches=1, callbacks=[LambdaCallback(on_train_start=watch)])
+    watched.fit(build(gradient_clip=limit), tiny_data)
+    assert len(norms) == 1 + build().generator_steps
+    assert all(norm == pytest.approx(limit, rel=1e-3) if limit else norm > 1e-2 for norm in norms)
+
+
+def norm_of(optimizer: torch.optim.Optimizer) -> float:
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+    return float(nn.utils.get_total_norm(gradients))
+
+
+def test_a_diverged_run_says_what_to_change(build: Any, build_trainer: Any, tiny_data: Any) -> None:
+    with pytest.raises(T2IError, match=r"_loss is (nan|inf) at batch \d+: lower --model\.learning_rate"):
+        build_trainer(max_epochs=3).fit(build(learning_rate=1e30), tiny_data)
+
+
+def test_image_sizes_are_compared(build: Any, build_trainer: Any, build_data: Any) -> None:
+    with pytest.raises(T2IError, match=r"model has (16|32) px and the data module gives 64 px.*--data\.image_size"):
+        build_trainer().fit(build(), build_data(image_size=64))
