@@ -56,8 +56,11 @@ class SampleGrid(L.Callback):
                 return
             captions = data.example_captions(self.rows)
         rng = torch.Generator().manual_seed(self.seed)
-        noise = model.noise(self.columns, rng)
-        rows = [model.generate([caption] * self.columns, noise=noise) for caption in captions]
+        # rows of one noise differ by their words alone; without text only noise can make them differ
+        noises = [model.noise(self.columns, rng)] * len(captions)
+        if not model.conditional:
+            noises = [model.noise(self.columns, rng) for _ in captions]
+        rows = [model.generate([c] * self.columns, noise=noise) for c, noise in zip(captions, noises, strict=True)]
         page = caption_grid(rows, captions)
         if folder is None or getattr(trainer, "fast_dev_run", False):
             return

@@ -14,7 +14,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.parsing import Parser
-from t2i_zoo.pictures import caption_grid, interpolate_noise, save_beside
+from t2i_zoo.pictures import caption_grid, save_beside
 from t2i_zoo.text import TextFeatures
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -61,8 +61,6 @@ def sample(
         raise T2IError("found --interpolate beside --text, --text-file or --interpolate-noise: draw them one by one")
     captions = [*captions, *(interpolate or [])]
     path = Path(out).expanduser()
-    if not captions:
-        raise T2IError('found no caption to draw: give --text "a flower with red petals" or --text-file FILE')
     if blank := [caption for caption in captions if not caption.strip()]:
         raise T2IError(f"found a blank caption {blank[0]!r}: write what the picture should show")
     if broken := [caption for caption in captions if not caption.isascii() and caption != _as_utf8(caption)]:
@@ -75,6 +73,11 @@ def sample(
     model = load_model(ckpt, _device(device))
     if not isinstance(model, TextToImageGAN):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no pictures: give a run of a GAN")
+    if captions and not model.conditional:
+        raise T2IError(f"{ckpt} holds a model without text, which reads no captions: leave out --text and --text-file")
+    if not captions and model.conditional:
+        raise T2IError('found no caption to draw: give --text "a flower with red petals" or --text-file FILE')
+    captions = captions or [""]
     for caption in dict.fromkeys(captions):
         if unknown := model.unknown_words(caption):
             print(f"note: no training caption holds {', '.join(map(repr, unknown))} ({caption!r})", file=sys.stderr)
@@ -82,11 +85,7 @@ def sample(
     if interpolate is not None:
         titles, rows = _between_captions(model, interpolate, n, rng, ema, batch_size)
     else:
-        if interpolate_noise_:
-            ends = model.noise(2, rng).cpu()
-            noise = interpolate_noise(ends[0], ends[1], n)
-        else:
-            noise = model.noise(n, rng).cpu()
+        noise = model.noise_path(n, rng) if interpolate_noise_ else model.noise(n, rng).cpu()
         titles, rows = captions, []
         for caption in captions:
             features = model.encode([caption])

@@ -54,6 +54,7 @@ class CaptionFolder(Source):
 
     Args:
         root: the folder.
+        captions: False lists the pictures alone, for models without text; captions that are there are not read.
         metadata: name of the metadata file in the folder; None looks for metadata.jsonl, .csv, .tsv, then for
             captions.jsonl, .csv, .tsv, and else reads the text files beside the pictures.
         val_fraction: share of the pictures without a split of their own that goes to test, 0 to below 1.
@@ -61,6 +62,7 @@ class CaptionFolder(Source):
     """
 
     root: str = ""
+    captions: bool = True
     metadata: str | None = None
     val_fraction: float = 0.1
     seed: int = 0
@@ -79,8 +81,8 @@ class CaptionFolder(Source):
                 f"val_fraction is {self.val_fraction}, expected 0 <= val_fraction < 1: change "
                 f"--data.source.val_fraction"
             )
-        metadata = self._metadata()
-        entries = _from_metadata(self.path, metadata) if metadata else _from_text_files(self.path)
+        metadata = self._metadata() if self.captions else None
+        entries = _from_metadata(self.path, metadata) if metadata else _from_files(self.path, self.captions)
         if not entries:
             raise T2IError(
                 f"{metadata or self.path} names no picture, expected at least one ({' '.join(SUFFIXES)}): "
@@ -240,7 +242,8 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise T2IError(f"{path}, line {line}: broken table ({error}): check the double quotes of that row") from None
 
 
-def _from_text_files(root: Path) -> list[_Entry]:
+def _from_files(root: Path, captioned: bool) -> list[_Entry]:
+    """Every picture in the folder, with the captions in the text file beside it unless they are not wanted."""
     pictures: list[Path] = []
     texts: list[Path] = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -248,17 +251,22 @@ def _from_text_files(root: Path) -> list[_Entry]:
         found = [Path(folder) / name for name in names if not name.startswith(".")]
         pictures += [path for path in found if path.suffix.lower() in SUFFIXES]
         texts += [path for path in found if path.suffix == ".txt"]
+    if not captioned:
+        entries = [_Entry(path, str(path)) for path in sorted(pictures)]
+        _classes_from_folders(root, entries)
+        return entries
     stems = {path.with_suffix("") for path in pictures}
     for path in sorted(texts):
         if path.with_suffix("") not in stems:
             raise T2IError(f"caption file {path} has no picture beside it: add the picture or delete the file")
-    captioned = set(texts)
+    present = set(texts)
     entries = []
     for path in sorted(pictures):
         text = path.with_suffix(".txt")
-        if text not in captioned:
+        if text not in present:
             raise T2IError(
-                f"{path} has no caption, expected {text.name} beside it: write that file, or a metadata file"
+                f"{path} has no caption, expected {text.name} beside it: write that file or a metadata file, or pass "
+                "--data.source.captions false to train a model without text"
             )
         captions = [caption for raw in read_text(text).split("\n") if (caption := raw.strip())]
         if not captions:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +18,8 @@ from t2i_zoo.errors import T2IError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Resize = Literal["stretch", "center_crop"]
+Resize = Literal["stretch", "center_crop", "short_side"]
+Resample = Literal["area", "bilinear"]
 Box = tuple[float, float, float, float]
 
 
@@ -42,38 +45,97 @@ def _average(lines: NDArray, size: int) -> NDArray[np.float32]:
     return averages
 
 
-def shrink(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Area-average (H, W, 3) to (size, size, 3), fractional pixels included.
+def shrink(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Area-average (H, W, 3) to (*shape, 3), fractional pixels included.
 
     Source: Torch7's ``image.scale`` in its default mode, which the authors of GAN-CLS use, averages so when it shrinks.
     """
-    height, width, channels = pixels.shape
-    rows = _average(pixels.reshape(height, -1), size).reshape(size, width, channels)
+    (height, width, channels), (down, across) = pixels.shape, shape
+    rows = _average(pixels.reshape(height, -1), down).reshape(down, width, channels)
     columns = np.ascontiguousarray(rows.transpose(1, 0, 2)).reshape(width, -1)
-    both = _average(columns, size).reshape(size, size, channels).transpose(1, 0, 2)
+    both = _average(columns, across).reshape(across, down, channels).transpose(1, 0, 2)
     return np.clip(np.rint(both), 0, 255).astype(np.uint8)
 
 
-def load_image(path: Path, size: int, resize: Resize, box: Box | None = None) -> NDArray[np.uint8]:
-    """Decode a picture to (size, size, 3) uint8 RGB, upright by its EXIF mark, on white where it is transparent.
+def load_shape(path: Path, size: int, resize: Resize, box: Box | None = None) -> tuple[int, int]:
+    """Height and width that ``load_image`` will give, from the file's head alone; arguments and errors are its."""
+    if resize != "short_side":
+        return size, size
+    from PIL import ExifTags
+
+    with _opened(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        whole = (image.height, image.width) if turned else (image.width, image.height)
+    left, top, right, bottom = _cut(path, box, whole)
+    return _fit(right - left, bottom - top, size)
+
+
+def _fit(width: int, height: int, size: int) -> tuple[int, int]:
+    """Height and width with the short side at ``size``; the long one is rounded down, as torchvision's Resize does."""
+    return (int(size * height / width), size) if width <= height else (size, int(size * width / height))
+
+
+def load_image(
+    path: Path, size: int, resize: Resize, box: Box | None = None, resample: Resample = "area"
+) -> NDArray[np.uint8]:
+    """Decode a picture to uint8 RGB at load size, upright by its EXIF mark, on white where it is transparent.
 
     Args:
         path: any format that PIL reads.
-        size: side in pixels.
-        resize: ``stretch`` ignores the aspect ratio; ``center_crop`` cuts the middle square first.
+        size: side in pixels; of the short side with ``short_side``.
+        resize: ``stretch`` ignores the aspect ratio (GAN-CLS, StackGAN); ``center_crop`` cuts the middle square first;
+            ``short_side`` keeps the aspect ratio, so that pictures differ in size (StackGAN++, AttnGAN, MirrorGAN).
         box: x, y, width, height to cut to before all else.
+        resample: area average (GAN-CLS) or PIL's bilinear filter, which averages too where it shrinks (the others).
+
+    Returns:
+        (size, size, 3), or (H, W, 3) with the shorter of both at ``size``.
 
     Raises:
         T2IError: names a file that is missing, truncated or no picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
+
+    with _opened(path) as opened:
+        image = _rgb(ImageOps.exif_transpose(opened))
+    if box is not None:
+        image = image.crop(_cut(path, box, image.size))
+    if resize == "center_crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    height, width = _fit(*image.size, size) if resize == "short_side" else (size, size)
+    if resample == "bilinear":
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    if image.width < width or image.height < height:  # enlarge only the side that is too short: the other is averaged
+        image = image.resize((max(image.width, width), max(image.height, height)), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels if pixels.shape[:2] == (height, width) else shrink(pixels, (height, width))
+
+
+def _cut(path: Path, box: Box | None, whole: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of a box within a picture's width and height."""
+    if box is None:
+        return 0, 0, *whole
+    x, y, w, h = box
+    left, top, right, bottom = max(int(x), 0), max(int(y), 0), int(x + w), int(y + h)
+    right, bottom = min(max(right, left + 1), whole[0]), min(max(bottom, top + 1), whole[1])
+    if left >= right or top >= bottom:
+        raise _bad(path, f"its box {box} lies outside of its {whole[0]} x {whole[1]} pixels")
+    return left, top, right, bottom
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Open a picture, and turn whatever goes wrong while it is used into one sentence."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as opened:
             limit, pixels = Image.MAX_IMAGE_PIXELS, opened.width * opened.height
             if limit is not None and pixels > limit:  # up to twice as many PIL merely warns
                 raise Image.DecompressionBombError(f"{pixels:,} pixels, expected at most {limit:,}")
-            image = _rgb(ImageOps.exif_transpose(opened))
+            yield opened
     except MemoryError:  # says nothing about the file
         raise
     except UnidentifiedImageError as error:
@@ -81,21 +143,6 @@ def load_image(path: Path, size: int, resize: Resize, box: Box | None = None) ->
     except Exception as error:  # PIL raises a dozen kinds for broken files
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise _bad(path, f"{type(error).__name__}: {reason}") from error
-    if box is not None:
-        x, y, w, h = box
-        left, top, right, bottom = max(int(x), 0), max(int(y), 0), int(x + w), int(y + h)
-        right, bottom = min(max(right, left + 1), image.width), min(max(bottom, top + 1), image.height)
-        if left >= right or top >= bottom:
-            raise _bad(path, f"its box {box} lies outside of its {image.width} x {image.height} pixels")
-        image = image.crop((left, top, right, bottom))
-    if resize == "center_crop":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if min(image.size) < size:  # enlarge only the side that is too short: the other one is averaged
-        image = image.resize((max(image.width, size), max(image.height, size)), Image.Resampling.BILINEAR)
-    pixels_rgb = np.asarray(image)
-    return pixels_rgb if pixels_rgb.shape[:2] == (size, size) else shrink(pixels_rgb, size)
 
 
 def _bad(path: Path, reason: str) -> T2IError:

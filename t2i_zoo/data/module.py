@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.batch import Batch
-from t2i_zoo.data.images import Resize
+from t2i_zoo.data.images import Resample, Resize
+from t2i_zoo.data.pixels import Pixels
 from t2i_zoo.data.plan import Batches, Order, Plan, Planner
 from t2i_zoo.data.records import Source
 from t2i_zoo.data.store import Store, StoreSpec, open_store
-from t2i_zoo.data.transforms import gather, normalise
+from t2i_zoo.data.transforms import normalise
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
 from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
@@ -34,8 +35,11 @@ class CaptionDataModule(L.LightningDataModule):
         source: where pictures and captions come from.
         image_size: side S of the pictures that the model sees, in pixels.
         load_size: side at which the store keeps them; by default 76/64 of ``image_size``, as all papers have it.
-        resize: ignore the aspect ratio (GAN-CLS, StackGAN), or cut the middle square first.
-        pyramid: further, smaller sizes of each picture, such as [64, 128]; ``image_size`` is always the last.
+        resize: ignore the aspect ratio (GAN-CLS, StackGAN), cut the middle square first, or bring the short side to
+            ``load_size`` and keep the aspect ratio (StackGAN++, AttnGAN, MirrorGAN).
+        resample: area average, as the authors of GAN-CLS do, or PIL's bilinear filter, as the others do.
+        pyramid: further, smaller sizes of each picture, such as [64, 128]; ``image_size`` is always the last. By
+            default what the model asks for.
         batch_size: of each process.
         captions_averaged: captions of a picture, drawn with replacement, whose features are averaged (GAN-CLS: 4);
             the batch's strings and word features are those of the first one.
@@ -54,6 +58,7 @@ class CaptionDataModule(L.LightningDataModule):
         image_size: int = 64,
         load_size: int | None = None,
         resize: Resize = "stretch",
+        resample: Resample = "area",
         pyramid: list[int] | None = None,
         batch_size: int = 64,
         captions_averaged: int = 1,
@@ -78,13 +83,13 @@ class CaptionDataModule(L.LightningDataModule):
         if load_size < image_size:
             raise T2IError(f"found --data.load_size {load_size}, expected at least the image size {image_size}")
         self.source, self.image_size, self.batch_size, self.seed = source, image_size, batch_size, seed
-        self.sizes = [*sorted(set(pyramid or ()) - {image_size}), image_size]
+        self._sizes = [*sorted(set(pyramid) - {image_size}), image_size] if pyramid else None
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-        self.spec = StoreSpec(source, load_size, resize, on_bad_image)
+        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample)
         self.store: Store | None = None
-        self._pixels: Tensor | None = None
+        self._pixels: Pixels | None = None
         self._sentences: Tensor | None = None
         self._words: tuple[Any, Any] | None = None
         self._reader: Any = None  #: the device and encoder that ``setup`` served
@@ -93,16 +98,26 @@ class CaptionDataModule(L.LightningDataModule):
 
     @property
     def encoder(self) -> TextEncoder | None:
-        """The frozen text encoder of the model in training, or None."""
-        return getattr(self._model, "text_encoder", None)
+        """The frozen text encoder of the model in training, or None where it has none or reads no text."""
+        encoder: TextEncoder | None = self._wants("text_encoder", None)
+        return encoder if encoder is not None and encoder.dim else None
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sides of the pictures in a batch, smallest first."""
+        return self._sizes or self._wants("sizes", None) or [self.image_size]
 
     @property
     def _model(self) -> Any:
         return self.trainer.lightning_module if self.trainer is not None else None
 
+    def _wants(self, what: str, default: Any) -> Any:
+        """What the model in training says of itself."""
+        return getattr(self._model, what, default)
+
     def text_cache(self, encoder: TextEncoder, words: bool | None = None) -> TextCache:
         """The cache of an encoder's features, with those of words where they are asked for or the model needs them."""
-        words = getattr(self._model, "needs_words", False) if words is None else words
+        words = self._wants("needs_words", False) if words is None else words
         return TextCache(self.cache / "text", encoder, words=words)
 
     def prepare_data(self) -> None:
@@ -123,17 +138,22 @@ class CaptionDataModule(L.LightningDataModule):
                 f"the training split of {self.source.path} holds {share} pictures, fewer than one batch of "
                 f"{self.batch_size}{each}: set --data.batch_size to {max(share // world, 1)} or less"
             )
+        if self.encoder is not None and not store.captions:
+            raise T2IError(
+                f"the pictures of {self.source.path} have no captions and the model reads them: use a source with "
+                "captions, or train without text with --model.text_encoder none where the model can"
+            )
         if stage == "fit" and share < 2:
             raise T2IError(f"the training split of {self.source.path} holds one picture, expected a second to mismatch")
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        reader = (device, self.encoder and self.encoder.fingerprint(), getattr(self._model, "needs_words", False))
+        reader = (device, self.encoder and self.encoder.fingerprint(), self._wants("needs_words", False))
         if reader == self._reader:
             return
         self._reader, self._sentences, self._words = reader, None, None  # another model may read other features
-        self._pixels = torch.from_numpy(store.images)
+        self._pixels = store.pixels()
         if device.type == "cuda" and (
             self.device_resident == "yes"
-            or (self.device_resident == "auto" and self._pixels.nbytes < torch.cuda.mem_get_info(device)[0] // 4)
+            or (self.device_resident == "auto" and store.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4)
         ):
             self._pixels = self._pixels.to(device)
         if self.encoder is not None:
@@ -144,7 +164,7 @@ class CaptionDataModule(L.LightningDataModule):
                 self._sentences = torch.from_numpy(cache.sentences(store.captions))
             if self._pixels.device == device:
                 self._sentences = self._sentences.to(device)
-            if getattr(self._model, "needs_words", False):
+            if self._wants("needs_words", False):
                 self._words = cache.word_rows(store.captions)
 
     # What others ask ------------------------------------------------------------------------------------------------
@@ -172,6 +192,8 @@ class CaptionDataModule(L.LightningDataModule):
     def example_captions(self, count: int) -> list[str]:
         """Captions of ``count`` held-out pictures, of different classes as far as there are any; always the same."""
         store = self._opened
+        if not store.captions:
+            return [""] * count
         rows = next(found for split in ("test", "val", "train") if len(found := store.rows(split)))
         spread = rows[np.argsort(store.labels[rows], kind="stable")]
         chosen = spread[np.linspace(0, len(spread) - 1, min(count, len(spread))).astype(int)]
@@ -190,7 +212,7 @@ class CaptionDataModule(L.LightningDataModule):
             torch.from_numpy(store.offsets),
             self.batch_size,
             self.captions_averaged,
-            self.spec.load_size - self.image_size,
+            torch.from_numpy(store.shapes) - self.image_size,
             self.order,
             self.augment,
             train,
@@ -224,16 +246,18 @@ class CaptionDataModule(L.LightningDataModule):
         """Look up strings and, where the store is on the host, the cut pixels: only uint8 crosses to the device."""
         store = self._opened
         assert self._pixels is not None
+        labels = torch.from_numpy(store.labels)
         part: dict[str, Any] = {
             "plan": batch,
-            "captions": [store.captions[i] for i in batch.captions[:, 0].tolist()],
-            "wrong_captions": [store.captions[i] for i in batch.wrong_captions[:, 0].tolist()],
-            "labels": torch.from_numpy(store.labels)[batch.rows],
+            "captions": self._strings(batch.captions),
+            "wrong_captions": self._strings(batch.wrong_captions),
+            "labels": labels[batch.rows],
+            "wrong_labels": labels[batch.wrong_rows],
         }
+        if self._wants("needs_neighbours", False):
+            part["neighbours"] = self._neighbours(batch)
         if self._pixels.device.type == "cpu":
-            part["pixels"] = gather(self._pixels, batch.rows, batch.crops, self.image_size)
-            if getattr(self._model, "needs_wrong_images", False):
-                part["wrong_pixels"] = gather(self._pixels, batch.wrong_rows, batch.wrong_crops, self.image_size)
+            self._cut(part, batch)
         if self._sentences is not None and self._sentences.device.type == "cpu":
             part["text"] = TextFeatures(self._sentence(batch.captions))
             part["wrong_text"] = TextFeatures(self._sentence(batch.wrong_captions))
@@ -246,26 +270,40 @@ class CaptionDataModule(L.LightningDataModule):
         """Everything else, on the device."""
         plan: Plan = batch.pop("plan")
         assert self._pixels is not None
-        wrong = getattr(self._model, "needs_wrong_images", False)
         if self._pixels.device.type != "cpu":
-            batch["pixels"] = gather(self._pixels, plan.rows, plan.crops, self.image_size)
-            if wrong:
-                batch["wrong_pixels"] = gather(self._pixels, plan.wrong_rows, plan.wrong_crops, self.image_size)
+            self._cut(batch, plan)
         if self._sentences is not None and "text" not in batch:
             batch["text"] = TextFeatures(self._sentence(plan.captions))
             batch["wrong_text"] = TextFeatures(self._sentence(plan.wrong_captions))
         for kind in ("", "wrong_") if "words" in batch else ():
             words, mask = batch.pop(f"{kind}words")
             batch[f"{kind}text"] = TextFeatures(batch[f"{kind}text"].sentence, words, mask)
-        result: Batch = {
-            "images": normalise(batch.pop("pixels"), plan.crops.flip, self.sizes),
-            "index": plan.pictures,
-            **batch,  # type: ignore[typeddict-item]
-        }
-        if wrong:
-            result["wrong_images"] = normalise(batch.pop("wrong_pixels"), plan.wrong_crops.flip, self.sizes)
-            result.pop("wrong_pixels", None)  # type: ignore[typeddict-item]
+        for kind, crops in (("", plan.crops), ("wrong_", plan.wrong_crops)):
+            if f"{kind}pixels" in batch:
+                batch[f"{kind}images"] = normalise(batch.pop(f"{kind}pixels"), crops.flip, self.sizes)
+        result: Batch = {"index": plan.pictures, **batch}  # type: ignore[typeddict-item]
         return result
+
+    def _cut(self, part: dict[str, Any], plan: Plan) -> None:
+        """Add the pixels that the model looks at, (B, 3, S, S) uint8."""
+        assert self._pixels is not None
+        if self._wants("needs_images", True):
+            part["pixels"] = self._pixels.gather(plan.rows, plan.crops, self.image_size)
+        if self._wants("needs_wrong_images", False):
+            part["wrong_pixels"] = self._pixels.gather(plan.wrong_rows, plan.wrong_crops, self.image_size)
+
+    def _strings(self, numbers: Tensor) -> list[str]:
+        """The first caption of each picture; blank where the source has none."""
+        captions = self._opened.captions
+        return [captions[i] for i in numbers[:, 0].tolist()] if captions else [""] * len(numbers)
+
+    def _neighbours(self, plan: Plan) -> list[tuple[str, str]]:
+        """The captions before and after each one among those of its picture, cyclically."""
+        captions, offsets = self._opened.captions, torch.from_numpy(self._opened.offsets)
+        first, amount = offsets[plan.rows], offsets[plan.rows + 1] - offsets[plan.rows]
+        place = plan.captions[:, 0] - first
+        before, after = ((first + (place + step) % amount).tolist() for step in (-1, 1))
+        return [(captions[i], captions[j]) for i, j in zip(before, after, strict=True)]
 
     def _sentence(self, captions: Tensor) -> Tensor:
         """Sentence features (B, D), each the mean over its K captions: (B, K) caption numbers."""

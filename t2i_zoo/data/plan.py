@@ -55,7 +55,7 @@ class Planner:
         offsets: (M + 1,) caption offsets of the whole store of M pictures.
         batch_size: B, of each rank.
         captions_averaged: K.
-        margin: load size less crop size, in pixels.
+        room: (M, 2) rows and columns by which each picture of the store exceeds the crop, in pixels.
         order: every picture once an epoch, or a class drawn uniformly and then one of its pictures (the authors' way).
         augment: random crops and mirrors; without it the centre.
         seed: of everything.
@@ -67,7 +67,7 @@ class Planner:
     offsets: Tensor
     batch_size: int
     captions_averaged: int
-    margin: int
+    room: Tensor
     order: Order
     augment: bool
     train: bool
@@ -104,18 +104,20 @@ class Planner:
             drawn = torch.randint(len(self.classes), (self.batch_size,), generator=rng)
             within = (torch.rand(self.batch_size, generator=rng) * self.sizes[drawn]).long()
             index = self.by_class[self.starts[drawn] + torch.minimum(within, self.sizes[drawn] - 1)]
-        count = len(index)
         wrong = self.mismatch.draw(index, rng) if len(self.rows) > 1 else index
         rows, wrong_rows = self.rows[index], self.rows[wrong]
         captions, wrong_captions = self._captions(rows, rng), self._captions(wrong_rows, rng)
         if self.augment and self.train:
-            crops, wrong_crops = (draw_crops(count, self.margin, True, rng) for _ in range(2))
+            crops, wrong_crops = (draw_crops(self.room[cut], True, rng) for cut in (rows, wrong_rows))
         else:
-            crops = wrong_crops = centre_crops(count, self.margin)
+            crops, wrong_crops = (centre_crops(self.room[cut]) for cut in (rows, wrong_rows))
         return Plan(index, rows, captions, crops, wrong_rows, wrong_captions, wrong_crops)
 
     def _captions(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Caption numbers (B, K), drawn with replacement among each picture's own, as the authors do."""
+        """Caption numbers (B, K), drawn with replacement among each picture's own, as the authors do.
+
+        Where pictures have no captions the numbers mean nothing, and nobody looks them up.
+        """
         first, amount = self.offsets[rows][:, None], (self.offsets[rows + 1] - self.offsets[rows])[:, None]
         drawn = (torch.rand(len(rows), self.captions_averaged, generator=rng) * amount).long()
         return first + torch.minimum(drawn, amount - 1)

@@ -15,7 +15,7 @@ class Record:
 
     Attributes:
         image: path of the picture file.
-        captions: at least one caption, none of them blank.
+        captions: at least one caption, none of them blank; or none, for every picture of a source alike.
         class_id: 0-based class, or None where the source knows no classes.
         box: x, y, width, height in pixels of the object, or None.
         split: the part of the data set that the picture belongs to.

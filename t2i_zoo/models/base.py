@@ -20,6 +20,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.pictures import interpolate_noise
 from t2i_zoo.text import TextEncoder, TextFeatures, build_text_encoder
 
 
@@ -109,6 +110,11 @@ class TextToImageGAN(ZooModule):
             path = Path(self.hparams["weights"]).expanduser()
             state.load_networks(self, find_checkpoint(path) if path.is_dir() else path)
 
+    @property
+    def conditional(self) -> bool:
+        """Whether pictures follow captions: not with ``text_encoder: none``."""
+        return self.text_encoder.dim > 0
+
     def encode(self, captions: Sequence[str] | Batch) -> TextFeatures:
         """Features of captions, or of a batch: its cached ones where the data module brought them."""
         if isinstance(captions, dict):
@@ -131,6 +137,11 @@ class TextToImageGAN(ZooModule):
         """
         source = generator.device if generator is not None else self.device
         return torch.randn(count, self.noise_width, generator=generator, device=source).to(self.device)
+
+    def noise_path(self, steps: int, generator: torch.Generator | None = None) -> Tensor:
+        """Noise (steps, ``noise_width``) on the CPU that leads from one draw to another, both ends included."""
+        first, second = self.noise(2, generator).cpu()
+        return interpolate_noise(first, second, steps)
 
     @torch.no_grad()
     def generate(

@@ -17,13 +17,30 @@ def _hashing() -> type[TextEncoder]:
     return HashingEncoder
 
 
+def _none() -> type[TextEncoder]:
+    from t2i_zoo.text.none import NoText
+
+    return NoText
+
+
+def _skip_thought() -> type[TextEncoder]:
+    from t2i_zoo.text.skip_thought import SkipThoughtEncoder
+
+    return SkipThoughtEncoder
+
+
 def _transformers() -> type[TextEncoder]:
     from t2i_zoo.text.transformers_encoder import TransformersEncoder
 
     return TransformersEncoder
 
 
-ENCODERS: dict[str, Callable[[], type[TextEncoder]]] = {"hashing": _hashing, "transformers": _transformers}
+ENCODERS: dict[str, Callable[[], type[TextEncoder]]] = {
+    "hashing": _hashing,
+    "none": _none,
+    "skip_thought": _skip_thought,
+    "transformers": _transformers,
+}
 
 
 def build_text_encoder(spec: str | dict[str, Any]) -> TextEncoder:

@@ -10,7 +10,7 @@ def make(count=40, rank=0, world=1, seed=3, batch_size=4, train=True, order="shu
     captions = torch.arange(count + 10) % 3 + 1  # 1, 2, 3 captions; the split begins at row 10 of the store
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), captions.cumsum(0)])
     labels = torch.arange(count) % 5 if labels is None else torch.tensor(labels)
-    plain = {"captions_averaged": 2, "margin": 12, "augment": True, **options}
+    plain = {"captions_averaged": 2, "room": torch.full((count + 10, 2), 12), "augment": True, **options}
     return Planner(
         torch.arange(count) + 10, labels, offsets, batch_size=batch_size, order=order, train=train, seed=seed,
         rank=rank, world=world, **plain,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_zoo.data import CaptionFolder, Flowers102, Record, Source
+from t2i_zoo.data import CaptionFolder, Flowers102, Record, Source, packing
 from t2i_zoo.data import store as store_module
 from t2i_zoo.data.store import StoreSpec, open_store, tree_fingerprint
 from t2i_zoo.errors import T2IError
@@ -35,11 +35,12 @@ def fill(folder, count=12, size=20):
 
 def check(store, numbers):
     """Pictures, captions and splits of the store belong together and are those of ``numbers``."""
-    assert len(store.images) == len(store.labels) == len(store.splits) == len(store.boxes) == len(numbers)
+    parts = (store.starts, store.shapes, store.labels, store.splits, store.boxes)
+    assert [len(part) for part in parts] == [len(numbers)] * 5
     assert store.manifest["pictures"] == len(numbers)
     assert store.manifest["captions"] == len(store.captions) == store.offsets[-1]
     for row, i in enumerate(numbers):
-        assert (store.images[row] == (i, 255 - i, 7)).all()
+        assert (store.picture(row) == (i, 255 - i, 7)).all()
         own = store.captions[store.offsets[row] : store.offsets[row + 1]]
         assert own == [f"picture {i} line {j}" for j in range(i % 3 + 1)]
     assert store.damaged_files() == []
@@ -58,8 +59,8 @@ def stores(tmp_path):
 @pytest.fixture
 def packings(monkeypatch):
     """Counts how often a store is packed."""
-    calls, real = [], store_module._pack
-    monkeypatch.setattr(store_module, "_pack", lambda *args: (calls.append(1), real(*args)))
+    calls, real = [], store_module.pack
+    monkeypatch.setattr(store_module, "pack", lambda *args: (calls.append(1), real(*args)))
     return calls
 
 
@@ -72,7 +73,7 @@ def test_packs_once_and_opens_from_then_on(spec, stores, packings):
 
 def test_options_have_stores_of_their_own(spec, stores):
     other = StoreSpec(spec.source, 6, "center_crop")
-    assert open_store(other, stores).images.shape == (12, 6, 6, 3)
+    assert open_store(other, stores).pixels().data.shape == (12, 6, 6, 3)
     check(open_store(spec, stores), range(12))
 
 
@@ -143,13 +144,13 @@ def test_a_flipped_byte_is_found(spec, stores):
 
 SLOW = """
 import sys, time
-from t2i_zoo.data import CaptionFolder, store
-real = store.load_image
+from t2i_zoo.data import CaptionFolder, packing, store
+real = packing.load_image
 def slow(*args):
     time.sleep(float(sys.argv[3])); return real(*args)
-store.load_image = slow
+packing.load_image = slow
 print("ready", flush=True)
-print(len(store.open_store(store.StoreSpec(CaptionFolder(sys.argv[1]), 8), store.Path(sys.argv[2])).images))
+print(len(store.open_store(store.StoreSpec(CaptionFolder(sys.argv[1]), 8), store.Path(sys.argv[2])).starts))
 """
 
 
@@ -159,7 +160,7 @@ def start(spec, stores, pause):
 
 
 def wait_for_packing(stores, process):
-    while process.poll() is None and not list(stores.glob("*.tmp-*/images.partial.npy")):
+    while process.poll() is None and not list(stores.glob("*.tmp-*/images.npy")):
         time.sleep(0.005)
     assert process.poll() is None, process.stderr.read()
 
@@ -219,7 +220,7 @@ def test_an_error_in_a_thread_stops_the_others(tmp_path, stores, monkeypatch):
         calls.append(threading.get_ident())
         raise T2IError("bad")
 
-    monkeypatch.setattr(store_module, "load_image", load)
+    monkeypatch.setattr(packing, "load_image", load)
     with pytest.raises(T2IError, match="bad"):
         open_store(StoreSpec(CaptionFolder(str(fill(tmp_path / "s", 100, 2))), 8), stores)
     assert len(calls) < 100
@@ -319,9 +320,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(spec, stores, monkeypatc
 @pytest.mark.skipif(not OXFORD.is_dir(), reason=f"the real flowers are not at {OXFORD}")
 def test_the_real_flowers_open_quickly(stores, monkeypatch):
     # packing is timed elsewhere; here only the folder of 8,189 pictures counts
-    monkeypatch.setattr(store_module, "load_image", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(packing, "load_image", lambda *_: np.zeros((8, 8, 3), np.uint8))
     spec = StoreSpec(Flowers102(str(OXFORD)), 8)
-    assert open_store(spec, stores).images.shape == (8189, 8, 8, 3)
+    assert open_store(spec, stores).pixels().data.shape == (8189, 8, 8, 3)
     start = time.perf_counter()
     store = open_store(spec, stores)
     seconds = time.perf_counter() - start

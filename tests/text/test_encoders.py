@@ -16,7 +16,7 @@ def test_builds_transformers(bert_folder):
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("hashin", r"'hashin' is unknown \(did you mean 'hashing'\?\): .*'hashing', 'transformers'"),
+        ("hashin", r"'hashin' is unknown \(did you mean 'hashing'\?\): .*'hashing', 'none'"),
         ({}, "None is unknown"),
         (
             {"kind": "hashing", "dims": 3},

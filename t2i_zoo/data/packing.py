@@ -1,0 +1,233 @@
+"""How a store is packed: pictures decoded on all cores into one mapped array, tables and a manifest beside it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2i_zoo.data.images import Resample, Resize, load_image, load_shape
+from t2i_zoo.data.records import Record, Source
+from t2i_zoo.errors import T2IError
+
+FORMAT = 2  # to be raised with any change of what is packed
+SPLITS = ("train", "val", "test")
+_TASK = 8  # pictures a task of a packing thread
+_MOST_CLASSES = 1_000_000
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """What decides a store's content: the source with its options, and how pictures are brought to load size."""
+
+    source: Source
+    load_size: int
+    resize: Resize = "stretch"
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    resample: Resample = "area"
+
+    def key(self) -> str:
+        """Name of the store's folder."""
+        plain = json.dumps(
+            [self.source.options(), self.load_size, self.resize, self.on_bad_image, self.resample],
+            sort_keys=True,
+            default=str,
+        )
+        digest = hashlib.blake2b(plain.encode(), digest_size=6).hexdigest()
+        return f"{type(self.source).__name__.lower()}-{self.load_size}px-{digest}"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the system says about the cache folder into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise T2IError(
+            f"the cache folder {folder} cannot be written ({error.strerror or error}): make room, or choose another "
+            "with --data.cache_dir or T2I_ZOO_CACHE"
+        ) from error
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash_blocks(file)
+        )
+
+
+def _hash_blocks(file: Any) -> str:
+    digest = hashlib.sha256()  # Python 3.10 has no file_digest
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> None:
+    """Pack a source into a new folder; what it raises leaves the folder unfinished, for the caller to remove."""
+    try:
+        records = spec.source.records()
+    except OSError as error:
+        raise T2IError(
+            f"{error.filename or spec.source.path} cannot be read ({error.strerror}): mend it or change "
+            "--data.source.root"
+        ) from error
+    if not records:
+        raise T2IError(f"{spec.source.path} lists no pictures: correct --data.source.root")
+    _check(records)
+    cache = folder.parent
+    with writing(cache):
+        folder.mkdir()
+        bad: dict[int, str] = {}
+        shapes = _shapes(spec, records, bad, progress)
+        starts = np.cumsum([0, *(3 * shapes.prod(1))])
+        flat = _new_array(folder / "images.npy", int(starts[-1]))
+        _decode(
+            spec,
+            records,
+            bad,
+            [flat[a:b].reshape(*shape, 3) for a, b, shape in zip(starts, starts[1:], shapes, strict=False)],
+            progress,
+        )
+        flat.flush()
+        keep = [i for i in range(len(records)) if i not in bad]
+        if not keep:
+            raise T2IError(
+                f"none of the {len(records)} pictures under {spec.source.path} can be read: correct --data.source.root"
+            )
+        records = [records[i] for i in keep]
+        _write_table(records, starts[keep], shapes[keep], folder)
+        files = {
+            path.name: {"bytes": path.stat().st_size, "hash": hash_file(path)} for path in sorted(folder.iterdir())
+        }
+        manifest = {
+            "format": FORMAT,
+            "pictures": len(records),
+            "captions": sum(len(record.captions) for record in records),
+            "load_size": spec.load_size,
+            "resize": spec.resize,
+            "resample": spec.resample,
+            "source": spec.source.options(),
+            "source_fingerprint": fingerprint,
+            "skipped": [bad[i] for i in sorted(bad)],
+            "files": files,
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str), "utf-8")
+
+
+def _new_array(path: Path, size: int) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A mapped array whose room on the disk is taken now: on a full disk a write to a mapping kills the process."""
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (size,))
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    elif shutil.disk_usage(path.parent).free < array.nbytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return array
+
+
+def _shapes(spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], progress: bool) -> NDArray[np.int64]:
+    """Height and width (N, 2) at which every picture will be kept; a picture that cannot be read gets none."""
+    shapes = np.full((len(records), 2), spec.load_size, np.int64)
+
+    def look(i: int) -> None:
+        shapes[i] = 0
+        shapes[i] = load_shape(records[i].image, spec.load_size, spec.resize, records[i].box)
+
+    if spec.resize == "short_side":  # else all have the same
+        _each(spec, len(records), look, bad, "looking at" if progress else None)
+    return shapes
+
+
+def _decode(
+    spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], places: Sequence[NDArray[np.uint8]], progress: bool
+) -> None:
+    """Fill the place of every picture."""
+
+    def decode(i: int) -> None:
+        if i not in bad:
+            places[i][:] = load_image(records[i].image, spec.load_size, spec.resize, records[i].box, spec.resample)
+
+    _each(spec, len(records), decode, bad, "packing" if progress else None)
+
+
+def _each(spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None) -> None:
+    """Do the work on all cores; note what was wrong with each picture that has to be skipped, by its number."""
+    from PIL import Image
+
+    def some(numbers: range) -> None:
+        for i in numbers:
+            try:
+                work(i)
+            except T2IError as error:
+                if spec.on_bad_image == "raise":
+                    raise
+                bad[i] = str(error)
+
+    parts = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # PIL and numpy release the interpreter lock while they decode and average, so threads use all cores
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # load_image has a sentence for it
+        try:
+            for _ in _progress(pool.map(some, parts), len(parts), f"{title} {spec.key()}", title is not None):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _check(records: Sequence[Record]) -> None:
+    """Raise for what a source must not list."""
+    unclassed = next((record for record in records if record.class_id is None), None)
+    classed = any(record.class_id is not None for record in records)
+    if unclassed is not None and classed:
+        raise T2IError(f"{unclassed.image} has no class but other pictures do: give every picture a class, or none")
+    captioned = any(record.captions for record in records)  # a source may list pictures alone
+    for record in records:
+        if captioned and not any(caption.strip() for caption in record.captions):
+            raise T2IError(f"{record.image} has no caption, expected at least one: write one or remove the picture")
+        if record.class_id is not None and not 0 <= record.class_id < _MOST_CLASSES:
+            raise T2IError(
+                f"{record.image} has the label {record.class_id}, expected 0 to {_MOST_CLASSES - 1}: number the "
+                "classes from 0"
+            )
+        if record.split not in SPLITS:
+            raise T2IError(f"{record.image} is in the split {record.split!r}, expected one of {', '.join(SPLITS)}")
+
+
+def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: NDArray[np.int64], folder: Path) -> None:
+    nothing = (np.nan,) * 4
+    np.savez(
+        folder / "table.npz",
+        starts=starts,
+        shapes=shapes,
+        labels=np.array([-1 if record.class_id is None else record.class_id for record in records], np.int64),
+        splits=np.array([SPLITS.index(record.split) for record in records], np.int8),
+        offsets=np.cumsum([0, *(len(record.captions) for record in records)], dtype=np.int64),
+        boxes=np.array([record.box or nothing for record in records], np.float32),
+    )
+    captions = [caption for record in records for caption in record.captions]
+    (folder / "captions.json").write_text(json.dumps(captions), "utf-8")
+
+
+def _progress(steps: Iterable[Any], total: int, title: str, show: bool) -> Iterable[Any]:
+    if not show:
+        return steps
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(steps, title, total, console=Console(stderr=True))
