@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from t2i_zoo.models import list_models, load_model
     from t2i_zoo.models.base import TextToImageGAN
     from t2i_zoo.models.gancls import GANCLS
+    from t2i_zoo.models.skipthought import SkipThought
+    from t2i_zoo.models.stackgan import StackGAN
+    from t2i_zoo.models.stackganpp import StackGANPlusPlus
+    from t2i_zoo.models.tacgan import TACGAN
     from t2i_zoo.pictures import caption_grid
     from t2i_zoo.text import TextFeatures
 
@@ -29,9 +33,13 @@ _PLACES = {
     "Flowers102": "data",
     "GANCLS": "models.gancls",
     "Record": "data",
+    "SkipThought": "models.skipthought",
     "Source": "data",
+    "StackGAN": "models.stackgan",
+    "StackGANPlusPlus": "models.stackganpp",
     "SyntheticFlowers": "data",
     "T2IError": "errors",
+    "TACGAN": "models.tacgan",
     "TextFeatures": "text",
     "TextToImageGAN": "models.base",
     "caption_grid": "pictures",
@@ -47,9 +55,13 @@ __all__ = [
     "Flowers102",
     "GANCLS",
     "Record",
+    "SkipThought",
     "Source",
+    "StackGAN",
+    "StackGANPlusPlus",
     "SyntheticFlowers",
     "T2IError",
+    "TACGAN",
     "TextFeatures",
     "TextToImageGAN",
     "__version__",

@@ -20,6 +20,7 @@ TRAINING = {
 VERBS = {
     "sample": "pictures of your own sentences, or the path between two",
     "prepare": "pack a data set and encode its captions ahead of training",
+    "convert": "official weight files to ours, and back",
     "benchmark": "speed of the training step, beside a bare loop of the same networks",
     "list": "models, packaged configs and data sources",
 }

@@ -19,7 +19,23 @@ torch.set_num_threads(1)
 
 #: of every model of the zoo, what makes it tiny where its options are not those of ``tiny_options``
 TINY: dict[str, dict[str, Any]] = {
+    "skipthought": {"word_dim": 6, "uni_dim": 5, "bi_dim": 4, "vocabulary_size": 60},
     "gancls": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4},
+    "stackgan": {"condition_dim": 4, "generator_width": 4, "discriminator_width": 4},
+    "stackgan:stage2": {
+        **{"stage": 2, "stage1": "untrained", "image_size": 32, "residual_blocks": 1},
+        **{"condition_dim": 4, "generator_width": 4, "discriminator_width": 4},
+    },
+    "tacgan": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4, "num_classes": 24},
+    "tacgan:tracked": {
+        **{"projection_dim": 8, "generator_width": 4, "discriminator_width": 4, "num_classes": 24},
+        **{"batch_stats": "tracked"},
+    },
+    "stackganpp": {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4},
+    "stackganpp:unconditional": {
+        **{"image_size": 32, "generator_width": 8, "discriminator_width": 4},
+        **{"text_encoder": "none", "colour_weight": 50.0},
+    },
 }
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw
 

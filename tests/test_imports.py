@@ -42,7 +42,7 @@ RULES = [
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
     Rule(r"text/transformers_encoder\.py", {"text", "nn", *COMMON}, {*NUMBERS, "transformers"}),
-    Rule(r"text/.*", {"text", "nn", *COMMON}, {*NUMBERS, "rich"}),
+    Rule(r"text/.*", {"text", "nn", "legacy", *COMMON}, {*NUMBERS, "rich"}),
     Rule(r"data/module\.py", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "lightning"}),
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),

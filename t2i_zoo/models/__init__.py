@@ -6,6 +6,7 @@ Classes are imported on first use, so that listing the zoo does not wait for tor
 from __future__ import annotations
 
 import importlib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,9 +28,26 @@ class Entry(NamedTuple):
 
 
 MODELS: dict[str, Entry] = {
+    "skipthought": Entry(
+        "t2i_zoo.models.skipthought.SkipThought",
+        "skip-thought vectors, a text encoder trained on captions alone (Kiros et al. 2015, arXiv 1506.06726)",
+        "encoder",
+    ),
     "gancls": Entry(
         "t2i_zoo.models.gancls.GANCLS",
         "GAN-CLS, GAN-INT and GAN-INT-CLS, 64 px (Reed et al. 2016, arXiv 1605.05396)",
+    ),
+    "stackgan": Entry(
+        "t2i_zoo.models.stackgan.StackGAN",
+        "StackGAN: 64 px, then 256 px in a second run (Zhang et al. 2017, arXiv 1612.03242)",
+    ),
+    "tacgan": Entry(
+        "t2i_zoo.models.tacgan.TACGAN",
+        "TAC-GAN: also classifies its pictures, 128 px (Dash et al. 2017, arXiv 1703.06412)",
+    ),
+    "stackganpp": Entry(
+        "t2i_zoo.models.stackganpp.StackGANPlusPlus",
+        "StackGAN++: 64, 128 and 256 px jointly, with text or without (Zhang et al. 2017, arXiv 1710.10916)",
     ),
 }
 
@@ -52,7 +70,7 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     """Rebuild any model of the zoo from a checkpoint, ready to ``generate`` and to encode new sentences.
 
     Args:
-        path: a .ckpt file, or the folder of a run.
+        path: a .ckpt file, the folder of a run, or a .safetensors file of ``t2i-zoo convert``.
         device: where to put it, such as ``"cuda"``.
 
     Raises:
@@ -61,7 +79,10 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     from t2i_zoo.models.state import model_key, read_checkpoint
     from t2i_zoo.models.zoo import ZooModule
 
-    checkpoint = read_checkpoint(find_checkpoint(path))
+    place = find_checkpoint(path)
+    if place.suffix == ".safetensors":
+        return _load_converted(place).to(device).eval()
+    checkpoint = read_checkpoint(place)
     key = checkpoint["t2i_zoo"]["model"]
     for name in MODELS:  # subclasses of one's own are known once they are imported
         model_class(name)
@@ -82,3 +103,23 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     model._resumed_states = None  # training it on is a new run with its own seed
     model.load_state_dict(checkpoint["state_dict"])
     return model.to(device).eval()
+
+
+def _load_converted(path: Path) -> ZooModule:
+    """The model of a .safetensors file that names it; networks that the file lacks keep their initial values."""
+    from t2i_zoo.models.state import read_weights
+
+    about = read_weights(path)[1]
+    if not isinstance(about, dict) or not isinstance(about.get("hparams"), dict):
+        raise T2IError(
+            f"{path} does not say which model it holds, as files of t2i-zoo convert do: start a run of that model "
+            f"from it with --model.weights {path}"
+        )
+    model = model_class(str(about.get("model")))(**{**about["hparams"], "weights": str(path)})
+    if model.text_encoder is not None and model.text_encoder.dim:
+        warnings.warn(
+            f"{path} came without its text encoder, and hashed words stand in for it: give generate the features of "
+            "sentences from the encoder that the weights were trained with",
+            stacklevel=3,
+        )
+    return model

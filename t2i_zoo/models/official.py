@@ -5,10 +5,13 @@ The conversion itself is ``t2i_zoo.commands.convert``. A description is pure: na
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from t2i_zoo.errors import T2IError
 
 State = Mapping[str, Tensor]
 
@@ -25,6 +28,7 @@ class Official(NamedTuple):
         prefixes: for the path of a submodule and the model's hyperparameters, pairs of (official prefix, our prefix
             below that submodule). Exactly one fits each key; what follows the prefix is the same on both sides.
         files: official file name of each submodule, for writing; ``{path}`` order is the order of writing.
+        module_prefix: whether official files have ``module.`` before each key, as ``nn.DataParallel`` writes them.
     """
 
     model: str
@@ -32,3 +36,67 @@ class Official(NamedTuple):
     options: Callable[[Mapping[str, State]], dict[str, Any]]
     prefixes: Callable[[str, Mapping[str, Any]], Sequence[tuple[str, str]]]
     files: Callable[[Mapping[str, Any]], dict[str, str]]
+    module_prefix: bool = False
+
+    def names(self, network: str, hparams: Mapping[str, Any], own: State) -> dict[str, str]:
+        """Our keys below ``network`` by official key, for every key of ``own``, which has them with ``network``.
+
+        Raises:
+            T2IError: where the format has no place for one of them.
+        """
+        pairs, found = self.prefixes(network, hparams), {}
+        for path, tensor in own.items():
+            key = path.removeprefix(f"{network}.")
+            fitting = [theirs + key.removeprefix(ours) for theirs, ours in pairs if key.startswith(ours)]
+            if not fitting:
+                raise no_place(path, tensor)
+            assert len(fitting) == 1, f"{path} is named {fitting}"
+            assert fitting[0] not in found, f"{path} and {found[fitting[0]]} are both named {fitting[0]}"
+            found[fitting[0]] = path
+        return found
+
+
+class Weights(dict[str, Tensor]):
+    """An official state dict that knows its file, and names it where a description asks for a key that it lacks."""
+
+    def __init__(self, file: str, state: State) -> None:
+        super().__init__(state)
+        self.file = file
+
+    def __missing__(self, key: str) -> Tensor:
+        raise T2IError(f"{self.file} lacks {key}, from which the width of the networks is read{_near(key, self)}")
+
+    def compare(self, expected: Mapping[str, tuple[str, Tensor]]) -> None:
+        """Raise for the first weight that is of another shape, not there, or not ``expected``.
+
+        Args:
+            expected: by official key, our key and a tensor of our shape. Counters of batches may lack.
+        """
+        for key, (ours, tensor) in expected.items():
+            if key in self and self[key].shape != tensor.shape:
+                raise T2IError(
+                    f"{self.file}: {key} has shape {_shape(self[key])} there, and {ours} has {_shape(tensor)} here: "
+                    "give files of one training run"
+                )
+        unknown = {key: tensor for key, tensor in self.items() if key not in expected}
+        for key, (ours, tensor) in expected.items():
+            if key not in self and not key.endswith("num_batches_tracked"):
+                raise T2IError(
+                    f"{self.file} lacks {key} of shape {_shape(tensor)}, which is {ours} here{_near(key, unknown)}"
+                )
+        for key, tensor in unknown.items():
+            raise T2IError(f"{self.file}: {key} of shape {_shape(tensor)} has no place in our network")
+
+
+def no_place(ours: str, tensor: Tensor) -> T2IError:
+    """The error about a weight of ours that a format does not know."""
+    return T2IError(f"the official networks have no place for {ours} of shape {_shape(tensor)}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _near(key: str, state: State) -> str:
+    close = difflib.get_close_matches(key, list(state), 1)
+    return f"; is {close[0]} of shape {_shape(state[close[0]])} meant?" if close else ""

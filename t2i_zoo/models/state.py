@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 
@@ -39,6 +41,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a .safetensors file and what ``t2i-zoo convert`` wrote into it about their model, else nothing.
+
+    Raises:
+        T2IError: where the file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("t2i_zoo", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise T2IError(f"{path} is not a readable .safetensors file ({error}): give another file") from error
+
+
 def load_networks(model: ZooModule, path: Path) -> None:
     """Start ``model`` from the networks of another run: every weight whose name and shape agree, and at least one.
 
@@ -50,11 +68,9 @@ def load_networks(model: ZooModule, path: Path) -> None:
         T2IError: where nothing fits, with both shapes of the first weight that differs.
     """
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         if not path.is_file():
             raise T2IError(f"found no weights at {path}: correct --model.weights")
-        found = load_file(path)
+        found, _ = read_weights(path)
     else:
         found = read_checkpoint(path)["state_dict"]
     if not any(name.startswith("generator_ema.") for name in found):

@@ -1,7 +1,28 @@
 """Blocks that two papers share and mean the same by; torch only."""
 
+from t2i_zoo.nn.checkpointing import checkpointed
 from t2i_zoo.nn.conditioning import CAActivation, ConditioningAugmentation
+from t2i_zoo.nn.glu import FirstStage, GLUResidual, conv3x3, glu_block, glu_up, orthogonal_init, tile, to_image
 from t2i_zoo.nn.init import dcgan_init
+from t2i_zoo.nn.joint import JointHeads, Logits, picture_trunk
 from t2i_zoo.nn.losses import bce, kl_to_normal
 
-__all__ = ["CAActivation", "ConditioningAugmentation", "bce", "dcgan_init", "kl_to_normal"]
+__all__ = [
+    "CAActivation",
+    "ConditioningAugmentation",
+    "FirstStage",
+    "GLUResidual",
+    "JointHeads",
+    "Logits",
+    "bce",
+    "checkpointed",
+    "conv3x3",
+    "dcgan_init",
+    "glu_block",
+    "glu_up",
+    "kl_to_normal",
+    "orthogonal_init",
+    "picture_trunk",
+    "tile",
+    "to_image",
+]

@@ -1,6 +1,7 @@
 """The DCGAN pair against numbers measured by running the reference classes of aelnouby/Text-to-Image-Synthesis.
 
-Weights follow from the reference's own key names, so a layer of another shape, order or place changes every number.
+Weights follow from the reference's own key names and are read as its files are: a layer of another shape, order or
+place, or a key that the conversion puts elsewhere, changes every number.
 """
 
 from __future__ import annotations
@@ -11,13 +12,42 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from t2i_zoo.commands.convert import to_ours
 from t2i_zoo.models.gancls import GANCLS
 
-#: our prefix to the reference's; what follows it (index, parameter) is the same in both
-GENERATOR_KEYS = {"project.": "projection.", "layers.": "netG."}
-DISCRIMINATOR_KEYS = {"project.": "projector.projection.", "image.": "netD_1.", "joint.": "netD_2.0."}
+Shapes = dict[str, tuple[int, ...]]
+
+
+def batch_norm(key: str, width: int) -> Shapes:
+    names = ("weight", "bias", "running_mean", "running_var")
+    return {f"{key}.{name}": (width,) for name in names} | {f"{key}.num_batches_tracked": ()}
+
+
+def projection(key: str) -> Shapes:
+    return {f"{key}.0.weight": (128, 1024), f"{key}.0.bias": (128,), **batch_norm(f"{key}.1", 128)}
+
+
+#: every weight of the reference's two networks
+REFERENCE: dict[str, Shapes] = {
+    "gen.pth": {
+        **projection("projection"),
+        **{"netG.0.weight": (228, 512, 4, 4), **batch_norm("netG.1", 512)},
+        **{"netG.3.weight": (512, 256, 4, 4), **batch_norm("netG.4", 256)},
+        **{"netG.6.weight": (256, 128, 4, 4), **batch_norm("netG.7", 128)},
+        **{"netG.9.weight": (128, 64, 4, 4), **batch_norm("netG.10", 64)},
+        "netG.12.weight": (64, 3, 4, 4),
+    },
+    "disc.pth": {
+        "netD_1.0.weight": (64, 3, 4, 4),
+        **{"netD_1.2.weight": (128, 64, 4, 4), **batch_norm("netD_1.3", 128)},
+        **{"netD_1.5.weight": (256, 128, 4, 4), **batch_norm("netD_1.6", 256)},
+        **{"netD_1.8.weight": (512, 256, 4, 4), **batch_norm("netD_1.9", 512)},
+        **projection("projector.projection"),
+        "netD_2.0.weight": (1, 640, 4, 4),
+    },
+}
 
 #: mean, unbiased standard deviation, first three values, last value
 GOLDEN = {
@@ -29,9 +59,9 @@ GOLDEN = {
 }
 
 
-def recipe(key: str, shape: torch.Size) -> Tensor:
+def recipe(key: str, shape: tuple[int, ...]) -> Tensor:
     """The value of one tensor of the reference, from its key alone."""
-    draw = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))
+    draw = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
     if key.endswith("running_var"):
         draw = 1 + 0.5 * np.abs(draw)
     elif len(shape) >= 2:
@@ -41,46 +71,34 @@ def recipe(key: str, shape: torch.Size) -> Tensor:
     return torch.from_numpy(np.asarray(draw, np.float32))
 
 
-def fill(network: nn.Module, prefixes: dict[str, str]) -> list[str]:
-    """Give a network the recipe's values; returns the reference's keys that it covers."""
-    names = {
-        ours: theirs + ours.removeprefix(prefix)
-        for ours in network.state_dict()
-        for prefix, theirs in prefixes.items()
-        if ours.startswith(prefix)
-    }
-    values = {
-        ours: recipe(names[ours], tensor.shape) for ours, tensor in network.state_dict().items() if tensor.ndim > 0
-    }
-    network.load_state_dict(values, strict=False)
-    return list(names.values())
-
-
 def inputs(seed: int, *shape: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model() -> GANCLS:
-    return GANCLS(architecture="dcgan", generator_width=64, discriminator_width=64, projection_dim=128)
+    """Read from the reference's state dicts, as PyTorch 0.3 wrote them: without counters of batches."""
+    files = {
+        file: {key: recipe(key, shape) for key, shape in shapes.items() if shape} for file, shapes in REFERENCE.items()
+    }
+    hparams, state = to_ours("aelnouby_gancls", files)
+    model = GANCLS(**hparams)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert all(key.startswith("generator_ema.") for key in missing)
+    assert not unexpected
+    return model
 
 
 def test_every_reference_key_has_its_place(model: GANCLS) -> None:
-    assert model.text_encoder.dim == 1024
-    generator, discriminator = (
-        fill(model.generator, GENERATOR_KEYS),
-        fill(model.discriminator, DISCRIMINATOR_KEYS),
-    )
-    assert len(generator) == len(model.generator.state_dict()) == 32
-    assert len(discriminator) == len(model.discriminator.state_dict()) == 27
-    assert {"projection.0.weight", "netG.0.weight", "netG.10.running_var", "netG.12.weight"} <= set(generator)
-    assert {"netD_1.9.bias", "projector.projection.1.weight", "netD_2.0.weight"} <= set(discriminator)
+    assert [len(shapes) for shapes in REFERENCE.values()] == [32, 27]
+    assert len(model.generator.state_dict()) == 32
+    assert len(model.discriminator.state_dict()) == 27
+    counts = [sum(p.numel() for p in network.parameters()) for network in (model.generator, model.discriminator)]
+    assert counts == [4_756_736, 2_899_072]
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_golden_values(model: GANCLS, mode: str) -> None:
-    fill(model.generator, GENERATOR_KEYS)
-    fill(model.discriminator, DISCRIMINATOR_KEYS)
     model.train(mode == "train")
     text, noise, pictures = inputs(1, 4, 1024), inputs(2, 4, 100, 1, 1).flatten(1), inputs(3, 4, 3, 64, 64).tanh()
     with torch.no_grad():

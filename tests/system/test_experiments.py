@@ -14,6 +14,8 @@ from t2i_zoo.parsing import packaged_configs
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 CONFIGS = packaged_configs()
+#: classes of the folders in ``roots``
+CLASSES = {"Flowers102": 24, "SyntheticFlowers": 24, "CaptionFolder": 3}
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +27,7 @@ def roots(tmp_path_factory):
     rows = []
     for i in range(24):
         Image.new("RGB", (20, 20), (10 * i, 100, 250 - 10 * i)).save(folder / f"{i}.png")
-        rows.append(json.dumps({"file_name": f"{i}.png", "caption": f"picture number {i}"}))
+        rows.append(json.dumps({"file_name": f"{i}.png", "caption": f"picture number {i}", "class": i % 3}))
     (folder / "metadata.jsonl").write_text("\n".join(rows))
     return {"Flowers102": flowers, "SyntheticFlowers": flowers, "CaptionFolder": folder}
 
@@ -63,8 +65,12 @@ def test_a_config_parses_by_its_bare_name(name, capsys):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_trains(name, roots, tmp_path, monkeypatch, tiny_widths):
     monkeypatch.chdir(tmp_path)
-    stage = yaml.safe_load(CONFIGS[name].read_text())["model"].get("init_args", {}).get("stage")
-    widths = tiny_widths(model_of(name) + (f":stage{stage}" if stage else ""))
+    options = yaml.safe_load(CONFIGS[name].read_text())["model"].get("init_args", {})
+    variant = f":stage{options['stage']}" if options.get("stage", 1) > 1 else ""
+    variant = ":unconditional" if options.get("text_encoder") == "none" else variant
+    widths = dict(tiny_widths(model_of(name) + variant))
+    if "num_classes" in widths:
+        widths["num_classes"] = CLASSES[source_of(name)]
     small = [word for key, value in widths.items() for word in (f"--model.{key}", json.dumps(value))]
     if "image_size" in widths:
         small += ["--data.image_size", str(widths["image_size"])]

@@ -32,6 +32,11 @@ def parameters(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
 
 
+def trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters but those that a model froze when it was built, such as those of an earlier stage."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
 def same(first: Any, second: Any) -> bool:
     """Bit equality of nested dicts, lists and tensors, NaN never equal."""
     if isinstance(first, Tensor):
@@ -55,7 +60,7 @@ class Steps(L.Callback):
         self.seen.append({part: parameters(getattr(pl_module, part)) for part in NETWORKS})
         self.optimized.append({id(p) for group in optimizer.param_groups for p in group["params"]})
         network = getattr(pl_module, NETWORKS[(len(self.seen) - 1) % 2])
-        self.gradients.append({n: copy.deepcopy(p.grad) for n, p in network.named_parameters() if p.requires_grad})
+        self.gradients.append({n: copy.deepcopy(p.grad) for n, p in trained(network).items()})
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         self.seen.append({part: parameters(getattr(pl_module, part)) for part in NETWORKS})
@@ -95,13 +100,15 @@ def test_drawing_leaves_modes_and_buffers_alone(build: Any) -> None:
 
 def test_each_step_leaves_the_other_network_alone(build: Any, build_trainer: Any, tiny_data: Any) -> None:
     steps = Steps()
-    build_trainer(callbacks=[steps]).fit(model := build(), tiny_data)
+    model = build()
+    names = {part: trained(getattr(model, part)).keys() for part in NETWORKS}
+    build_trainer(callbacks=[steps]).fit(model, tiny_data)
     before_d, before_g, after = steps.seen[:3]
     assert same(before_d["generator"], before_g["generator"])
     assert not same(before_d["discriminator"], before_g["discriminator"])
     assert same(before_g["discriminator"], after["discriminator"])
     assert not same(before_g["generator"], after["generator"])
-    assert all(p.requires_grad for part in NETWORKS for p in getattr(model, part).parameters())
+    assert {part: trained(getattr(model, part)).keys() for part in NETWORKS} == names
 
 
 def test_a_rate_of_zero_freezes_the_discriminator(build: Any, build_trainer: Any, tiny_data: Any) -> None:
@@ -117,8 +124,8 @@ def test_every_parameter_gets_a_gradient(build: Any, build_trainer: Any, tiny_da
     build_trainer(callbacks=[steps]).fit(model := build(), tiny_data)
     for part, gradients, optimized in zip(NETWORKS, steps.gradients, steps.optimized, strict=False):
         network = getattr(model, part)
-        assert gradients.keys() == dict(network.named_parameters()).keys()
-        assert optimized == {id(p) for p in network.parameters()}
+        assert gradients.keys() == trained(network).keys()
+        assert optimized == {id(p) for p in trained(network).values()}
         lacking = [n for n, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()]
         assert not lacking, f"{part}: no finite gradient for {lacking}"
         assert any(gradient.any() for gradient in gradients.values() if gradient is not None)
@@ -139,7 +146,7 @@ def test_the_average_is_one_lerp_after_one_batch(build: Any, build_trainer: Any,
 def test_the_average_is_another_network(build: Any, build_trainer: Any, tiny_data: Any) -> None:
     build_trainer(limit_train_batches=3).fit(model := build(), tiny_data)
     live, average = parameters(model.generator), parameters(model.generator_ema)
-    assert all(not torch.equal(live[n], average[n]) for n in live if live[n].numel() > 1)
+    assert all(not torch.equal(live[n], average[n]) for n in trained(model.generator) if live[n].numel() > 1)
     places = {t.data_ptr() for t in model.generator.state_dict().values()}
     assert places.isdisjoint(t.data_ptr() for t in model.generator_ema.state_dict().values())
     noise = model.noise(3)

@@ -1,0 +1,284 @@
+"""``t2i-zoo convert``: official weight files to a file of ours, and a model of ours to official files."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ActionYesNo
+from torch import Tensor
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models import model_class
+from t2i_zoo.models.official import Official, State, Weights, no_place
+from t2i_zoo.models.state import read_checkpoint, read_weights
+from t2i_zoo.parsing import Parser
+from t2i_zoo.paths import find_checkpoint
+
+#: each format and the module whose ``OFFICIAL`` describes it
+FORMATS = {
+    "stackgan_v1": "t2i_zoo.models.stackgan.official",
+    "stackgan_v2": "t2i_zoo.models.stackganpp.official",
+    "aelnouby_gancls": "t2i_zoo.models.gancls.official",
+}
+
+
+def find_format(name: str) -> Official:
+    """The description of a format, by its name."""
+    if name not in FORMATS:
+        near = difflib.get_close_matches(name, FORMATS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(FORMATS)}"
+        raise T2IError(f"found no format {name!r}: {hint}")
+    found: Official = importlib.import_module(FORMATS[name]).OFFICIAL[name]
+    return found
+
+
+def to_ours(name: str, files: Mapping[str, State]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Official state dicts to ours.
+
+    Args:
+        name: of the format.
+        files: the state dict of each file, without ``module.``; the file's name is for errors.
+
+    Returns:
+        The hyperparameters of a model of that shape, and its weights by their names in its state dict: those of the
+        networks that were given, with zeros for each ``num_batches_tracked`` that is not there.
+
+    Raises:
+        T2IError: for a file that is of no network of the format, two of one network, or a weight too many, too few or
+            of another shape, with its name and shape on both sides.
+    """
+    official, networks = find_format(name), dict[str, Weights]()
+    for file, state in files.items():
+        network = official.identify(state)
+        if network is None:
+            raise T2IError(f"{file} holds no network of {name}: its first weights are {', '.join(list(state)[:3])}")
+        if network in networks:
+            raise T2IError(f"{networks[network].file} and {file} both hold the {network}: give one of them")
+        networks[network] = Weights(file, state)
+    options = _options(name, official, networks)
+    if negative := [f"{key} {value}" for key, value in options.items() if isinstance(value, int) and value < 0]:
+        raise _misshapen(name, networks, negative[0])
+    try:
+        with torch.device("meta"):  # shapes alone: nothing is initialised
+            model = model_class(official.model)(**options)
+    except RuntimeError as error:
+        raise _misshapen(name, networks, error) from error
+    hparams, own, result = dict(model.hparams), model.state_dict(), dict[str, Tensor]()
+    for network, weights in networks.items():
+        names = official.names(network, hparams, _below(network, own))
+        weights.compare({key: (ours, own[ours]) for key, ours in names.items()})
+        for key, ours in names.items():
+            value = weights[key] if key in weights else torch.zeros(())  # a counter, as compared
+            result[ours] = value.to(own[ours].dtype, copy=True, memory_format=torch.contiguous_format)
+    return hparams, result
+
+
+def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool = True) -> dict[str, dict[str, Tensor]]:
+    """Our weights to official state dicts, without ``module.``, by the name of the official file.
+
+    Args:
+        name: of the format.
+        hparams: of the model.
+        state: its state dict, or that of some of its networks.
+        ema: take the moving average of the generator's weights, where there is one.
+
+    Raises:
+        T2IError: where the format has no place for what the model has, or would be read as another model.
+    """
+    official, result = find_format(name), dict[str, dict[str, Tensor]]()
+    left = _below("generator", state) | _below("discriminator", state)
+    if ema:
+        left |= {f"generator.{key[14:]}": tensor for key, tensor in _below("generator_ema", state).items()}
+    networks: dict[str, Weights] = {}
+    try:
+        for network, file in official.files(hparams).items():
+            if own := {key: left.pop(key) for key in _below(network, left)}:
+                names = official.names(network, hparams, own)
+                result[file] = {key: own[ours] for key, ours in names.items()}
+                networks[network] = Weights(file, result[file])
+        if left:
+            raise no_place(*next(iter(left.items())))
+        if not result:
+            raise T2IError("it holds neither a generator nor a discriminator")
+        for option, value in _options(name, official, networks).items():
+            if option != "text_encoder" and hparams.get(option, value) != value:
+                raise T2IError(f"found {option} {hparams[option]!r}, and the official code has {value!r}")
+        to_ours(name, result)
+    except T2IError as error:
+        raise T2IError(f"{name} cannot hold this model: {error}") from error
+    return result
+
+
+def _options(name: str, official: Official, networks: Mapping[str, Weights]) -> dict[str, Any]:
+    """What builds a model of the networks' shapes; hashed words stand in for the text encoder."""
+    try:
+        options = dict(official.options(networks))
+    except (IndexError, ValueError, ArithmeticError) as error:
+        raise _misshapen(name, networks, error) from error
+    if (dim := options.pop("text_dim", None)) is not None:
+        options["text_encoder"] = {"kind": "hashing", "dim": dim} if dim else "none"
+    return options
+
+
+def _misshapen(name: str, networks: Mapping[str, Weights], reason: object) -> T2IError:
+    files = " and ".join(weights.file for weights in networks.values())
+    return T2IError(f"{files}: found shapes that no network of {name} has ({reason})")
+
+
+def _below(network: str, state: State) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in state.items() if key.startswith(f"{network}.")}
+
+
+def read_official(path: Path) -> dict[str, Tensor]:
+    """The state dict of one network in a .pth of any age, without ``module.`` before its keys.
+
+    No code in the file is run. The state dict may be the value of ``state_dict`` in a larger one.
+
+    Raises:
+        T2IError: where there is no such file, or anything else is in it.
+    """
+    if not path.is_file():
+        raise T2IError(f"{path} is a folder: give the files in it" if path.is_dir() else f"found no file {path}")
+    with path.open("rb") as file:
+        if file.read(256).lstrip().startswith(b"<"):
+            raise T2IError(f"{path} is a web page, not the file that it offers: download it again in a browser")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file can raise any kind
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise T2IError(f"{path} holds {named[1]}, which could run code: give a state dict alone") from error
+        raise T2IError(
+            f"{path} is no readable .pth file ({type(error).__name__}): unpack it where it is an archive, or download "
+            "it again"
+        ) from error
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not found:
+        raise T2IError(f"{path} holds a {type(found).__name__}, expected the state dict of one network")
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise T2IError(f"{path} has a {type(value).__name__} at {key!r}, expected the state dict of one network")
+    while all(key.startswith("module.") for key in found):
+        found = {key.removeprefix("module."): value for key, value in found.items()}
+    return {key: value.detach() for key, value in found.items()}
+
+
+def read_ours(path: Path, official: Official) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Hyperparameters and weights of a checkpoint, a run's folder or a converted file, of the format's model."""
+    place, cls = find_checkpoint(path), model_class(official.model)
+    if place.suffix == ".safetensors":
+        state, about = read_weights(place)
+        found, expected, hparams = about.get("model"), official.model, about.get("hparams", {})
+    else:
+        checkpoint = read_checkpoint(place)
+        state, hparams = checkpoint["state_dict"], checkpoint["hyper_parameters"]
+        found, expected = checkpoint["t2i_zoo"]["model"], f"{cls.__module__}.{cls.__qualname__}"
+    if found != expected:
+        raise T2IError(f"{place} holds {found or 'weights of a model that it does not name'}, expected {expected}")
+    return hparams, state
+
+
+def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> Path:
+    """Official files to one .safetensors, which ``load_model``, ``--model.weights`` and ``sample --ckpt`` take.
+
+    Args:
+        name: of the format.
+        sources: .pth files, one a network; some of the networks are enough.
+        out: the .safetensors file.
+    """
+    from safetensors.torch import save_file
+
+    path, official = Path(out).expanduser(), find_format(name)
+    if path.suffix != ".safetensors":
+        raise T2IError(f"found --out {out}, expected a file name that ends in .safetensors")
+    if len(set(map(str, sources))) < len(sources):
+        raise T2IError("found one file twice: give each file once")
+    hparams, state = to_ours(name, {str(source): read_official(Path(source).expanduser()) for source in sources})
+    about = json.dumps({"model": official.model, "hparams": hparams, "from": name})
+    _write(path, lambda beside: save_file(state, beside, {"t2i_zoo": about}))
+    print(f"{len(state)} weights of a {model_class(official.model).__name__}: {path}")
+    if hparams["text_encoder"] != "none":
+        print(
+            "note: official files hold no text encoder, and hashed words stand in for it: a new sentence needs the "
+            "encoder that the weights were trained with, whose features go to generate",
+            file=sys.stderr,
+        )
+    return path
+
+
+def convert_to(
+    name: str, source: str | Path, out: str | Path, ema: bool = True, module_prefix: bool | None = None
+) -> list[Path]:
+    """A model of ours to official .pth files.
+
+    Args:
+        name: of the format.
+        source: a checkpoint, a run's folder, or a .safetensors file of ``convert_from``.
+        out: the folder; the files are named as the official code names them.
+        ema: take the moving average of the generator's weights, where there is one.
+        module_prefix: put ``module.`` before each key; None does as the official code does.
+    """
+    folder, official = Path(out).expanduser(), find_format(name)
+    if folder.is_file() or folder.suffix in (".pth", ".safetensors"):
+        raise T2IError(f"found --out {out}, expected a folder: official files get the names of the official code")
+    hparams, state = read_ours(Path(source).expanduser(), official)
+    prefix = "module." if (official.module_prefix if module_prefix is None else module_prefix) else ""
+    paths = []
+    for file, weights in to_official(name, hparams, state, ema).items():
+        named = {prefix + key: tensor.clone() for key, tensor in weights.items()}  # not the storage of a larger one
+        paths.append(_write(folder / file, partial(_save, named)))
+        print(f"{len(named)} weights: {paths[-1]}")
+    return paths
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    """In the older of PyTorch's two formats, since the official code is older than the newer one."""
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> Path:
+    """Write under another name in the same folder and rename, so that nobody meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def main(words: Sequence[str]) -> None:
+    """Parse and run."""
+    parser = Parser(prog="t2i-zoo convert", description="Official weight files to ours, and back.")
+    parser.add_argument("src", nargs="*", type=str, help="--from: .pth files; --to: a checkpoint, run or .safetensors")
+    parser.add_argument("--from", type=str, default=None, help=f"convert files of this format: {', '.join(FORMATS)}")
+    parser.add_argument("--to", type=str, default=None, help="write files of this format")
+    parser.add_argument("--out", type=str, required=True, help="--from: a .safetensors file; --to: a folder")
+    parser.add_argument("--live", action="store_true", help="--to: the last weights in place of their moving average")
+    yes_no, about = ActionYesNo(no_prefix="no-"), "--to: put module. before each key; by default as the authors do"
+    parser.add_argument("--module-prefix", action=yes_no, default=None, help=about)
+    found = parser.parse_args(list(words))
+    source, target = found["from"], found["to"]
+    if (source is None) == (target is None):
+        raise T2IError(f"found {'both' if source else 'neither'} --from {'and' if source else 'nor'} --to: give one")
+    if source and (found.live or found.module_prefix is not None):
+        raise T2IError("found --live or --module-prefix beside --from: they belong to --to")
+    if source and not found.src:
+        raise T2IError(f"found no file to convert: give the .pth files of {source}")
+    if target and len(found.src) != 1:
+        raise T2IError(f"found {len(found.src)} things to convert, expected one checkpoint, run or .safetensors file")
+    if source:
+        convert_from(source, found.src, found.out)
+    else:
+        convert_to(target, found.src[0], found.out, not found.live, found.module_prefix)

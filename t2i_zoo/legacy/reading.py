@@ -1,0 +1,43 @@
+"""What the readers of foreign files share: the bytes, and the sentence for a broken file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from t2i_zoo.errors import T2IError
+
+
+def read_content(path: str | Path, expected: str) -> bytes:
+    """All bytes of a file.
+
+    Args:
+        path: the file.
+        expected: what it should be, such as "a pickle", for the sentence.
+
+    Raises:
+        T2IError: there is no such file, it is empty, or it is the page of a dead download link.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise T2IError(f"{path} cannot be read ({reason}), expected {expected}: check the folder's name") from error
+    if not data:
+        raise T2IError(f"found an empty file in {path}, expected {expected}: download it again")
+    if data[:100].lstrip().startswith(b"<"):
+        remedy = "the download link is dead or asks for a login, open it in a browser"
+        raise T2IError(f"found a web page in {path}, expected {expected}: {remedy}")
+    return data
+
+
+def broken(path: str | Path, expected: str, reason: object) -> T2IError:
+    """The error for a file that ends early or makes no sense."""
+    return T2IError(f"found damage in {path} ({brief(reason)}), expected {expected}: download it again in binary mode")
+
+
+def brief(text: object) -> str:
+    """What a file says of itself as one short line of ASCII, since it may say anything."""
+    line = " ".join(str(text).split()).encode("ascii", "backslashreplace").decode()
+    line = re.sub(r"[\x00-\x1f\x7f]", "?", line)
+    return line if len(line) <= 120 else line[:117] + "..."

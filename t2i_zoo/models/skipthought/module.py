@@ -1,0 +1,171 @@
+"""Skip-thought vectors: a sentence encoder trained to guess a sentence's neighbours.
+
+Kiros, Zhu, Salakhutdinov, Zemel, Torralba, Urtasun, Fidler: "Skip-Thought Vectors", 2015, arXiv 1506.06726. Authors'
+code: ryankiros/skip-thoughts (Theano). Deviations, the card has the reasons:
+
+- captions of one picture are each other's neighbours, where the paper has the sentences of a book;
+- uni-skip and bi-skip are trained at once, each with word table and decoders of its own, on the sum of their losses;
+- the loss is a mean over words, and gradients of both models are clipped by one joint norm;
+- some words are replaced by ``UNK`` in training, since a small corpus has no unknown words to learn it from;
+- captions are cut behind ``max_words``, where the authors leave longer sentences out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from t2i_zoo.batch import Batch
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models.skipthought import losses, networks
+from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.text.skip_thought import SkipThoughtNetwork
+from t2i_zoo.text.skip_thought_words import END, PADDING, SPECIAL, UNKNOWN, Vocabulary, count_words, padded
+
+
+class SkipThought(ZooModule):
+    """Trains both encoders of combine-skip; ``text_encoder: {kind: skip_thought, path: RUN}`` uses them in a GAN.
+
+    Args:
+        word_dim: numbers of a word.
+        uni_dim: units of uni-skip.
+        bi_dim: units of each direction of bi-skip.
+        vocabulary_size: the most frequent words that are kept, three special ones included.
+        max_words: the most tokens of one caption.
+        word_dropout: probability that a word which the encoder reads is replaced by ``UNK`` in training.
+        learning_rate: of Adam.
+        gradient_clip: largest norm of the gradient; None does not clip.
+    """
+
+    needs_images = False
+    needs_neighbours = True
+
+    def __init__(
+        self,
+        *,
+        word_dim: int = 620,
+        uni_dim: int = 2400,
+        bi_dim: int = 1200,
+        vocabulary_size: int = 20_000,
+        max_words: int = 30,
+        word_dropout: float = 0.02,
+        learning_rate: float = 2e-4,
+        gradient_clip: float | None = 10.0,
+    ) -> None:
+        super().__init__()
+        if vocabulary_size <= len(SPECIAL):
+            raise T2IError(f"found --model.vocabulary_size {vocabulary_size}, expected more than {len(SPECIAL)}")
+        if max_words < 1:
+            raise T2IError(f"found --model.max_words {max_words}, expected at least 1")
+        if not 0 <= word_dropout < 1:
+            raise T2IError(f"found --model.word_dropout {word_dropout}, expected 0 or more, and less than 1")
+        self.save_hyperparameters()
+        self.text_encoder = None
+        self.encoder = SkipThoughtNetwork(vocabulary_size, word_dim, uni_dim, bi_dim)
+        self.uni_decoders = networks.Decoders(vocabulary_size, word_dim, uni_dim)
+        self.bi_decoders = networks.Decoders(vocabulary_size, word_dim, 2 * bi_dim)
+        self.apply(networks.skip_thought_init)
+        self.known = Vocabulary([])
+        self._scores: list[Tensor] = []
+
+    def setup(self, stage: str) -> None:
+        """Take the words of the training captions, unless a checkpoint brought its own."""
+        super().setup(stage)
+        if stage == "fit" and not self.known.words:
+            data: Any = getattr(self.trainer, "datamodule", None)
+            words = count_words(data.captions_of("train")) if hasattr(data, "captions_of") else []
+            if not words:
+                raise T2IError("found no training captions: give SkipThought a CaptionDataModule whose source has some")
+            self.known = Vocabulary(words[: self.hparams["vocabulary_size"] - len(SPECIAL)])
+
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], int]:
+        """Losses of a batch, of both models and their sum ``"loss"``, and the number of words guessed by each.
+
+        Reads ``captions`` (B) and ``neighbours`` (B pairs). Words become numbers here, on the host.
+        """
+        before, after = zip(*batch["neighbours"], strict=True)
+        sentences, own_lengths = self._numbers(batch["captions"])
+        words, lengths = zip(*(self._numbers(part) for part in (before, after)), strict=True)
+        if self.training and self.hparams["word_dropout"]:
+            drawn = torch.rand(sentences.shape, generator=self.rng, device=self.device)
+            dropped = (drawn < self.hparams["word_dropout"]) & (sentences > END)
+            sentences = sentences.masked_fill(dropped, UNKNOWN)
+        uni, bi, _ = self.encoder(sentences, own_lengths)
+        targets = [networks.flat(table, length) for table, length in zip(words, lengths, strict=True)]
+        # what each word follows: nothing before the first, whose vector the padding row gives
+        former = [F.pad(table[:, :-1], (1, 0), value=PADDING) for table in words]
+        found: dict[str, Tensor] = {}
+        for name, vectors, decoders, table in (
+            ("uni", uni, self.uni_decoders, self.encoder.uni_words),
+            ("bi", bi, self.bi_decoders, self.encoder.bi_words),
+        ):
+            scores = decoders(vectors, tuple(map(table, former)), lengths, len(self.known))
+            found[name] = losses.neighbour_loss(scores[0], targets[0], scores[1], targets[1])
+        return {"loss": found["uni"] + found["bi"], **found}, sum(len(target) for target in targets)
+
+    def _numbers(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Word numbers (B, T) on the device, each sentence with its end, and lengths (B,) on the CPU."""
+        rows = [self.known.numbers(caption, self.hparams["max_words"], end=True) for caption in captions]
+        numbers, lengths = padded(rows)
+        return numbers.to(self.device, non_blocking=True), lengths
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of both models' losses."""
+        terms, count = self(batch)
+        loss: Tensor = terms["loss"]
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=count)
+        self.clock += 1
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The losses on held-out captions, a mean over words."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The losses on the test split."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """There is nothing to predict."""
+        raise T2IError(
+            "SkipThought draws no pictures: give its run to a GAN with "
+            "--model.text_encoder '{kind: skip_thought, path: RUN}'"
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the perplexity of a word."""
+        self._log_perplexity("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the perplexity of a word."""
+        self._log_perplexity("test")
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        terms, count = self(batch)
+        self.log_dict({f"{stage}/{name}": value for name, value in terms.items()}, batch_size=count, sync_dist=True)
+        self._scores.append(torch.stack([terms["loss"] * count, torch.full_like(terms["loss"], count)]))
+
+    def _log_perplexity(self, stage: str) -> None:
+        """The geometric mean of both models' perplexities, exp of half their losses' sum."""
+        gathered: Any = self.all_gather(torch.stack(self._scores).sum(0))  # (2,), of several ranks (R, 2)
+        total, count = gathered.reshape(-1, 2).sum(0)
+        self.log(f"{stage}/perplexity", torch.exp(0.5 * total / count))
+        self._scores.clear()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One Adam for both models."""
+        return torch.optim.Adam(self.parameters(), self.hparams["learning_rate"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the words, in the order of the tables' rows."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["t2i_zoo"]["words"] = self.known.words
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the words back."""
+        super().on_load_checkpoint(checkpoint)
+        self.known = Vocabulary(checkpoint.get("t2i_zoo", {}).get("words", ()))

@@ -1,0 +1,132 @@
+"""TAC-GAN.
+
+Dash, Gamboa, Ahmed, Liwicki, Afzal: TAC-GAN - Text Conditioned Auxiliary Classifier Generative Adversarial Network,
+2017, arXiv 1703.06412. Authors' code: dashayushman/TAC-GAN. Deviations, all in the card: mismatched pictures are always
+of another class, the batch statistics of a drawn picture come from 64 training captions alone, samples come from a
+moving average of the weights, PyTorch's Adam, Pillow's resizing, all captions of a picture, the last batch dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.tacgan import losses, networks
+from t2i_zoo.text import TextFeatures
+
+CONTEXT = 64  # the authors' batch size, in training and in sampling
+
+
+class TACGAN(TextToImageGAN):
+    """GAN-CLS with a class head: the discriminator also names the class, and the generator is to make that easy.
+
+    Batch norm always takes the statistics of the batch, also when it draws. Alone, a caption would have statistics
+    unlike training's, and beside others its picture would depend on them. So, as the authors' script fills its batch
+    with random training captions, ``draw`` in eval mode puts 64 of them (``context_sentence``) in front, and these
+    alone decide the statistics. They are chosen when training starts and travel in the checkpoint.
+
+    Args:
+        num_classes: C, which must be the data module's; Oxford-102 has 102.
+        projection_dim: length of the projected sentence in both networks (``t_dim``; the README's command has 100).
+        generator_width: ``gf_dim``.
+        discriminator_width: ``df_dim``.
+        discriminator_widths: multiples of it in the four convolutions and in the joint one: a list of five,
+            ``head`` (1, 2, 4, 8, 8), or ``paper_era`` (1, 8, 6, 6, 4), the code until after the paper.
+        class_loss: C independent sigmoids, or one softmax over the classes.
+        batch_stats: batch statistics ``always``, or running averages that are ``tracked`` in training and used for
+            drawing.
+        generator_steps: steps of the generator a batch, all with the batch's one noise.
+        options: what every model takes; see ``TextToImageGAN``.
+    """
+
+    generator: networks.Generator
+    discriminator: networks.Discriminator
+    context_sentence: Tensor  #: (64, D), zeros before training
+    context_noise: Tensor  #: (64, z) in [-1, 1]
+    needs_wrong_images = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 102,
+        projection_dim: int = 256,
+        generator_width: int = 64,
+        discriminator_width: int = 64,
+        discriminator_widths: Literal["head", "paper_era"] | list[int] = "head",
+        class_loss: losses.ClassLoss = "sigmoid",
+        batch_stats: Literal["always", "tracked"] = "always",
+        generator_steps: int = 2,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        size, text_dim, tracked = self.hparams["image_size"], self.text_encoder.dim, batch_stats == "tracked"
+        if size < 16 or size % 16:
+            raise T2IError(f"found --model.image_size {size}, expected a multiple of 16, such as 128")
+        if num_classes < 1:
+            raise T2IError(f"found --model.num_classes {num_classes}, expected the number of classes of the data")
+        if generator_steps < 1:
+            raise T2IError(f"found --model.generator_steps {generator_steps}, expected at least 1")
+        multiples = discriminator_widths
+        if isinstance(multiples, str):
+            multiples = list(networks.DISCRIMINATOR_WIDTHS[multiples])
+        if len(multiples) != 5 or min(multiples) < 1:
+            raise T2IError(
+                f"found --model.discriminator_widths {discriminator_widths}, expected head, paper_era, or five whole "
+                "numbers from 1, for four convolutions and the joint one"
+            )
+        self.generator_steps = generator_steps
+        if not tracked:
+            rng = torch.Generator().manual_seed(0)
+            self.register_buffer("context_sentence", torch.zeros(CONTEXT, text_dim))
+            self.register_buffer("context_noise", 2 * torch.rand(CONTEXT, self.noise_width, generator=rng) - 1)
+        self.set_networks(
+            networks.Generator(text_dim, self.noise_width, projection_dim, generator_width, size, tracked),
+            networks.Discriminator(
+                text_dim, projection_dim, discriminator_width, multiples, num_classes, size, tracked
+            ),
+        )
+
+    def on_fit_start(self) -> None:
+        """Choose the training captions whose batch statistics pictures are drawn with; a resumed run has its own."""
+        super().on_fit_start()
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if self.hparams["batch_stats"] == "always" and self._resumed_states is None and hasattr(data, "captions_of"):
+            captions = data.captions_of("train")
+            chosen = torch.randint(len(captions), (CONTEXT,), generator=torch.Generator().manual_seed(0))
+            self.context_sentence.copy_(self.encode([captions[i] for i in chosen.tolist()]).sentence)
+
+    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Noise (count, z), uniform in [-1, 1], on the model's device; training passes this rank's ``rng``."""
+        source = generator.device if generator is not None else self.device
+        return 2 * torch.rand(count, self.noise_width, generator=generator, device=source).to(self.device) - 1
+
+    def noise_path(self, steps: int, generator: torch.Generator | None = None) -> Tensor:
+        """From all -1 to all 1, in a straight line, as the authors' script: (steps, z); nothing is random."""
+        return torch.linspace(-1, 1, steps)[:, None].repeat(1, self.noise_width)
+
+    def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
+        """Run a generator; in eval mode behind the context, where there is one (running averages need none)."""
+        rows, sentences, context = noise, text.sentence, 0
+        if not network.training and self.hparams["batch_stats"] == "always" and self.context_sentence.any():
+            context = CONTEXT
+            rows = torch.cat([self.context_noise, noise])
+            sentences = torch.cat([self.context_sentence, sentences])
+        images = network(rows, sentences, context)[context:]
+        return Fakes([images * 2 - 1], text, {}, noise)
+
+    def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """Real, mismatched and fake pairs in three forwards, each normalised with its own batch statistics."""
+        pictures, sentence = (batch["images"], batch["wrong_images"], fakes.images), batch["text"].sentence
+        real, wrong, fake = (self.discriminator((pyramid[-1] + 1) / 2, sentence) for pyramid in pictures)
+        labels, kind = batch["labels"], self.hparams["class_loss"]
+        return losses.discriminator_loss(real, wrong, fake, labels, batch["wrong_labels"], kind)
+
+    def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """The discriminator is to take the pictures for real, and for their caption's class."""
+        heads = self.discriminator((fakes.images[-1] + 1) / 2, fakes.text.sentence)
+        return losses.generator_loss(heads, batch["labels"], self.hparams["class_loss"])

@@ -1,0 +1,97 @@
+"""Discriminators that judge a picture both alone and with its text, as StackGAN++, AttnGAN and MirrorGAN have them.
+
+Sources: hanzhanggit/StackGAN-v2 and taoxugit/AttnGAN; StackGAN's second stage has the trunk too.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from t2i_zoo.nn.glu import conv3x3, tile
+
+
+class Logits(NamedTuple):
+    """What a joint discriminator says of B pictures.
+
+    Attributes:
+        unconditional: (B,) that the picture is real.
+        conditional: (B,) that it is real and belongs to its text; None where there is no text.
+    """
+
+    unconditional: Tensor
+    conditional: Tensor | None
+
+
+def _activated(conv: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.LeakyReLU(0.2, inplace=True))
+
+
+def down_block(inputs: int, outputs: int) -> nn.Sequential:
+    """Halve the side: 4 x 4 convolution with stride 2, batch norm, leaky ReLU."""
+    return _activated(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
+
+
+def same_block(inputs: int, outputs: int) -> nn.Sequential:
+    """Keep the side: 3 x 3 convolution, batch norm, leaky ReLU."""
+    return _activated(conv3x3(inputs, outputs))
+
+
+def encoder(width: int, halvings: int) -> nn.Sequential:
+    """A picture to ``8 * width`` channels, halved as often as told; the papers' first layer of four has ``width``."""
+    widths = [8 * width >> (halvings - 1 - i) for i in range(halvings)]
+    first = nn.Conv2d(3, widths[0], 4, 2, 1, bias=False)
+    layers = [layer for pair in pairwise(widths) for layer in down_block(*pair)]
+    return nn.Sequential(first, nn.LeakyReLU(0.2, inplace=True), *layers)
+
+
+def picture_trunk(width: int, image_size: int) -> nn.Sequential:
+    """What all heads share: pictures (B, 3, S, S) to features (B, 8 * width, 4, 4).
+
+    An encoder to a 16th of the side; above 64 px as many halvings more as lead to 4 x 4, which double the channels, and
+    as many 3 x 3 blocks that halve them again. Below 64 px the encoder lacks its first layers.
+
+    Args:
+        width: channels after the first layer at 64 px and above.
+        image_size: S, a power of two of at least 8.
+    """
+    halvings = round(math.log2(image_size)) - 2
+    widths = [8 * width * 2**i for i in range(max(halvings - 4, 0) + 1)]
+    return nn.Sequential(
+        encoder(width, min(halvings, 4)),
+        *(down_block(*pair) for pair in pairwise(widths)),
+        *(same_block(*pair) for pair in pairwise(reversed(widths))),
+    )
+
+
+class JointHeads(nn.Module):
+    """Two judgements of the features of a picture: alone, and joined with a condition that is repeated over the map.
+
+    Args:
+        channels: of the features, (B, channels, 4, 4).
+        condition_dim: length C of the condition (B, C); with 0 there is the unconditional head alone.
+        condition_first: its channels come before the features (StackGAN++) or behind them (StackGAN, AttnGAN).
+    """
+
+    def __init__(self, channels: int, condition_dim: int, *, condition_first: bool) -> None:
+        super().__init__()
+        self.condition_first = condition_first
+        self.unconditional = nn.Conv2d(channels, 1, 4)
+        if condition_dim > 0:
+            self.joint = same_block(condition_dim + channels, channels)
+            self.conditional = nn.Conv2d(channels, 1, 4)
+
+    def match(self, features: Tensor, condition: Tensor) -> Tensor:
+        """Logits (B,) that the pictures are real and belong to the condition."""
+        parts = (tile(condition, features), features)
+        logits: Tensor = self.conditional(self.joint(torch.cat(parts if self.condition_first else parts[::-1], 1)))
+        return logits.flatten()
+
+    def forward(self, features: Tensor, condition: Tensor | None) -> Logits:
+        """Both judgements; the conditional one is None without a condition."""
+        conditional = None if condition is None else self.match(features, condition)
+        return Logits(self.unconditional(features).flatten(), conditional)

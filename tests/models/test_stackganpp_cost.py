@@ -1,0 +1,67 @@
+"""What a step of StackGAN++ costs in floating-point operations, two for a multiplication with its addition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from t2i_zoo.models.stackganpp import StackGANPlusPlus
+from t2i_zoo.text import TextFeatures
+
+
+def flops(work: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def forward(model: StackGANPlusPlus, count: int) -> tuple[int, int, int, int]:
+    """Operations of one forward: generator, all discriminators, and in these the first layers of both."""
+    text, noise = TextFeatures(torch.randn(count, model.text_encoder.dim)), torch.randn(count, model.noise_width)
+    with torch.no_grad():
+        fakes = model.draw(model.generator, noise, text)
+        mu = fakes.extras["mu"]
+        pairs = list(zip(model.discriminator, fakes.images, strict=True))
+        generator = flops(lambda: model.draw(model.generator, noise, text))
+        discriminator = flops(lambda: [judge(images, mu) for judge, images in pairs])
+        augment = flops(lambda: model.generator.augment.fc(text.sentence))
+        first = flops(lambda: [judge.trunk[0][0](images) for judge, images in pairs])
+    return generator, discriminator, augment, first
+
+
+def test_a_step_computes_no_gradient_in_vain(tiny_options: dict[str, Any], build_data: Any, build_trainer: Any) -> None:
+    """Frozen networks get no weight gradients, and pictures and sentences of the data none at all."""
+    options = {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4}
+    model = StackGANPlusPlus(**{**tiny_options, **options})
+    costs: list[int] = []
+    step = model.training_step
+    model.training_step = lambda *arguments: costs.append(flops(lambda: step(*arguments)))
+    build_trainer(limit_train_batches=2).fit(model, build_data(image_size=32))
+    generator, discriminator, augment, first = forward(model, 8)
+    of_discriminator = 3 * (3 * discriminator - first)  # forward, gradients of weights and of features
+    of_generator = 2 * discriminator + 2 * generator - augment  # the discriminators pass gradients on, no more
+    assert costs == [generator + of_discriminator + of_generator] * 2
+
+
+def test_the_step_at_the_widths_of_the_paper() -> None:
+    """134.7 GFLOP a picture; the authors' code, which also computes weight gradients of frozen networks, 142.6."""
+    with torch.device("meta"):  # shapes are enough to count
+        model = StackGANPlusPlus()
+        text, noise = TextFeatures(torch.empty(2, 1024)), torch.empty(2, model.noise_width)
+        pictures = [torch.empty(2, 3, size, size) for size in model.sizes]
+        batch: Any = {"images": pictures, "wrong_images": pictures, "text": text}
+
+    def step(frozen: bool) -> None:
+        fakes = model.draw(model.generator, noise, text)
+        model.discriminator_loss(batch, fakes.detach())["loss"].backward()
+        model.discriminator.requires_grad_(not frozen)
+        model.generator_loss(batch, fakes)["loss"].backward()
+        model.discriminator.requires_grad_(True)
+
+    ours, theirs = (flops(lambda frozen=frozen: step(frozen)) / 2e9 for frozen in (True, False))
+    assert ours == pytest.approx(134.67, abs=0.01)
+    assert theirs == pytest.approx(142.64, abs=0.01)
