@@ -131,7 +131,6 @@ class _Unpickler(pickle._Unpickler):
         return T2IError(f"found {brief(found)} in {self.path}, expected NumPy arrays and plain containers: {remedy}")
 
     def spend(self, size: int) -> None:
-        """Account for a copy, by items or bytes."""
         self.budget -= size
         if self.budget < 0:
             raise ValueError("its parts claim more than the file holds")
@@ -166,7 +165,7 @@ class _Unpickler(pickle._Unpickler):
     def load_reduce(self) -> None:
         args, name = self.stack.pop(), self.stack[-1]
         if type(name) is not _Name or type(args) is not tuple:
-            raise self.refusal(f"a call of {type(name).__name__}")
+            raise self.refusal(f"a call of {getattr(name, 'name', type(name).__name__)}")
         self.stack[-1] = name.make(self, *args)
 
     def load_build(self) -> None:

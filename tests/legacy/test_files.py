@@ -266,6 +266,7 @@ def test_attngan_captions(tmp_path):
         (3, {**wordtoix, "bird": 2}, "ixtoword of 4 words and wordtoix of 4 that do not fit"),
         (3, {**wordtoix, "cat": 4}, "ixtoword of 4 words and wordtoix of 5 that do not fit"),
         (2, {**ixtoword, 4: "bird"}, "ixtoword of 5 words and wordtoix of 4 that do not fit"),
+        (2, {9: "bird", **ixtoword}, "ixtoword of 5 words and wordtoix of 4 that do not fit"),
     ]:
         path = save(tmp_path, captions=[*whole[:place], value, *whole[place + 1 :]]) / "captions.pickle"
         assert f"found {message} in {path}" in wrong(read_attngan_captions, path)

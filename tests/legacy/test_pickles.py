@@ -238,6 +238,7 @@ def test_every_other_name_is_refused(tmp_path, text):
         (b"cnumpy\ndtype\n(S'f4'\ntR.", "numpy.dtype"),
         (b"S'system'\n)R.", "a call of str"),
         (b"c__builtin__\nlist\n)R)R.", "a call of list"),
+        (b"c__builtin__\nlist\n]R.", "a call of __builtin__.list"),
         (b"cnumpy\nndarray\n((I5\ntS'f8'\ntR.", "a call of numpy.ndarray"),
         (call("numpy", "dtype", "V1000000000"), "numpy.dtype V1000000000"),
         (call("numpy", "dtype", "f4,(1000000,1000000)f8"), "numpy.dtype f4,(1000000,1000000)f8"),
@@ -270,7 +271,10 @@ def test_arrays_that_claim_other_than_they_hold(tmp_path):
     ]:  # fmt: skip
         assert "found damage in FILE" in refused(tmp_path, array_pickle(*arguments)), arguments
     whole = array_pickle("f4", (2,), "12345678")
+    assert "a dtype is not plain" in refused(tmp_path, whole.replace(b"NNNI-1", b"N(S'a'\nt}I-1"))
     assert "an array without content" in refused(tmp_path, whole[: whole.index(b"R(I1") + 1] + b".")
+    leak = array_pickle("O", (1,), [5]).replace(b"I5\n", b"c__builtin__\nlist\n")
+    assert "found __builtin__.list in" in refused(tmp_path, leak)
     assert "found a state for ndarray" in refused(tmp_path, whole[:-1] + b"(tb.")
 
 
