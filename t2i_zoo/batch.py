@@ -18,8 +18,7 @@ class Batch(TypedDict, total=False):
         text: cached features of the captions; absent where the encoder has to run.
         wrong_captions, wrong_text: captions of other classes (of other pictures where there are no classes).
         wrong_images: pyramid of pictures of other classes; only for models with ``needs_wrong_images``.
-        neighbours: for each caption the ones before and after it among its picture's, cyclically; only for models
-            with ``needs_neighbours``.
+        neighbours: the captions before and after each among its picture's; only for models with ``needs_neighbours``.
         labels: (B,) int64 class, -1 where there is none.
         wrong_labels: (B,) int64 class of the mismatched pictures and captions.
         index: (B,) int64 position of each picture in its split.

@@ -44,7 +44,7 @@ class Official(NamedTuple):
         Raises:
             T2IError: where the format has no place for one of them.
         """
-        pairs, found = self.prefixes(network, hparams), {}
+        pairs, found = self.prefixes(network, hparams), dict[str, str]()
         for path, tensor in own.items():
             key = path.removeprefix(f"{network}.")
             fitting = [theirs + key.removeprefix(ours) for theirs, ours in pairs if key.startswith(ours)]

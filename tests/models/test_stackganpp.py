@@ -13,7 +13,7 @@ from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.stackganpp import StackGANPlusPlus, losses
 from t2i_zoo.models.stackganpp.networks import Discriminator
-from t2i_zoo.nn import FirstStage
+from t2i_zoo.nn import FirstStage, JointHeads
 from t2i_zoo.text import TextFeatures
 
 TINY = {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4}
@@ -100,6 +100,17 @@ def test_initial_weights(build: Any) -> None:
     assert not model.generator.augment.fc.bias.any()
     assert model.discriminator[0].heads.conditional.bias.any()  # left as PyTorch makes it
     assert model.discriminator[0].heads.unconditional.bias.any()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_condition_comes_before_the_features_or_behind_them(first: bool) -> None:
+    heads, seen = JointHeads(3, 2, condition_first=first), []
+    heads.joint.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    features, condition = torch.rand(2, 3, 4, 4), torch.rand(2, 2)
+    logits = heads(features, condition)
+    assert torch.equal(logits.conditional, heads.match(features, condition))
+    tiled = condition[:, :, None, None].repeat(1, 1, 4, 4)
+    assert torch.equal(seen[0], torch.cat([tiled, features] if first else [features, tiled], 1))
 
 
 # The sums of the model ----------------------------------------------------------------------------------------------

@@ -250,10 +250,14 @@ def test_other_ways_to_write_the_same(kind: str, official: list[Path], tmp_path:
     assert_same(read(GAN, official, tmp_path / "own.safetensors"), wanted)
 
 
-def test_weights_that_share_memory(official: list[Path], tmp_path: Path) -> None:
+def test_weights_that_lie_otherwise_in_memory(official: list[Path], tmp_path: Path) -> None:
+    """Two that share theirs, and one whose dimensions lie in another order."""
     state = load(official[1])
-    key = "module.projection.1.weight"
-    both = torch.stack([state[key], state["module.projection.1.bias"]])
-    torch.save(state | {key: both[0], "module.projection.1.bias": both[1]}, official[1])
+    shared, turned = state["module.projection.1.weight"], state["module.netG.3.weight"]
+    state |= {"module.projection.1.bias": shared, "module.netG.3.weight": turned.permute(3, 2, 1, 0)}
+    state["module.netG.3.weight"] = state["module.netG.3.weight"].contiguous().permute(3, 2, 1, 0)
+    torch.save(state, official[1])
     found = read(GAN, official, tmp_path / "own.safetensors")
-    assert torch.equal(found["generator.project.1.weight"], state[key])
+    assert torch.equal(found["generator.project.1.weight"], shared)
+    assert torch.equal(found["generator.project.1.bias"], shared)
+    assert torch.equal(found["generator.layers.3.weight"], turned)

@@ -71,7 +71,8 @@ def test_a_config_trains(name, roots, tmp_path, monkeypatch, tiny_widths):
     widths = dict(tiny_widths(model_of(name) + variant))
     if "num_classes" in widths:
         widths["num_classes"] = CLASSES[source_of(name)]
-    small = [word for key, value in widths.items() for word in (f"--model.{key}", json.dumps(value))]
+    values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in widths.items()}
+    small = [word for key, value in values.items() for word in (f"--model.{key}", value)]
     if "image_size" in widths:
         small += ["--data.image_size", str(widths["image_size"])]
     root = str(roots[source_of(name)])

@@ -143,6 +143,7 @@ class StackGANPlusPlus(TextToImageGAN):
             loss = loss + hparams["kl_weight"] * terms["kl"]
         if hparams["colour_weight"] > 0:
             pairs = [losses.colour_consistency(high, low) for low, high in pairwise(fakes.images)]
+            # the paper's lambda_1 = 1 and lambda_2 = 5
             terms["colour"] = sum((mean + 5 * covariance for mean, covariance in pairs), torch.zeros_like(loss))
             loss = loss + hparams["colour_weight"] * terms["colour"]
         return {"loss": loss, **terms}

@@ -7,6 +7,7 @@ condition, which is conditioning augmentation's or, without text, the noise itse
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i_zoo.nn import (
@@ -20,9 +21,25 @@ from t2i_zoo.nn import (
     glu_up,
     orthogonal_init,
     picture_trunk,
-    tile,
     to_image,
 )
+
+
+def convolve_with_code(conv: nn.Conv2d, code: Tensor, features: Tensor) -> Tensor:
+    """A 3 x 3 convolution of a code at every place together with the features, without repeating the code.
+
+    Each of the nine taps adds the same to every place, but for those at the edge where it lies outside of the map. So
+    the code costs nine small products, where repeated it would be most of the convolution's channels.
+
+    Args:
+        conv: over the channels of the code and then those of the features; it has no bias.
+        code: (B, C).
+        features: (B, F, H, W).
+    """
+    ours, theirs = conv.weight.split([code.shape[1], features.shape[1]], dim=1)
+    taps = torch.einsum("bc,ocyx->boyx", code, ours).flatten(2)
+    inside = F.unfold(code.new_ones(1, 1, *features.shape[2:]), 3, padding=1)[0]  # (9, H * W), 1 or 0
+    return F.conv2d(features, theirs, padding=1) + (taps @ inside).unflatten(2, features.shape[2:])
 
 
 class NextStage(nn.Module):
@@ -39,7 +56,8 @@ class NextStage(nn.Module):
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """Return the features of the next branch."""
-        joined = self.joint(torch.cat([tile(condition, features), features], dim=1))
+        conv, norm, gate = self.joint
+        joined = gate(norm(convolve_with_code(conv, condition, features)))
         result: Tensor = self.up(self.residual(joined))
         return result
 
