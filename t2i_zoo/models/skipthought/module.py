@@ -6,12 +6,14 @@ code: ryankiros/skip-thoughts (Theano). Deviations, the card has the reasons:
 - captions of one picture are each other's neighbours, where the paper has the sentences of a book;
 - uni-skip and bi-skip are trained at once, each with word table and decoders of its own, on the sum of their losses;
 - the loss is a mean over words, and gradients of both models are clipped by one joint norm;
+- the decoders' output begins with the frequencies of the words, where the authors begin with zeros;
 - some words are replaced by ``UNK`` in training, since a small corpus has no unknown words to learn it from;
 - captions are cut behind ``max_words``, where the authors leave longer sentences out.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,10 +79,11 @@ class SkipThought(ZooModule):
         super().setup(stage)
         if stage == "fit" and not self.known.words:
             data: Any = getattr(self.trainer, "datamodule", None)
-            words = count_words(data.captions_of("train")) if hasattr(data, "captions_of") else []
-            if not words:
+            captions = data.captions_of("train") if hasattr(data, "captions_of") else []
+            if not captions:
                 raise T2IError("found no training captions: give SkipThought a CaptionDataModule whose source has some")
-            self.known = Vocabulary(words[: self.hparams["vocabulary_size"] - len(SPECIAL)])
+            self.known = Vocabulary(count_words(captions)[: self.hparams["vocabulary_size"] - len(SPECIAL)])
+            self._begin_with_frequencies(captions)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], int]:
         """Losses of a batch, of both models and their sum ``"loss"``, and the number of words guessed by each.
@@ -106,6 +109,19 @@ class SkipThought(ZooModule):
             scores = decoders(vectors, tuple(map(table, former)), lengths, len(self.known))
             found[name] = losses.neighbour_loss(scores[0], targets[0], scores[1], targets[1])
         return {"loss": found["uni"] + found["bi"], **found}, sum(len(target) for target in targets)
+
+    @torch.no_grad()
+    def _begin_with_frequencies(self, captions: Sequence[str]) -> None:
+        """Let the decoders begin by guessing each word as often as it occurs.
+
+        From zero, the first thing that lowers the loss is a sentence vector that says so, the same for all sentences:
+        on a small corpus the encoder's states run into their bounds within a hundred batches, and stay there.
+        """
+        limit = self.hparams["max_words"]
+        counts = Counter(number for caption in captions for number in self.known.numbers(caption, limit, end=True))
+        often = torch.tensor([float(counts[number] + 1) for number in range(len(self.known))])
+        for decoders in (self.uni_decoders, self.bi_decoders):
+            decoders.vocabulary.bias[: len(often)] = (often / often.sum()).log()
 
     def _numbers(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Word numbers (B, T) on the device, each sentence with its end, and lengths (B,) on the CPU."""

@@ -36,10 +36,11 @@ def convolve_with_code(conv: nn.Conv2d, code: Tensor, features: Tensor) -> Tenso
         code: (B, C).
         features: (B, F, H, W).
     """
-    ours, theirs = conv.weight.split([code.shape[1], features.shape[1]], dim=1)
-    taps = torch.einsum("bc,ocyx->boyx", code, ours).flatten(2)
+    of_code, of_features = torch.split(conv.weight, [code.shape[1], features.shape[1]], dim=1)
+    taps = torch.einsum("bc,ocyx->boyx", code, of_code).flatten(2)
     inside = F.unfold(code.new_ones(1, 1, *features.shape[2:]), 3, padding=1)[0]  # (9, H * W), 1 or 0
-    return F.conv2d(features, theirs, padding=1) + (taps @ inside).unflatten(2, features.shape[2:])
+    repeated = (taps @ inside).reshape(*taps.shape[:2], *features.shape[2:])
+    return F.conv2d(features, of_features, padding=1) + repeated
 
 
 class NextStage(nn.Module):
@@ -57,6 +58,7 @@ class NextStage(nn.Module):
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """Return the features of the next branch."""
         conv, norm, gate = self.joint
+        assert isinstance(conv, nn.Conv2d)
         joined = gate(norm(convolve_with_code(conv, condition, features)))
         result: Tensor = self.up(self.residual(joined))
         return result
