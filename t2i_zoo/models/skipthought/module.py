@@ -6,7 +6,7 @@ code: ryankiros/skip-thoughts (Theano). Deviations, the card has the reasons:
 - captions of one picture are each other's neighbours, where the paper has the sentences of a book;
 - uni-skip and bi-skip are trained at once, each with word table and decoders of its own, on the sum of their losses;
 - the loss is a mean over words, and gradients of both models are clipped by one joint norm;
-- the decoders' output begins with the frequencies of the words, where the authors begin with zeros;
+- the decoders' output begins with the frequencies of the words, and weights of a narrow model are larger at first;
 - some words are replaced by ``UNK`` in training, since a small corpus has no unknown words to learn it from;
 - captions are cut behind ``max_words``, where the authors leave longer sentences out.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ class SkipThought(ZooModule):
         self.encoder = SkipThoughtNetwork(vocabulary_size, word_dim, uni_dim, bi_dim)
         self.uni_decoders = networks.Decoders(vocabulary_size, word_dim, uni_dim)
         self.bi_decoders = networks.Decoders(vocabulary_size, word_dim, 2 * bi_dim)
-        self.apply(networks.skip_thought_init)
+        self.apply(partial(networks.skip_thought_init, word_dim=word_dim))
         self.known = Vocabulary([])
         self._scores: list[Tensor] = []
 
