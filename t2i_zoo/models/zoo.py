@@ -70,6 +70,12 @@ class ZooModule(L.LightningModule):
                 f"the model has {own} px and the data module gives {size} px: "
                 "set --model.image_size and --data.image_size to the same number"
             )
+        sizes = getattr(data, "sizes", self.sizes)
+        if self.sizes and not set(self.sizes) <= set(sizes):
+            raise T2IError(
+                f"the model wants pictures of {self.sizes} px and --data.pyramid gives {sizes}: leave it out, or list "
+                "those sizes"
+            )
         classes = self.hparams.get("num_classes")
         if classes is not None and hasattr(data, "num_classes") and data.num_classes != classes:
             found = data.num_classes or "no"

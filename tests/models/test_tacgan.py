@@ -199,8 +199,9 @@ def test_pictures_have_the_statistics_of_the_context(trained: TACGAN) -> None:
 
 
 def test_the_context_is_always_the_same(trained: TACGAN, build: Any, build_data: Any, build_trainer: Any) -> None:
+    other = build()
     L.seed_everything(5, verbose=False)  # another rank is in another random state
-    build_trainer(limit_train_batches=1).fit(other := build(), build_data(seed=7))
+    build_trainer(limit_train_batches=1).fit(other, build_data(seed=7))
     assert torch.equal(other.context_sentence, trained.context_sentence)
     assert torch.equal(other.context_noise, trained.context_noise)
 

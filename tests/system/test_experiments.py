@@ -78,7 +78,11 @@ def test_a_config_trains(name, roots, tmp_path, monkeypatch, tiny_widths):
     root = str(roots[source_of(name)])
     if source_of(name) == "SyntheticFlowers":
         small += ["--data.source.images", "48", "--data.source.size", "24"]
-    words = ["--config", name, "--config", str(TINY), "--data.source.root", root, *small]
+    overlay = yaml.safe_load(TINY.read_text())
+    if MODELS[model_of(name)].kind != "gan":  # its options are not those of a GAN
+        del overlay["model"]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(overlay))
+    words = ["--config", name, "--config", "tiny.yaml", "--data.source.root", root, *small]
     assert main(["fit", *words, "--trainer.max_epochs", "1"]) == 0
     run = tmp_path / "runs" / name / "version_0"
     assert (run / "checkpoints" / "last.ckpt").is_file()

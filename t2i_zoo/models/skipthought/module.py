@@ -116,7 +116,7 @@ class SkipThought(ZooModule):
         """Let the decoders begin by guessing each word as often as it occurs.
 
         From zero, the first thing that lowers the loss is a sentence vector that says so, the same for all sentences:
-        on a small corpus the encoder's states run into their bounds within a hundred batches, and stay there.
+        on a small corpus the encoder's states run into their bounds within a hundred batches.
         """
         limit = self.hparams["max_words"]
         counts = Counter(number for caption in captions for number in self.known.numbers(caption, limit, end=True))

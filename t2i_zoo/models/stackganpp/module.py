@@ -51,6 +51,7 @@ class StackGANPlusPlus(TextToImageGAN):
     generator: networks.Generator
     discriminator: nn.ModuleList  #: of ``networks.Discriminator``, one a size, smallest first
     sizes: list[int]
+    text_is_optional = True
 
     def __init__(
         self,

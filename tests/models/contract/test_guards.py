@@ -52,3 +52,12 @@ def test_a_diverged_run_says_what_to_change(build: Any, build_trainer: Any, tiny
 def test_image_sizes_are_compared(build: Any, build_trainer: Any, build_data: Any) -> None:
     with pytest.raises(T2IError, match=r"model has (16|32) px and the data module gives 64 px.*--data\.image_size"):
         build_trainer().fit(build(), build_data(image_size=64))
+
+
+def test_only_some_models_draw_without_text(build: Any) -> None:
+    model = build()
+    if model.text_is_optional:
+        assert not build(text_encoder="none").conditional
+    else:
+        with pytest.raises(T2IError, match=f"text_encoder none, but {type(model).__name__} reads text"):
+            build(text_encoder="none")
