@@ -71,10 +71,9 @@ class ZooModule(L.LightningModule):
                 "set --model.image_size and --data.image_size to the same number"
             )
         sizes = getattr(data, "sizes", self.sizes)
-        if self.sizes and not set(self.sizes) <= set(sizes):
+        if self.sizes and len(self.sizes) > 1 and sizes != self.sizes:
             raise T2IError(
-                f"the model wants pictures of {self.sizes} px and --data.pyramid gives {sizes}: leave it out, or list "
-                "those sizes"
+                f"the model wants pictures of {self.sizes} px and --data.pyramid gives {sizes}: leave --data.pyramid out"
             )
         classes = self.hparams.get("num_classes")
         if classes is not None and hasattr(data, "num_classes") and data.num_classes != classes:
