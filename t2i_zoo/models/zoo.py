@@ -73,7 +73,7 @@ class ZooModule(L.LightningModule):
         sizes = getattr(data, "sizes", self.sizes)
         if self.sizes and len(self.sizes) > 1 and sizes != self.sizes:
             raise T2IError(
-                f"the model wants pictures of {self.sizes} px and --data.pyramid gives {sizes}: leave --data.pyramid out"
+                f"the model wants {self.sizes} px and --data.pyramid gives {sizes}: leave out --data.pyramid"
             )
         classes = self.hparams.get("num_classes")
         if classes is not None and hasattr(data, "num_classes") and data.num_classes != classes:

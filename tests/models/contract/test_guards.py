@@ -68,5 +68,5 @@ def test_a_pyramid_of_other_sizes_is_refused(build: Any, build_trainer: Any, bui
     if len(model.sizes) == 1:  # takes the largest of any pyramid
         build_trainer(limit_train_batches=1).fit(model, build_data(pyramid=[8]))
     else:
-        with pytest.raises(T2IError, match=r"wants pictures of .* --data\.pyramid gives \[4, \d+\]: leave"):
+        with pytest.raises(T2IError, match=r"wants .* px and --data\.pyramid gives \[4, \d+\]: leave"):
             build_trainer().fit(model, build_data(pyramid=[4]))
