@@ -85,9 +85,10 @@ class ZooCLI(LightningCLI):
             config.return_predictions = False  # the pictures go to files; a large set would not fit the memory
         if config.get("ckpt_path"):
             path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
-            check_no_overrides(read_checkpoint(path)["hyper_parameters"], config.model.init_args.as_dict(), path)
+            starts, asked = _model_of(config).starting_points, config.model.init_args.as_dict()
+            check_no_overrides(read_checkpoint(path)["hyper_parameters"], asked, path, starts)
             config.ckpt_path = str(path)
-            for name in _model_of(config).starting_points:  # they no longer matter, and may be gone
+            for name in starts:  # they no longer matter, and may be gone
                 if name in config.model.init_args:
                     config.model.init_args[name] = None
             self.run_folder = run_of_checkpoint(path)

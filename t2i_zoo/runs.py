@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,17 @@ def resolve_checkpoint(wish: str, root: Path) -> Path:
     return find_checkpoint(wish)
 
 
-def check_no_overrides(hparams: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+def check_no_overrides(
+    hparams: dict[str, Any], wanted: dict[str, Any], path: Path, starts: Sequence[str] = ("weights",)
+) -> None:
     """Raise where a resumed run asks for other hyperparameters than its checkpoint has.
 
-    Lightning would silently prefer the checkpoint's. ``weights`` and the files of a text encoder do not count.
+    Lightning would silently prefer the checkpoint's. The model's ``starting_points`` (``starts``) and the files of a
+    text encoder do not count.
     """
 
     def plain(values: dict[str, Any]) -> dict[str, Any]:
-        kept = {k: v for k, v in values.items() if k != "weights"}
+        kept = {k: v for k, v in values.items() if k not in starts}
         if isinstance(kept.get("text_encoder"), dict):
             kept["text_encoder"] = {k: v for k, v in kept["text_encoder"].items() if k != "assets"}
         return kept

@@ -178,3 +178,10 @@ def test_a_resumed_run_with_the_same_options(tmp_path):
 def test_a_resumed_run_with_other_options(asked, said, tmp_path):
     with pytest.raises(T2IError, match=said):
         check_no_overrides(SAVED, asked, tmp_path / "last.ckpt")
+
+
+def test_a_resumed_run_no_longer_needs_what_it_began_from(tmp_path):
+    saved, asked = {**SAVED, "stage1": None}, {**SAVED, "stage1": "runs/one"}  # as after a first resume
+    check_no_overrides(saved, asked, tmp_path / "last.ckpt", ("weights", "stage1"))
+    with pytest.raises(T2IError, match=r"--model\.stage1 None and the command says runs/one"):
+        check_no_overrides(saved, asked, tmp_path / "last.ckpt")
