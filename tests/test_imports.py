@@ -41,6 +41,7 @@ RULES = [
     Rule(r"pictures\.py", {"errors"}, {"torch", "numpy", "PIL"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
+    Rule(r"vision/.*", {"vision", *COMMON}, {"torch", "torchvision", "safetensors"}),
     Rule(r"text/transformers_encoder\.py", {"text", "nn", *COMMON}, {*NUMBERS, "transformers"}),
     Rule(r"text/.*", {"text", "nn", "legacy", *COMMON}, {*NUMBERS, "rich"}),
     Rule(r"data/module\.py", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "lightning"}),
@@ -48,11 +49,12 @@ RULES = [
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),
     Rule(r"models/[^/]*\.py", {"models.base", "models.state", "models.zoo", "text", "nn", *COMMON},
          {"torch", "numpy", "lightning", "safetensors"}),
-    Rule(r"models/(?P<m>\w+)/(networks|losses)\.py", {"models.{m}.networks", "nn", "text", *COMMON}, {"torch"}),
+    Rule(r"models/(?P<m>\w+)/(networks|losses)\.py", {"models.{m}.networks", "nn", "text", "vision", *COMMON}, {"torch"}),
     Rule(r"models/(?P<m>\w+)/official\.py", {"models.official", *COMMON}, {"torch"}),
-    Rule(r"models/(?P<m>\w+)/.*", {"models.base", "models.state", "models.zoo", "models.{m}", "nn", "text", *COMMON},
+    Rule(r"models/(?P<m>\w+)/.*",
+         {"models.base", "models.state", "models.zoo", "models.{m}", "nn", "text", "vision", *COMMON},
          {"torch", "lightning"}),
-    Rule(r"metrics/.*", {"metrics", *COMMON}, {*NUMBERS, "torchmetrics"}),
+    Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 

@@ -1,0 +1,67 @@
+"""What every picture network is and gives."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Seen(NamedTuple):
+    """What a network sees in pictures.
+
+    Attributes:
+        features: (B, D), pooled over the picture.
+        regions: (B, C, H, W), one vector a place of the picture, or None where the network has none.
+        logits: (B, K), scores of the classes that the network was trained on, or None.
+    """
+
+    features: Tensor
+    regions: Tensor | None
+    logits: Tensor | None
+
+
+class VisionNetwork(nn.Module):
+    """Base of the picture networks: a subclass writes ``look`` and sets the three numbers.
+
+    Attributes:
+        name: as given to ``build_vision``.
+        feature_dim: D of the features.
+        region_dim: C of the regions; 0 where there are none.
+        num_logits: K of the logits; 0 where there are none.
+    """
+
+    feature_dim: int
+    region_dim: int
+    num_logits: int
+
+    def __init__(self, name: str, input_size: int, align_corners: bool, antialias: bool) -> None:
+        super().__init__()
+        self.name = name
+        self.input_size = input_size
+        self.align_corners = align_corners
+        self.antialias = antialias
+
+    def forward(self, images: Tensor) -> Seen:
+        """Look at pictures (B, 3, H, W) in [-1, 1] of any size; gradients reach them."""
+        if self.input_size and images.shape[-2:] != (self.input_size, self.input_size):
+            size = (self.input_size, self.input_size)
+            corners = {"align_corners": self.align_corners, "antialias": self.antialias}
+            images = F.interpolate(images, size, mode="bilinear", **corners)
+        return self.look(images)
+
+    def look(self, images: Tensor) -> Seen:
+        """What is seen in pictures (B, 3, S, S) in [-1, 1] of the network's own size."""
+        raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all weights and of how pictures are resized: what a cached feature depends on."""
+        found = hashlib.sha256(f"{self.name} {self.input_size} {self.align_corners} {self.antialias}".encode())
+        for key, value in sorted(self.state_dict().items()):
+            found.update(key.encode())
+            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()[:16]
