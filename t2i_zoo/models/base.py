@@ -163,13 +163,23 @@ class TextToImageGAN(ZooModule):
             generator: source of the noise; a CPU generator gives the same noise on every device.
             ema: use the moving average of the weights; False uses the live generator (in eval mode).
         """
+        return self.sampled(captions, noise, generator, ema).images[-1].float()
+
+    def sampled(
+        self,
+        captions: Sequence[str] | TextFeatures,
+        noise: Tensor | None,
+        generator: torch.Generator | None,
+        ema: bool,
+    ) -> Fakes:
+        """All that a generator in eval mode yields; arguments as of ``generate``."""
         text = captions if isinstance(captions, TextFeatures) else self.encode(captions)
         text = TextFeatures(*(None if part is None else part.to(self.device) for part in text))  # type: ignore[arg-type]
         noise = self.noise(text.sentence.shape[0], generator) if noise is None else noise.to(self.device)
         network = self.generator_ema if ema else self.generator
         was_training = network.training
         try:
-            return self.draw(network.eval(), noise, text).images[-1].float()
+            return self.draw(network.eval(), noise, text)
         finally:
             network.train(was_training)
 

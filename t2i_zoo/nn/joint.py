@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.nn.glu import conv3x3, tile
+from t2i_zoo.nn.checkpointing import checkpointed
+from t2i_zoo.nn.glu import conv3x3, orthogonal_init, tile
 
 
 class Logits(NamedTuple):
@@ -75,12 +76,14 @@ class JointHeads(nn.Module):
         channels: of the features, (B, channels, 4, 4).
         condition_dim: length C of the condition (B, C); with 0 there is the unconditional head alone.
         condition_first: its channels come before the features (StackGAN++) or behind them (StackGAN, AttnGAN).
+        unconditional: whether there is the unconditional head; AttnGAN's DCGAN variant has only the other.
     """
 
-    def __init__(self, channels: int, condition_dim: int, *, condition_first: bool) -> None:
+    def __init__(self, channels: int, condition_dim: int, *, condition_first: bool, unconditional: bool = True) -> None:
         super().__init__()
         self.condition_first = condition_first
-        self.unconditional = nn.Conv2d(channels, 1, 4)
+        if unconditional:
+            self.unconditional = nn.Conv2d(channels, 1, 4)
         if condition_dim > 0:
             self.joint = same_block(condition_dim + channels, channels)
             self.conditional = nn.Conv2d(channels, 1, 4)
@@ -91,7 +94,52 @@ class JointHeads(nn.Module):
         logits: Tensor = self.conditional(self.joint(torch.cat(parts if self.condition_first else parts[::-1], 1)))
         return logits.flatten()
 
+    def alone(self, features: Tensor) -> Tensor:
+        """Logits (B,) that the pictures are real."""
+        logits: Tensor = self.unconditional(features)
+        return logits.flatten()
+
     def forward(self, features: Tensor, condition: Tensor | None) -> Logits:
         """Both judgements; the conditional one is None without a condition."""
         conditional = None if condition is None else self.match(features, condition)
-        return Logits(self.unconditional(features).flatten(), conditional)
+        return Logits(self.alone(features), conditional)
+
+
+class JointDiscriminator(nn.Module):
+    """Pictures (B, 3, S, S) in [-1, 1] and conditions (B, C) to two logits each.
+
+    Args:
+        condition_dim: C; 0 without text.
+        width: channels after the first layer (``DF_DIM``).
+        image_size: S.
+        condition_first: as of ``JointHeads``.
+        unconditional: as of ``JointHeads``.
+        checkpointing: keep the pictures alone, and compute all that follows again in the backward pass.
+    """
+
+    def __init__(
+        self,
+        condition_dim: int,
+        width: int,
+        image_size: int,
+        *,
+        condition_first: bool,
+        unconditional: bool = True,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.trunk = picture_trunk(width, image_size)
+        order = {"condition_first": condition_first, "unconditional": unconditional}
+        self.heads = JointHeads(8 * width, condition_dim, **order)
+        self.apply(orthogonal_init)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (B, 8 * width, 4, 4) for both heads."""
+        found: Tensor = checkpointed(self.trunk, images) if self.checkpointing else self.trunk(images)
+        return found
+
+    def forward(self, images: Tensor, condition: Tensor | None) -> Logits:
+        """Both logits; the features are computed once for the two."""
+        logits: Logits = self.heads(self.features(images), condition)
+        return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.vision.network import Seen, VisionNetwork
@@ -45,7 +46,7 @@ def build_vision(
     """
     if align_corners and antialias:
         raise T2IError("found align_corners and antialias both true, expected at most one: set antialias to false")
-    resize = {"input_size": input_size, "align_corners": align_corners, "antialias": antialias}
+    resize: dict[str, Any] = {"input_size": input_size, "align_corners": align_corners, "antialias": antialias}
     kind, _, rest = name.partition(":")
     if kind == "torchvision" and rest:
         from t2i_zoo.vision.backbones import TorchvisionNetwork

@@ -95,7 +95,7 @@ def load_file(path: Path, *, input_size: int | None, align_corners: bool, antial
         network = GraphNetwork(path, graph, source, tensors, input_size=size, **resize)
     else:
         try:
-            net = torch.jit.load(str(path), map_location="cpu")
+            net = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as error:
             raise T2IError(
                 f"cannot read {path} as TorchScript: save it with torch.jit.save, or as .safetensors with its graph"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_parity import inputs, recipe
+from golden import agrees, fill, inputs, official_names
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
@@ -48,22 +48,6 @@ def build(**options: Any) -> StackGAN:
         return StackGAN(**options)
 
 
-def official_names(model: StackGAN, network: str) -> dict[str, str]:
-    """Our keys below one network, by the reference's."""
-    own = {key: value for key, value in model.state_dict().items() if key.startswith(f"{network}.")}
-    return FORMAT.names(network, model.hparams, own)
-
-
-def fill(model: StackGAN, network: str) -> nn.Module:
-    """Give one network memory, and the recipe's values."""
-    found = model.get_submodule(network).to_empty(device="cpu")
-    state = found.state_dict()
-    for theirs, ours in official_names(model, network).items():  # one by one: the largest takes 300 MB
-        tensor = state[ours.removeprefix(f"{network}.")]
-        tensor.copy_(recipe(theirs, tensor.shape) if tensor.ndim else torch.tensor(0))
-    return found
-
-
 @pytest.fixture(scope="module")
 def found() -> dict[Key, Tensor]:
     """Every output of the golden table; of the four networks only one has memory at a time."""
@@ -71,13 +55,13 @@ def found() -> dict[Key, Tensor]:
     outputs: dict[Key, Tensor] = {}
     with torch.no_grad():
         for stage, options in STAGES.items():
-            network = fill(build(**options), "generator")
+            network = fill(FORMAT, build(**options), "generator")
             for mode in ("eval", "train"):  # in this order: training moves the running statistics
                 drawn = network.train(mode == "train")(noise, text, *[still] * stage)
                 names = ("small", "pictures", "mu", "logvar")[-len(drawn) :]
                 outputs |= {(mode, stage, name): tensor for name, tensor in zip(names, drawn, strict=True)}
             del network
-            network = fill(build(**options), "discriminator")
+            network = fill(FORMAT, build(**options), "discriminator")
             pictures = inputs(2 + stage, 4, 3, options["image_size"], options["image_size"]).tanh()
             for mode in ("eval", "train")[:stage]:
                 features = network.train(mode == "train").features(pictures)
@@ -90,10 +74,7 @@ def found() -> dict[Key, Tensor]:
 
 @pytest.mark.parametrize(("mode", "stage", "name"), GOLDEN)
 def test_golden_values(found: dict[Key, Tensor], mode: str, stage: int, name: str) -> None:
-    mean, std, first, last = GOLDEN[mode, stage, name]
-    values = found[mode, stage, name].double().flatten()
-    numbers = [values.mean(), values.std(), *values[:3], values[-1]]
-    assert [float(number) for number in numbers] == pytest.approx([mean, std, *first, last], rel=0, abs=1e-5)
+    assert agrees(found[mode, stage, name], *GOLDEN[mode, stage, name])
 
 
 def count(network: nn.Module) -> tuple[int, int]:
@@ -166,7 +147,7 @@ KEYS = {("generator", 1): 33, ("discriminator", 1): 27, ("generator", 2): 103, (
 @pytest.mark.parametrize(("network", "stage"), SHAPES)
 def test_every_official_key_has_its_place(network: str, stage: int) -> None:
     model = build(**STAGES[stage])
-    names, state = official_names(model, network), model.state_dict()
+    names, state = official_names(FORMAT, model, network), model.state_dict()
     assert len(names) == KEYS[network, stage]
     shapes = {theirs: tuple(state[ours].shape) for theirs, ours in names.items()}
     assert shapes.items() >= SHAPES[network, stage].items()
@@ -176,7 +157,7 @@ def test_every_official_key_has_its_place(network: str, stage: int) -> None:
 def test_official_files_say_what_they_are(stage: int) -> None:
     model = build(**STAGES[stage])
     files = {
-        network: {theirs: model.state_dict()[ours] for theirs, ours in official_names(model, network).items()}
+        network: {theirs: model.state_dict()[ours] for theirs, ours in official_names(FORMAT, model, network).items()}
         for network in FORMAT.files(model.hparams)
     }
     assert list(files) == ["generator", "discriminator"]
@@ -192,4 +173,4 @@ def test_official_files_say_what_they_are(stage: int) -> None:
 @pytest.mark.parametrize(("stage", "size", "official"), [(1, 128, 64), (2, 64, 256)])
 def test_another_size_has_no_official_file(stage: int, size: int, official: int) -> None:
     with pytest.raises(T2IError, match=rf"found a stage {stage} of {size} px, expected {official} px"):
-        official_names(build(stage=stage, image_size=size), "generator")
+        official_names(FORMAT, build(stage=stage, image_size=size), "generator")

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.stackganpp import StackGANPlusPlus, losses
-from t2i_zoo.models.stackganpp.networks import Discriminator
-from t2i_zoo.nn import FirstStage, JointHeads
+from t2i_zoo.nn import FirstStage, JointDiscriminator, JointHeads
 from t2i_zoo.text import TextFeatures
 
 TINY = {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4}
@@ -54,7 +53,7 @@ def fakes_for(model: StackGANPlusPlus, batch: Batch) -> Fakes:
 def test_parameter_counts_of_the_authors() -> None:
     with torch.device("meta"):
         model, without = StackGANPlusPlus(), StackGANPlusPlus(text_encoder="none")
-        largest = [count(Discriminator(128, 64, size)) for size in (512, 1024)]
+        largest = [count(JointDiscriminator(128, 64, size, condition_first=True)) for size in (512, 1024)]
     assert model.sizes == without.sizes == [64, 128, 256]
     assert count(model.generator) == 21_239_696
     assert [count(one) for one in model.discriminator] == [5_723_906, 18_834_178, 71_269_122]

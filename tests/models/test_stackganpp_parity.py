@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_parity import inputs, recipe
-from torch import Tensor, nn
+from golden import agrees, fill, inputs, official_names
+from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.stackganpp import StackGANPlusPlus, losses
@@ -48,35 +48,20 @@ def build(**options: Any) -> StackGANPlusPlus:
         return StackGANPlusPlus(**options)
 
 
-def official_names(model: StackGANPlusPlus, network: str) -> dict[str, str]:
-    """Our keys below one network, by the reference's."""
-    own = {key: value for key, value in model.state_dict().items() if key.startswith(f"{network}.")}
-    return FORMAT.names(network, model.hparams, own)
-
-
-def fill(model: StackGANPlusPlus, network: str) -> nn.Module:
-    """Give one network memory, and the recipe's values."""
-    found = model.get_submodule(network).to_empty(device="cpu")
-    for theirs, ours in official_names(model, network).items():  # one by one: the largest takes 300 MB
-        tensor = found.state_dict()[ours.removeprefix(f"{network}.")]
-        tensor.copy_(recipe(theirs, tensor.shape) if tensor.ndim else torch.tensor(0))
-    return found
-
-
 @pytest.fixture(scope="module")
 def found() -> dict[tuple[str, str], Tensor]:
     """Every output of the golden table."""
     outputs: dict[tuple[str, str], Tensor] = {}
     with torch.no_grad():
         model = build()
-        generator = fill(model, "generator")
+        generator = fill(FORMAT, model, "generator")
         text, noise, still = inputs(1, 4, 1024), inputs(2, 4, 100), torch.zeros(4, 128)
         for mode in ("eval", "train"):  # in this order: training moves the running statistics
             images, extras = generator.train(mode == "train")(noise, text, still)
             outputs |= {(mode, f"images {size}"): tensor for size, tensor in zip(SIZES, images, strict=True)}
             outputs |= {(mode, name): tensor for name, tensor in extras.items()}
         for i, size in enumerate(SIZES):
-            discriminator = fill(model, f"discriminator.{i}")
+            discriminator = fill(FORMAT, model, f"discriminator.{i}")
             pictures = inputs(3 + i, 4, 3, size, size).tanh()
             for mode in ("eval", "train") if size == 64 else ("eval",):
                 logits = discriminator.train(mode == "train")(pictures, outputs["eval", "mu"])
@@ -87,12 +72,7 @@ def found() -> dict[tuple[str, str], Tensor]:
 
 @pytest.mark.parametrize(("mode", "name"), GOLDEN, ids=lambda value: str(value).replace(" ", "_"))
 def test_golden_values(found: dict[tuple[str, str], Tensor], mode: str, name: str) -> None:
-    mean, std, first, last = GOLDEN[mode, name]
-    values = found[mode, name].double().flatten()
-    numbers, wanted = [values.mean(), values.std()], [mean, std]
-    if first is not None and last is not None:
-        numbers, wanted = [*numbers, *values[:3], values[-1]], [*wanted, *first, last]
-    assert [float(number) for number in numbers] == pytest.approx(wanted, rel=0, abs=1e-5)
+    assert agrees(found[mode, name], *GOLDEN[mode, name])
 
 
 def test_golden_losses() -> None:
@@ -133,7 +113,7 @@ KEYS: dict[str, tuple[int, dict[str, tuple[int, ...]]]] = {
 def official(model: StackGANPlusPlus, network: str) -> dict[str, Tensor]:
     """One network as a state dict of the authors."""
     own = model.state_dict()
-    return {theirs: own[ours] for theirs, ours in official_names(model, network).items()}
+    return {theirs: own[ours] for theirs, ours in official_names(FORMAT, model, network).items()}
 
 
 @pytest.mark.parametrize("network", KEYS)

@@ -18,7 +18,7 @@ from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.stackganpp import losses, networks
-from t2i_zoo.nn import kl_to_normal
+from t2i_zoo.nn import JointDiscriminator, kl_to_normal
 from t2i_zoo.text import TextFeatures
 
 
@@ -49,7 +49,7 @@ class StackGANPlusPlus(TextToImageGAN):
     """
 
     generator: networks.Generator
-    discriminator: nn.ModuleList  #: of ``networks.Discriminator``, one a size, smallest first
+    discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one a size, smallest first
     sizes: list[int]
     text_is_optional = True
 
@@ -102,7 +102,13 @@ class StackGANPlusPlus(TextToImageGAN):
             gradient_checkpointing,
         )
         discriminator = nn.ModuleList(
-            networks.Discriminator(self.condition_dim, discriminator_width, size, gradient_checkpointing)
+            JointDiscriminator(
+                self.condition_dim,
+                discriminator_width,
+                size,
+                condition_first=True,
+                checkpointing=gradient_checkpointing,
+            )
             for size in self.sizes
         )
         if channels_last:

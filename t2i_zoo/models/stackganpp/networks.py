@@ -1,4 +1,4 @@
-"""StackGAN++ networks: a generator that grows branches, and one discriminator a branch.
+"""StackGAN++ networks: a generator that grows branches; its discriminators are ``t2i_zoo.nn.JointDiscriminator``.
 
 Authors' code: hanzhanggit/StackGAN-v2. Shapes: B batch, D sentence dimension, z noise dimension, C dimension of the
 condition, which is conditioning augmentation's or, without text, the noise itself.
@@ -14,13 +14,10 @@ from t2i_zoo.nn import (
     ConditioningAugmentation,
     FirstStage,
     GLUResidual,
-    JointHeads,
-    Logits,
     checkpointed,
     glu_block,
     glu_up,
     orthogonal_init,
-    picture_trunk,
     to_image,
 )
 
@@ -117,27 +114,3 @@ class Generator(nn.Module):
             features = checkpointed(stage, features, condition) if self.checkpointing else stage(features, condition)
             images.append(picture(features))
         return images, extras
-
-
-class Discriminator(nn.Module):
-    """Pictures (B, 3, S, S) in [-1, 1] and conditions (B, C) to two logits each.
-
-    Args:
-        condition_dim: C; 0 without text.
-        width: channels after the first layer (``DF_DIM``).
-        image_size: S.
-        checkpointing: keep the pictures alone, and compute all that follows again in the backward pass.
-    """
-
-    def __init__(self, condition_dim: int, width: int, image_size: int, checkpointing: bool = False) -> None:
-        super().__init__()
-        self.checkpointing = checkpointing
-        self.trunk = picture_trunk(width, image_size)
-        self.heads = JointHeads(8 * width, condition_dim, condition_first=True)
-        self.apply(orthogonal_init)
-
-    def forward(self, images: Tensor, condition: Tensor | None) -> Logits:
-        """Both logits; the features are computed once for the two."""
-        features = checkpointed(self.trunk, images) if self.checkpointing else self.trunk(images)
-        logits: Logits = self.heads(features, condition)
-        return logits

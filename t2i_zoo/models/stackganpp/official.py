@@ -9,17 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.official import Official, State
+from t2i_zoo.models.official import Official, State, count_keys, first_stage_pairs, trunk_pairs
 
 BASE = 64  #: side of the first branch, for which the authors' networks are written
-
-
-def _count(state: State, pattern: str, first: int = 1) -> int:
-    """How many keys the pattern makes with numbers from ``first`` on, without a gap."""
-    number = first
-    while pattern.format(number) in state:
-        number += 1
-    return number - first
 
 
 def identify(state: State) -> str | None:
@@ -45,7 +37,7 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
             else:
                 found["text_dim"] = 0
     if state := networks.get("generator", {}):
-        found["branches"] = _count(state, "img_net{}.img.0.weight")
+        found["branches"] = count_keys(state, "img_net{}.img.0.weight")
         found["generator_width"] = state["img_net1.img.0.weight"].shape[1]
         found["noise_dim"], found["text_dim"] = state["h_net1.fc.0.weight"].shape[1], 0
         if "ca_net.fc.weight" in state:
@@ -53,7 +45,7 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
             found["condition_dim"] = outputs // 4  # mean and log-variance, each with its gate
             found["noise_dim"] -= found["condition_dim"]
         if found["branches"] > 1:
-            found["residual_blocks"] = _count(state, "h_net2.residual.{}.block.0.weight", first=0)
+            found["residual_blocks"] = count_keys(state, "h_net2.residual.{}.block.0.weight", first=0)
     return found | {"image_size": BASE * 2 ** (found["branches"] - 1)}
 
 
@@ -66,8 +58,7 @@ def prefixes(path: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, str]]
             "train one of image_size 256 with 3 branches, for example"
         )
     if path == "generator":
-        pairs = [("ca_net.", "augment."), ("h_net1.fc.", "first.fc.")]
-        pairs += [(f"h_net1.upsample{i + 1}.", f"first.up.{i}.") for i in range(4)]
+        pairs = [("ca_net.", "augment."), *first_stage_pairs()]
         pairs += [(f"img_net{i + 1}.img.", f"pictures.{i}.") for i in range(branches)]
         inner = {"jointConv": "joint", "residual": "residual", "upsample": "up"}
         return pairs + [
@@ -75,10 +66,7 @@ def prefixes(path: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, str]]
             for i in range(branches - 1)
             for theirs, ours in inner.items()
         ]
-    downs = int(path.rpartition(".")[2])
-    pairs = [("img_code_s16.", "trunk.0.")]
-    pairs += [(f"img_code_s{16 * 2**i}.", f"trunk.{i}.") for i in range(1, downs + 1)]
-    pairs += [(f"img_code_s{16 * 2**downs}_{i}.", f"trunk.{downs + i}.") for i in range(1, downs + 1)]
+    pairs = trunk_pairs(int(path.rpartition(".")[2]))
     spec = hparams["text_encoder"]
     if (spec["kind"] if isinstance(spec, dict) else spec) == "none":
         return [*pairs, ("logits.0.", "heads.unconditional.")]

@@ -1,0 +1,59 @@
+"""MirrorGAN: pictures that can be described by the caption that they were drawn from.
+
+Qiao, Zhang, Xu, Tao: MirrorGAN: Learning Text-to-image Generation by Redescription, 2019, arXiv 1903.05854. Authors'
+code: qiaott/MirrorGAN, built on AttnGAN's. STEM is the text encoder of a DAMSM, GLAM the attention of the generator,
+STREAM the caption writer. Deviations, all listed in the card: those of AttnGAN, and STREAM sees the pictures as it was
+trained to (``imagenet_norm`` of STREAM).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.models.attentive import AttentiveGAN
+from t2i_zoo.models.mirrorgan import losses
+from t2i_zoo.models.mirrorgan.networks import NextStage
+
+
+class MirrorGAN(AttentiveGAN):
+    """MirrorGAN; defaults are those of the authors' ``train_bird``.
+
+    Args:
+        stream: run of a STREAM, as a folder or a .ckpt file, that describes the largest pictures. It is read again when
+            a run is resumed; for drawing, a checkpoint needs it no more.
+        stream_weight: lambda of the description's loss, 10 in the authors' config and 20 in the paper; 0 leaves it out.
+        damsm_weight: lambda of DAMSM's matching losses, which the authors' code leaves out.
+        options: those of ``AttentiveGAN``.
+    """
+
+    starting_points = ("weights", "damsm", "stream")
+
+    def __init__(
+        self, *, stream: str | None = None, stream_weight: float = 10.0, damsm_weight: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__(damsm_weight=damsm_weight, **options)
+
+    def next_stage(self) -> nn.Module:
+        """Attention to words and to the sentence, residual blocks, doubling."""
+        options = self.hparams
+        names = ("condition_dim", "generator_width", "residual_blocks", "legacy_mask")
+        return NextStage(self.text_encoder.word_dim, *(options[name] for name in names))
+
+    def setup(self, stage: str) -> None:
+        """Load STREAM too, and raise where it is missing."""
+        super().setup(stage)
+        if stage != "predict" and self.hparams["stream_weight"]:
+            self.take("stream", "caption_loss", "or set --model.stream_weight 0")
+
+    def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """The losses of ``AttentiveGAN``, and how unlikely STREAM finds the captions for the largest pictures."""
+        matching, caption, options = self.matching_losses(batch, fakes), {}, self.hparams
+        if options["stream_weight"]:
+            caption["caption"] = self.frozen("stream").caption_loss(fakes.images[-1], batch["captions"])
+        terms = super().generator_loss(batch, fakes) | matching | caption
+        match = terms["words"] + terms["sentence"] if matching else None
+        weights = options["stream_weight"], match, options["damsm_weight"]
+        return {**terms, "loss": losses.generator_objective(terms["loss"], terms.get("caption"), *weights)}

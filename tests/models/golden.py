@@ -1,0 +1,58 @@
+"""How weights and inputs of the golden values are made, and how values are compared with them."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from t2i_zoo.models.official import Official
+from t2i_zoo.models.zoo import ZooModule
+
+
+def recipe(key: str, shape: tuple[int, ...]) -> Tensor:
+    """The value of one tensor of the reference, from its key alone."""
+    draw = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
+    if key.endswith("running_var"):
+        draw = 1 + 0.5 * np.abs(draw)
+    elif len(shape) >= 2:
+        draw = draw / math.sqrt(math.prod(shape[1:]))
+    else:
+        draw = 1 + 0.1 * draw if key.endswith(".weight") else 0.1 * draw
+    return torch.from_numpy(np.asarray(draw, np.float32))
+
+
+def inputs(seed: int, *shape: int) -> Tensor:
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+
+
+def official_names(official: Official, model: ZooModule, network: str) -> dict[str, str]:
+    """Our keys below one network, by the reference's."""
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(f"{network}.")}
+    return official.names(network, model.hparams, own)
+
+
+def fill(official: Official, model: ZooModule, network: str) -> nn.Module:
+    """Give one network of a model without memory its memory, and the recipe's values."""
+    found = model.get_submodule(network).to_empty(device="cpu")
+    state = found.state_dict()
+    for theirs, ours in official_names(official, model, network).items():  # one by one: the largest takes 300 MB
+        tensor = state[ours.removeprefix(f"{network}.")]
+        tensor.copy_(recipe(theirs, tensor.shape) if tensor.ndim else torch.tensor(0))
+    return found
+
+
+def agrees(
+    values: Tensor, mean: float, std: float, first: Sequence[float] | None = None, last: float | None = None
+) -> bool:
+    """Whether mean, unbiased deviation and, where they are known, the first and last values agree to 1e-5."""
+    values = values.double().flatten()
+    numbers, wanted = [values.mean(), values.std()], [mean, std]
+    if first is not None and last is not None:
+        numbers, wanted = [*numbers, *values[: len(first)], values[-1]], [*wanted, *first, last]
+    return [float(number) for number in numbers] == pytest.approx(wanted, rel=0, abs=1e-5)
