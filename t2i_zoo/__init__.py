@@ -13,31 +13,56 @@ from t2i_zoo.version import __version__
 
 if TYPE_CHECKING:
     from t2i_zoo.batch import Batch, Fakes
-    from t2i_zoo.data import CaptionDataModule, CaptionFolder, Flowers102, Record, Source, SyntheticFlowers
+    from t2i_zoo.data import (
+        CUB200,
+        CaptionDataModule,
+        CaptionFolder,
+        COCOCaptions,
+        Flowers102,
+        HFDataset,
+        Record,
+        Source,
+        StreamDataModule,
+        SyntheticFlowers,
+        WebDataset,
+    )
     from t2i_zoo.errors import T2IError
     from t2i_zoo.models import list_models, load_model
+    from t2i_zoo.models.attngan import AttnGAN
     from t2i_zoo.models.base import TextToImageGAN
+    from t2i_zoo.models.damsm import DAMSM
     from t2i_zoo.models.gancls import GANCLS
+    from t2i_zoo.models.mirrorgan import MirrorGAN
     from t2i_zoo.models.skipthought import SkipThought
     from t2i_zoo.models.stackgan import StackGAN
     from t2i_zoo.models.stackganpp import StackGANPlusPlus
+    from t2i_zoo.models.stream import STREAM
     from t2i_zoo.models.tacgan import TACGAN
     from t2i_zoo.pictures import caption_grid
     from t2i_zoo.text import TextFeatures
 
 _PLACES = {
+    "AttnGAN": "models.attngan",
     "Batch": "batch",
+    "COCOCaptions": "data",
+    "CUB200": "data",
     "CaptionDataModule": "data",
     "CaptionFolder": "data",
+    "DAMSM": "models.damsm",
     "Fakes": "batch",
     "Flowers102": "data",
+    "HFDataset": "data",
     "GANCLS": "models.gancls",
+    "MirrorGAN": "models.mirrorgan",
     "Record": "data",
+    "STREAM": "models.stream",
     "SkipThought": "models.skipthought",
     "Source": "data",
     "StackGAN": "models.stackgan",
     "StackGANPlusPlus": "models.stackganpp",
+    "StreamDataModule": "data",
     "SyntheticFlowers": "data",
+    "WebDataset": "data",
     "T2IError": "errors",
     "TACGAN": "models.tacgan",
     "TextFeatures": "text",
@@ -48,22 +73,31 @@ _PLACES = {
 }
 
 __all__ = [
+    "AttnGAN",
     "Batch",
+    "COCOCaptions",
+    "CUB200",
     "CaptionDataModule",
     "CaptionFolder",
+    "DAMSM",
     "Fakes",
     "Flowers102",
     "GANCLS",
+    "HFDataset",
+    "MirrorGAN",
     "Record",
+    "STREAM",
     "SkipThought",
     "Source",
     "StackGAN",
     "StackGANPlusPlus",
+    "StreamDataModule",
     "SyntheticFlowers",
     "T2IError",
     "TACGAN",
     "TextFeatures",
     "TextToImageGAN",
+    "WebDataset",
     "__version__",
     "caption_grid",
     "list_models",

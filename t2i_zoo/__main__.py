@@ -18,8 +18,12 @@ TRAINING = {
     "predict": "one picture for each caption of the test split, as files",
 }
 VERBS = {
+    "pipeline": "train a config and all runs that it builds on, or go on with them",
     "sample": "pictures of your own sentences, or the path between two",
+    "attention": "a picture, and which of its places looked at which words",
     "prepare": "pack a data set and encode its captions ahead of training",
+    "evaluate": "numbers of a checkpoint by a named protocol",
+    "leaderboard": "all runs side by side: numbers, and pictures of the same captions and noise",
     "convert": "official weight files to ours, and back",
     "benchmark": "speed of the training step, beside a bare loop of the same networks",
     "list": "models, packaged configs and data sources",
@@ -29,7 +33,7 @@ VERBS = {
 def overview() -> str:
     """The text of ``t2i-zoo --help``."""
     lines = ["usage: t2i-zoo COMMAND [options]    (t2i-zoo COMMAND --help says more)", ""]
-    lines += [f"  {name:<10} {about}" for name, about in {**TRAINING, **VERBS}.items()]
+    lines += [f"  {name:<11} {about}" for name, about in {**TRAINING, **VERBS}.items()]
     lines += [
         "",
         "  t2i-zoo fit --config gancls_synthetic      trains on built-in data in under two minutes",

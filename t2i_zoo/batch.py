@@ -19,6 +19,7 @@ class Batch(TypedDict, total=False):
         wrong_captions, wrong_text: captions of other classes (of other pictures where there are no classes).
         wrong_images: pyramid of pictures of other classes; only for models with ``needs_wrong_images``.
         neighbours: the captions before and after each among its picture's; only for models with ``needs_neighbours``.
+        references: all captions of each picture; only for models with ``needs_references``.
         labels: (B,) int64 class, -1 where there is none.
         wrong_labels: (B,) int64 class of the mismatched pictures and captions.
         index: (B,) int64 position of each picture in its split.
@@ -31,6 +32,7 @@ class Batch(TypedDict, total=False):
     wrong_text: TextFeatures
     wrong_images: list[Tensor]
     neighbours: list[tuple[str, str]]
+    references: list[list[str]]
     labels: Tensor
     wrong_labels: Tensor
     index: Tensor

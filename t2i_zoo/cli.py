@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import re
 import warnings
@@ -24,12 +25,14 @@ from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.parsing import Sentence, expand_configs
 from t2i_zoo.runs import (
+    FINISHED,
     AtomicCheckpointIO,
     RunLogger,
     check_no_overrides,
     resolve_checkpoint,
     run_of_checkpoint,
 )
+from t2i_zoo.version import __version__
 
 
 class _Parser(Sentence, LightningArgumentParser):
@@ -85,8 +88,9 @@ class ZooCLI(LightningCLI):
             config.return_predictions = False  # the pictures go to files; a large set would not fit the memory
         if config.get("ckpt_path"):
             path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
-            starts, asked = _model_of(config).starting_points, config.model.init_args.as_dict()
-            check_no_overrides(read_checkpoint(path)["hyper_parameters"], asked, path, starts)
+            kind, asked = _model_of(config), config.model.init_args.as_dict()
+            starts = kind.starting_points
+            check_no_overrides(read_checkpoint(path)["hyper_parameters"], asked, path, (*starts, *kind.builds_on))
             config.ckpt_path = str(path)
             for name in starts:  # they no longer matter, and may be gone
                 if name in config.model.init_args:
@@ -97,6 +101,20 @@ class ZooCLI(LightningCLI):
                 f"found no --ckpt_path, so {command} would use an untrained model: give a .ckpt file, the folder of a "
                 "run, or last for the newest run of this config"
             )
+
+    def before_fit(self) -> None:
+        """A run that goes on is not finished."""
+        if self.run_folder is not None and self.trainer.is_global_zero:
+            (self.run_folder / FINISHED).unlink(missing_ok=True)
+
+    def after_fit(self) -> None:
+        """Leave a note in the run's folder that it has come to its end; a stopped run does not come here."""
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            note = {"epochs": self.trainer.current_epoch, "batches": self.model.clock, "version": __version__}
+            folder = Path(str(self.trainer.loggers[0].log_dir))
+            beside = folder / f".{FINISHED}.partial"
+            beside.write_text(json.dumps(note) + "\n", "utf-8")
+            beside.replace(folder / FINISHED)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """A Trainer with CSV metrics in the run's folder, whole checkpoints only, bf16 and DDP where they fit."""

@@ -17,6 +17,9 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignor
 from t2i_zoo.errors import T2IError
 
 
+FINISHED = "finished.json"  #: written into a run's folder once it has come to its end
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint under another name in the same folder and rename it: a killed run leaves the former one whole.
 
@@ -91,14 +94,16 @@ def check_no_overrides(
 ) -> None:
     """Raise where a resumed run asks for other hyperparameters than its checkpoint has.
 
-    Lightning would silently prefer the checkpoint's. The model's ``starting_points`` (``starts``) and the files of a
-    text encoder do not count.
+    Lightning would silently prefer the checkpoint's. The files that a model starts from or looks at (``starts``) and
+    those of a text encoder do not count, and a text encoder that was not asked for is the checkpoint's.
     """
 
     def plain(values: dict[str, Any]) -> dict[str, Any]:
         kept = {k: v for k, v in values.items() if k not in starts}
         if isinstance(kept.get("text_encoder"), dict):
             kept["text_encoder"] = {k: v for k, v in kept["text_encoder"].items() if k != "assets"}
+        elif kept.get("text_encoder", "") is None:
+            del kept["text_encoder"]
         return kept
 
     saved, asked = plain(hparams), plain(wanted)

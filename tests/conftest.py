@@ -17,9 +17,19 @@ from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 
 torch.set_num_threads(1)
 
+WORDS = {"image_size": 32, "condition_dim": 4, "generator_width": 4, "discriminator_width": 4, "residual_blocks": 1}
+TINY_BACKBONE = {  # a picture network that needs no weights from elsewhere
+    **{"backbone": "torchvision:shufflenet_v2_x0_5", "backbone_weights": "random", "train_backbone": True},
+    "input_size": 32,
+}
+
 #: of every model of the zoo, what makes it tiny where its options are not those of ``tiny_options``
 TINY: dict[str, dict[str, Any]] = {
     "skipthought": {"word_dim": 6, "uni_dim": 5, "bi_dim": 4, "vocabulary_size": 60},
+    "damsm": {
+        **{"backbone": "torchvision:shufflenet_v2_x0_5", "backbone_weights": "random", "train_backbone": True},
+        **{"layer": "stage3", "input_size": 32, "dim": 12, "word_dim": 8},
+    },
     "gancls": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4},
     "stackgan": {"condition_dim": 4, "generator_width": 4, "discriminator_width": 4},
     "stackgan:stage2": {
@@ -31,6 +41,10 @@ TINY: dict[str, dict[str, Any]] = {
         **{"projection_dim": 8, "generator_width": 4, "discriminator_width": 4, "num_classes": 24},
         **{"batch_stats": "tracked"},
     },
+    "attngan": {**WORDS, "damsm": None, "damsm_weight": 0.0},
+    "attngan:dcgan": {**WORDS, "damsm_weight": 0.0, "last_only": True, "residual_blocks": 0, "mismatch": "class"},
+    "mirrorgan": {**WORDS, "damsm": None, "stream": None, "stream_weight": 0.0},
+    "stream": {**TINY_BACKBONE, "embed_dim": 6, "hidden_dim": 8},
     "stackganpp": {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4},
     "stackganpp:unconditional": {
         **{"image_size": 32, "generator_width": 8, "discriminator_width": 4},
@@ -71,7 +85,7 @@ def build_data(**options: Any) -> CaptionDataModule:
     return CaptionDataModule(source, **{"image_size": 16, "batch_size": 8, **options})
 
 
-@pytest.fixture(name="build_data")
+@pytest.fixture(name="build_data", scope="session")
 def build_data_fixture() -> Any:
     """``build_data(batch_size=4)``: a new data module over the same 64 flowers."""
     return build_data

@@ -12,13 +12,14 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.pictures import caption_grid, save_beside, to_uint8
+from t2i_zoo.pictures import attention_page, caption_grid, save_beside, to_uint8
 
 
 class SampleGrid(L.Callback):
     """Every few epochs and at the end, a grid of the averaged generator's pictures with captions printed under them.
 
-    Grids go to ``<run>/samples/epoch_NNNN.png`` and to each logger that takes pictures (TensorBoard, wandb).
+    Grids go to ``<run>/samples/epoch_NNNN.png`` and to each logger that takes pictures (TensorBoard, wandb). Models
+    that attend to words also show where they look for the first caption: ``attention_NNNN.png``.
 
     Args:
         every_n_epochs: epochs between two grids; 0 draws only the last.
@@ -61,17 +62,17 @@ class SampleGrid(L.Callback):
         if not model.conditional:
             noises = [model.noise(self.columns, rng) for _ in captions]
         rows = [model.generate([c] * self.columns, noise=noise) for c, noise in zip(captions, noises, strict=True)]
-        page = caption_grid(rows, captions)
+        pages = {"samples": caption_grid(rows, captions)}
+        if model.attends:
+            pages["attention"] = _attention(model, captions[0], noises[0][:1])
         if folder is None or getattr(trainer, "fast_dev_run", False):
             return
-        self.latest = save_beside(page, Path(folder) / "samples" / f"epoch_{epoch:04d}.png")
-        for logger in trainer.loggers:
-            board: Any = getattr(logger, "experiment", None)
-            if hasattr(logger, "log_image"):
-                logger.log_image("samples", [page], step=model.clock)
-            elif hasattr(board, "add_image"):
-                pixels = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8)
-                board.add_image("samples", pixels.reshape(page.height, page.width, 3), model.clock, dataformats="HWC")
+        names = {"samples": "epoch", "attention": "attention"}
+        for kind, page in pages.items():
+            path = save_beside(page, Path(folder) / "samples" / f"{names[kind]}_{epoch:04d}.png")
+            self.latest = path if kind == "samples" else self.latest
+            for logger in trainer.loggers:
+                _show(logger, kind, page, model.clock)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say where the pictures are and how to draw more."""
@@ -79,6 +80,21 @@ class SampleGrid(L.Callback):
             run = self.latest.parents[1]
             print(f"\nsamples with their captions: {self.latest}")
             print(f'draw your own: t2i-zoo sample --ckpt {run} --text "a flower with red petals" --out grid.png')
+
+
+def _attention(model: Any, caption: str, noise: torch.Tensor) -> Any:
+    images, maps = model.generate([caption], noise=noise, return_attention=True)
+    return attention_page(images[0], [one[0] for one in maps], model.text_encoder.tokens(caption), caption)
+
+
+def _show(logger: Any, name: str, page: Any, step: int) -> None:
+    """Give a page to a logger that takes pictures."""
+    board: Any = getattr(logger, "experiment", None)
+    if hasattr(logger, "log_image"):
+        logger.log_image(name, [page], step=step)
+    elif hasattr(board, "add_image"):
+        pixels = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8)
+        board.add_image(name, pixels.reshape(page.height, page.width, 3), step, dataformats="HWC")
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -108,7 +124,9 @@ class PredictionWriter(BasePredictionWriter):
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
         name = "captions.json" if trainer.world_size == 1 else f"captions.{trainer.global_rank}.json"
         if self._captions:
-            (folder / name).write_text(json.dumps(self._captions, indent=1, ensure_ascii=False), "utf-8")
+            beside = folder / f".{name}.unfinished"  # renamed, so that a killed run leaves no half file
+            beside.write_text(json.dumps(self._captions, indent=1, ensure_ascii=False), "utf-8")
+            beside.replace(folder / name)
             print(f"{len(self._captions)} pictures in {folder}")
 
 

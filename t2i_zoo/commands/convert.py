@@ -18,6 +18,8 @@ from jsonargparse import ActionYesNo
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.legacy import AttnGANCaptions, read_attngan_captions
+from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, State, Weights, no_place
 from t2i_zoo.models.state import read_checkpoint, read_weights
@@ -29,6 +31,10 @@ FORMATS = {
     "stackgan_v1": "t2i_zoo.models.stackgan.official",
     "stackgan_v2": "t2i_zoo.models.stackganpp.official",
     "aelnouby_gancls": "t2i_zoo.models.gancls.official",
+    "attngan_damsm": "t2i_zoo.models.damsm.official",
+    "attngan": "t2i_zoo.models.attngan.official",
+    "mirrorgan": "t2i_zoo.models.mirrorgan.official",
+    "mirrorgan_stream": "t2i_zoo.models.stream.official",
 }
 
 
@@ -96,7 +102,9 @@ def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool =
         T2IError: where the format has no place for what the model has, or would be read as another model.
     """
     official, result = find_format(name), dict[str, dict[str, Tensor]]()
-    left = _below("generator", state) | _below("discriminator", state)
+    left: dict[str, Tensor] = {}
+    for root in dict.fromkeys(network.partition(".")[0] for network in official.files(hparams)):
+        left |= _below(root, state)
     if ema:
         left |= {f"generator.{key[14:]}": tensor for key, tensor in _below("generator_ema", state).items()}
     networks: dict[str, Weights] = {}
@@ -109,9 +117,9 @@ def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool =
         if left:
             raise no_place(*next(iter(left.items())))
         if not result:
-            raise T2IError("it holds neither a generator nor a discriminator")
+            raise T2IError(f"it holds none of {', '.join(official.files(hparams))}")
         for option, value in _options(name, official, networks).items():
-            if option != "text_encoder" and hparams.get(option, value) != value:
+            if option not in official.loose and hparams.get(option, value) != value:
                 raise T2IError(f"found {option} {hparams[option]!r}, and the official code has {value!r}")
         to_ours(name, result)
     except T2IError as error:
@@ -188,12 +196,28 @@ def read_ours(path: Path, official: Official) -> tuple[dict[str, Any], dict[str,
     return hparams, state
 
 
+def words_of_table(path: Path, rows: int) -> list[str]:
+    """The words of a ``captions.pickle`` in the order of the rows of a word table, from its second row on.
+
+    Raises:
+        T2IError: where the file cannot be read, or is of another table.
+    """
+    found = read_attngan_captions(path).ixtoword
+    if sorted(found) != list(range(rows)):
+        raise T2IError(
+            f"{path} numbers {len(found)} words and the word table has {rows} rows, expected as many: give the file "
+            "that the weights were trained with"
+        )
+    return [found[number] for number in range(1, rows)]
+
+
 def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> Path:
     """Official files to one .safetensors, which ``load_model``, ``--model.weights`` and ``sample --ckpt`` take.
 
     Args:
         name: of the format.
-        sources: .pth files, one a network; some of the networks are enough.
+        sources: .pth files, one a network; some of the networks are enough. Beside a network with a word table, the
+            ``captions.pickle`` that tells its words.
         out: the .safetensors file.
     """
     from safetensors.torch import save_file
@@ -203,11 +227,20 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
         raise T2IError(f"found --out {out}, expected a file name that ends in .safetensors")
     if len(set(map(str, sources))) < len(sources):
         raise T2IError("found one file twice: give each file once")
-    hparams, state = to_ours(name, {str(source): read_official(Path(source).expanduser()) for source in sources})
-    about = json.dumps({"model": official.model, "hparams": hparams, "from": name})
+    tables = [Path(source).expanduser() for source in sources if str(source).endswith((".pickle", ".pkl"))]
+    networks = [source for source in sources if not str(source).endswith((".pickle", ".pkl"))]
+    hparams, state = to_ours(name, {str(source): read_official(Path(source).expanduser()) for source in networks})
+    extra = {}
+    rows = hparams.get("vocabulary_size") if official.words else None
+    if len(tables) != (rows is not None):
+        expected = "one beside a network with a word table" if rows else "none beside these networks"
+        raise T2IError(f"found {len(tables)} files of words (captions.pickle), expected {expected}")
+    if rows:
+        extra["words"] = words_of_table(tables[0], rows)
+    about = json.dumps({"model": official.model, "hparams": hparams, "from": name, **extra})
     _write(path, lambda beside: save_file(state, beside, {"t2i_zoo": about}))
     print(f"{len(state)} weights of a {model_class(official.model).__name__}: {path}")
-    if hparams["text_encoder"] != "none":
+    if hparams.get("text_encoder", "none") != "none":
         print(
             "note: official files hold no text encoder, and hashed words stand in for it: a new sentence needs the "
             "encoder that the weights were trained with, whose features go to generate",
@@ -238,7 +271,20 @@ def convert_to(
         named = {prefix + key: tensor.clone() for key, tensor in weights.items()}  # not the storage of a larger one
         paths.append(_write(folder / file, partial(_save, named)))
         print(f"{len(named)} weights: {paths[-1]}")
+    if official.words and (words := read_words(Path(source).expanduser())):
+        ixtoword = dict(enumerate(["<end>", *words]))
+        table = AttnGANCaptions([], [], ixtoword, {word: number for number, word in ixtoword.items()})
+        paths.append(write_attngan_captions(folder / "captions.pickle", table))
+        print(f"{len(ixtoword)} words, without captions: {paths[-1]}")
     return paths
+
+
+def read_words(path: Path) -> list[str]:
+    """The words that a checkpoint or a converted file holds, in the order of its word table."""
+    place = find_checkpoint(path)
+    about = read_weights(place)[1] if place.suffix == ".safetensors" else read_checkpoint(place)["t2i_zoo"]
+    words: list[str] = about.get("words", [])
+    return words
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
@@ -261,7 +307,12 @@ def _write(path: Path, write: Callable[[Path], None]) -> Path:
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
     parser = Parser(prog="t2i-zoo convert", description="Official weight files to ours, and back.")
-    parser.add_argument("src", nargs="*", type=str, help="--from: .pth files; --to: a checkpoint, run or .safetensors")
+    parser.add_argument(
+        "src",
+        nargs="*",
+        type=str,
+        help="--from: .pth files (and captions.pickle); --to: a checkpoint, run or .safetensors",
+    )
     parser.add_argument("--from", type=str, default=None, help=f"convert files of this format: {', '.join(FORMATS)}")
     parser.add_argument("--to", type=str, default=None, help="write files of this format")
     parser.add_argument("--out", type=str, required=True, help="--from: a .safetensors file; --to: a folder")

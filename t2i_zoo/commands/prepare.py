@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import jsonargparse
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from t2i_zoo import data
 from t2i_zoo.data.module import CaptionDataModule
+from t2i_zoo.data.packing import SPLITS, hash_file
+from t2i_zoo.data.shard_writer import PER_SHARD, write_shards
 from t2i_zoo.data.store import open_store
+from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS
 from t2i_zoo.parsing import Parser, expand_configs
-from t2i_zoo.text import build_text_encoder
+from t2i_zoo.text import TextEncoder, build_text_encoder
 
 
 def prepare(
@@ -23,6 +27,9 @@ def prepare(
     text_encoder: str | dict[str, object] | None,
     verify: bool = False,
     words: bool = False,
+    to: str = "store",
+    out: str | None = None,
+    per_shard: int = PER_SHARD,
 ) -> None:
     """Pack the source of a data module once, encode its captions, and say what the store holds.
 
@@ -31,10 +38,22 @@ def prepare(
         text_encoder: encoder whose features are cached; None leaves the text alone.
         verify: read the whole store and compare it with the hashes in its manifest.
         words: cache the features of words beside those of sentences.
+        to: "store" packs for training on this machine; "webdataset" writes shards that are streamed.
+        out: new folder of the shards.
+        per_shard: pictures of each.
 
     Raises:
         T2IError: for what is wrong with the source, or a damaged store.
     """
+    if to == "webdataset":
+        encoder = build_text_encoder(text_encoder) if text_encoder is not None else None
+        _write_shards(module, encoder, words, out, per_shard)
+        return
+    if out is not None:
+        raise T2IError("found --out without --to webdataset: add that, or choose the store's place by --data.cache_dir")
+    if isinstance(module, StreamDataModule):
+        _describe_shards(module, verify)
+        return
     store = open_store(module.spec, module.cache / "stores", progress=True)
     if verify and (damaged := store.damaged_files()):
         raise T2IError(
@@ -45,8 +64,39 @@ def prepare(
         module.text_cache(encoder, words).ensure(store.captions, progress=True)
     splits = ", ".join(f"{len(store.rows(split))} {split}" for split in ("train", "val", "test"))
     print(f"{store.manifest['pictures']} pictures ({splits}), {store.manifest['captions']} captions, {store.folder}")
+    for remark in store.remarks():
+        print(remark)
     for skipped in store.manifest["skipped"]:
         print(f"skipped: {skipped}")
+
+
+def _write_shards(
+    module: CaptionDataModule, encoder: TextEncoder | None, words: bool, out: str | None, per_shard: int
+) -> None:
+    if out is None:
+        raise T2IError("found --to webdataset without --out: give the new folder of the shards")
+    folder = Path(out).expanduser().absolute()
+    index, skipped = write_shards(module.spec, folder, encoder, words, per_shard, progress=True)
+    splits = ", ".join(f"{index.pictures(split)} {split}" for split in SPLITS)
+    total = sum(index.pictures(split) for split in SPLITS)
+    print(f"{total} pictures ({splits}), {index.captions} captions, {len(index.shards)} shards, {folder}")
+    for sentence in skipped:
+        print(f"skipped: {sentence}")
+
+
+def _describe_shards(module: StreamDataModule, verify: bool) -> None:
+    """Say what shards hold, which have nothing to prepare."""
+    index, source = module.index, module.source
+    for shard in index.shards if verify else ():
+        if shard.hash is None or source.remote:
+            raise T2IError(
+                f"the shards of {source.root} cannot be verified: copy them here, with the index.json of ours"
+            )
+        if f"sha256:{hash_file(Path(source.place(shard.name)))}" != shard.hash:
+            raise T2IError(f"{source.place(shard.name)} changed since it was written: copy or write it again")
+    splits = ", ".join(f"{index.pictures(split)} {split}" for split in SPLITS)
+    total = sum(index.pictures(split) for split in SPLITS)
+    print(f"{total} pictures ({splits}), {index.captions} captions, {len(index.shards)} shards, {source.root}")
 
 
 def main(words: Sequence[str]) -> None:
@@ -63,12 +113,18 @@ def main(words: Sequence[str]) -> None:
         "--text_encoder", type=str | dict[str, Any], default=None, help="by default the config's, else hashing"
     )
     parser.add_argument("--verify", type=bool, default=False, help="compare every byte with the manifest's hashes")
+    parser.add_argument(
+        "--to", type=Literal["store", "webdataset"], default="store", help="pack for this machine, or write shards"
+    )
+    parser.add_argument("--out", type=str | None, default=None, help="new folder of the shards")
+    parser.add_argument("--per_shard", type=int, default=PER_SHARD, help="pictures of each shard")
     config = parser.parse_args(expand_configs(words))
     model = config.model or {}
     asked = {**(model.get("init_args") or {}), **model}  # --model.text_encoder on the command line stands beside
     chosen = config.text_encoder or asked.get("text_encoder") or "hashing"
     module = parser.instantiate_classes(config).data
-    prepare(module, chosen, config.verify, _needs_words(str(model.get("class_path", ""))))
+    needs_words = _needs_words(str(model.get("class_path", "")))
+    prepare(module, chosen, config.verify, needs_words, config.to, config.out, config.per_shard)
 
 
 def _needs_words(class_path: str) -> bool:

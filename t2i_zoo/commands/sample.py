@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from t2i_zoo.callbacks.samples import save_pictures
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.state import read_checkpoint
+from t2i_zoo.models.stream import STREAM
 from t2i_zoo.parsing import Parser
+from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.pictures import caption_grid, save_beside
 from t2i_zoo.text import TextFeatures
 
@@ -33,6 +37,8 @@ def sample(
     ema: bool = True,
     device: str = "auto",
     batch_size: int = 64,
+    redescribe: bool = False,
+    stream: str | None = None,
 ) -> Path:
     """Draw a grid with one row a caption; the same seed draws the same pictures.
 
@@ -49,6 +55,8 @@ def sample(
         ema: averaged weights; False takes the last ones.
         device: ``auto`` is the GPU where there is one.
         batch_size: pictures drawn at once.
+        redescribe: print what a STREAM reads in each picture below it, and say it.
+        stream: the run of that STREAM; by default the one that a MirrorGAN was trained with.
 
     Returns:
         Path of the grid.
@@ -70,13 +78,16 @@ def sample(
             raise T2IError(f"found --{name} {value}, expected a whole number from {least}")
     if path.suffix.lower() not in SUFFIXES:
         raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
-    model = load_model(ckpt, _device(device))
+    model = load_model(ckpt, pick_device(device))
     if not isinstance(model, TextToImageGAN):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no pictures: give a run of a GAN")
     if captions and not model.conditional:
         raise T2IError(f"{ckpt} holds a model without text, which reads no captions: leave out --text and --text-file")
     if not captions and model.conditional:
         raise T2IError('found no caption to draw: give --text "a flower with red petals" or --text-file FILE')
+    if stream and not redescribe:
+        raise T2IError("found --stream without --redescribe, which reads pictures with it: add --redescribe")
+    writer = _writer(ckpt, stream, model.device) if redescribe else None
     captions = captions or [""]
     for caption in dict.fromkeys(captions):
         if unknown := model.unknown_words(caption):
@@ -90,7 +101,10 @@ def sample(
         for caption in captions:
             features = model.encode([caption])
             rows.append(_draw(model, _repeat(features, n), noise, ema, batch_size))
-    save_beside(caption_grid(rows, titles), path)
+    notes = [writer.describe(row) for row in rows] if writer is not None else None
+    for title, said in zip(titles, notes or [], strict=False):
+        print("\n  ".join([title, *said]))
+    save_beside(caption_grid(rows, titles, notes=notes), path)
     print(f"{sum(map(len, rows))} pictures: {path}")
     if folder:
         place = Path(folder).expanduser()
@@ -108,12 +122,39 @@ def _between_captions(
     model: TextToImageGAN, ends: Sequence[str], n: int, rng: torch.Generator, ema: bool, batch: int
 ) -> tuple[list[str], list[torch.Tensor]]:
     """Four rows, each with a noise of its own, from the first caption's features to the second's."""
-    features = model.encode(list(ends)).sentence
-    along = torch.linspace(0, 1, n, device=features.device)[:, None]
-    path = TextFeatures(torch.lerp(features[:1], features[1:], along))  # both ends exactly
+    first, second = (model.encode([end]) for end in ends)
+    along = torch.linspace(0, 1, n, device=first.sentence.device)[:, None]
+    path = TextFeatures(torch.lerp(first.sentence, second.sentence, along))  # both ends exactly
+    if model.needs_words:
+        path = path._replace(**_between_words(first, second, along))
     noises = model.noise(4, rng).cpu()
     rows = [_draw(model, path, noise.expand(n, -1), ema, batch) for noise in noises]
     return [f"{ends[0]}  ->  {ends[1]}"] * len(rows), rows
+
+
+def _between_words(first: TextFeatures, second: TextFeatures, along: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Words (n, T, W) and mask (n, T) from one caption to another, word by word; each end has its own words alone."""
+    parts = [(end.words, end.mask) for end in (first, second) if end.words is not None and end.mask is not None]
+    longest = max(mask.shape[1] for _, mask in parts)
+    words = [F.pad(word, (0, 0, 0, longest - word.shape[1])) for word, _ in parts]
+    masks = [F.pad(mask, (0, longest - mask.shape[1])) for _, mask in parts]
+    mask = (masks[0] & (along < 1)) | (masks[1] & (along > 0))
+    return {"words": torch.lerp(words[0], words[1], along[:, :, None]), "mask": mask}
+
+
+def _writer(ckpt: str, stream: str | None, device: torch.device) -> STREAM:
+    """The caption writer of a run, of the one that a MirrorGAN was trained with where none is named."""
+    place = find_checkpoint(ckpt)
+    if stream is None and place.suffix == ".ckpt":
+        stream = read_checkpoint(place)["hyper_parameters"].get("stream")
+    if not stream:
+        raise T2IError(f"{ckpt} was trained without a STREAM: name the run of one with --stream RUN")
+    if not Path(stream).expanduser().exists():
+        raise T2IError(f"found no run of a STREAM at {stream}: name it with --stream RUN")
+    writer = load_model(stream, str(device))
+    if not isinstance(writer, STREAM):
+        raise T2IError(f"--stream {stream} holds a {type(writer).__name__}, expected the run of a STREAM")
+    return writer
 
 
 def _repeat(features: TextFeatures, n: int) -> TextFeatures:
@@ -145,7 +186,8 @@ def _as_utf8(caption: str) -> str:
     return caption.encode("utf-8", "replace").decode("utf-8")
 
 
-def _device(wish: str) -> str:
+def pick_device(wish: str) -> str:
+    """The device that an option names; ``auto`` is the GPU where there is one."""
     if wish == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -167,6 +209,8 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--folder", type=str, default=None, help="write single PNGs and captions.json there too")
     parser.add_argument("--interpolate", nargs=2, type=str, default=None, help="two captions: draw the path between")
     parser.add_argument("--interpolate-noise", action="store_true", help="each row leads from one noise to another")
+    parser.add_argument("--redescribe", action="store_true", help="write below each picture what a STREAM reads in it")
+    parser.add_argument("--stream", type=str, default=None, help="the run of that STREAM; by default the MirrorGAN's")
     parser.add_argument("--live", action="store_true", help="the last weights in place of their moving average")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures drawn at once")
@@ -184,4 +228,6 @@ def main(words: Sequence[str]) -> None:
         not found.live,
         found.device,
         found.batch_size,
+        found.redescribe,
+        found.stream,
     )

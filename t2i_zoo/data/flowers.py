@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from t2i_zoo.data.download import Remote, fetch
+from t2i_zoo.data.reading import lines_of, read_text
 from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.errors import T2IError
 
@@ -20,14 +22,15 @@ if TYPE_CHECKING:
 FlowerSplit = Literal["class_disjoint", "official", "random"]
 
 LAYOUT = "jpg/, imagelabels.mat, setid.mat, text_c10/, trainvalclasses.txt and testclasses.txt"
+_HOST = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 _TEST_SHARE = 0.1  # of the split "random"
 _IMAGE = re.compile(r"image_(\d{5,})\.(?:jpg|txt)", re.ASCII)
 _CLASS = re.compile(r"class_(\d{5,})", re.ASCII)
 
 
 @dataclass
-class Flowers102(Source):
-    """Oxford-102 flowers, or any folder in the same layout with fewer classes.
+class FlowerFolder(Source):
+    """A folder in the layout of Oxford-102, with as many classes as it has.
 
     The folder holds ``jpg/image_00001.jpg``, ``imagelabels.mat``, ``text_c10/class_00001/image_00001.txt``
     (a caption a line) and, by the split chosen, ``setid.mat`` or ``trainvalclasses.txt`` and
@@ -108,21 +111,58 @@ class Flowers102(Source):
         return [part_of[label] for label in labels]
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file, with or without a byte order mark, all its line ends turned into newlines.
+REMOTES = (
+    Remote("102flowers.tgz", "jpg", (f"{_HOST}/102flowers.tgz",), f"{_HOST}/", "md5:52808999861908f626f3c1f4e79d11fa"),
+    Remote(
+        "imagelabels.mat",
+        "imagelabels.mat",
+        (f"{_HOST}/imagelabels.mat",),
+        f"{_HOST}/",
+        "md5:e0620be6f572b9609742df49c70aed4d",
+    ),
+    Remote("setid.mat", "setid.mat", (f"{_HOST}/setid.mat",), f"{_HOST}/", "md5:a5357ecc9cb78c4bef273ce3793fc85c"),
+    Remote(
+        "cvpr2016_flowers.tar.gz",
+        "text_c10",
+        page="https://drive.google.com/open?id=0B0ywwgffWnLLcms2WWJQRFNSWXM, linked from https://github.com/reedscot/cvpr2016",
+        strip=True,
+    ),
+)  # the hashes are those of torchvision's Flowers102
 
-    Raises:
-        T2IError: where the file is not UTF-8 or cannot be read.
+
+@dataclass
+class Flowers102(FlowerFolder):
+    """Oxford-102 flowers, or any folder in the same layout with fewer classes.
+
+    The folder holds ``jpg/image_00001.jpg``, ``imagelabels.mat``, ``text_c10/class_00001/image_00001.txt``
+    (a caption a line) and, by the split chosen, ``setid.mat`` or ``trainvalclasses.txt`` and
+    ``testclasses.txt``.
+
+    Args:
+        root: folder of the data set.
+        split: "class_disjoint" puts the classes of ``trainvalclasses.txt`` into train and those of
+            ``testclasses.txt`` into test (Reed et al., 2016); "official" takes train, val and test from
+            ``setid.mat``; "random" draws a tenth of all pictures for test.
+        seed: seed of the split "random".
+        download: fetch pictures, labels and ``setid.mat`` where they are missing; the captions, with the lists of
+            classes, have to be put into the folder.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise T2IError(
-            f"{path} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}): save it as UTF-8"
-        ) from None
-    except OSError as error:
-        raise T2IError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    download: bool = field(default=False, kw_only=True)
+
+    def fetch(self) -> None:
+        """Download what is missing, and unpack the captions that lie in the folder, where it was asked for."""
+        if self.download:
+            fetch(REMOTES, self.path)
+
+    def records(self) -> list[Record]:
+        """List all pictures by their number; ``class_id`` is the label of the .mat file less one.
+
+        Raises:
+            T2IError: where a file is missing, unreadable, or contradicts another.
+        """
+        self.fetch()
+        return super().records()
 
 
 def _read_mat(path: Path, key: str) -> list[int]:
@@ -196,7 +236,7 @@ def _captions(root: Path, labels: list[int]) -> dict[int, tuple[str, ...]]:
                     f"label "
                     f"{labels[n - 1]}: move the file to class_{labels[n - 1]:05d}"
                 )
-            captions[n] = tuple(line for raw in read_text(path).split("\n") if (line := raw.strip()))
+            captions[n] = lines_of(read_text(path))
     for n, label in enumerate(labels, start=1):
         if not captions.get(n):
             path = text / f"class_{label:05d}" / f"image_{n:05d}.txt"

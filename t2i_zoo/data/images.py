@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import math
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from t2i_zoo.data.records import Embedded
 from t2i_zoo.errors import T2IError
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def shrink(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint
     return np.clip(np.rint(both), 0, 255).astype(np.uint8)
 
 
-def load_shape(path: Path, size: int, resize: Resize, box: Box | None = None) -> tuple[int, int]:
+def load_shape(path: Path | Embedded, size: int, resize: Resize, box: Box | None = None) -> tuple[int, int]:
     """Height and width that ``load_image`` will give, from the file's head alone; arguments and errors are its."""
     if resize != "short_side":
         return size, size
@@ -76,12 +78,12 @@ def _fit(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def load_image(
-    path: Path, size: int, resize: Resize, box: Box | None = None, resample: Resample = "area"
+    path: Path | Embedded, size: int, resize: Resize, box: Box | None = None, resample: Resample = "area"
 ) -> NDArray[np.uint8]:
     """Decode a picture to uint8 RGB at load size, upright by its EXIF mark, on white where it is transparent.
 
     Args:
-        path: any format that PIL reads.
+        path: a file, or what reads one from an archive, in any format that PIL reads.
         size: side in pixels; of the short side with ``short_side``.
         resize: ``stretch`` ignores the aspect ratio (GAN-CLS, StackGAN); ``center_crop`` cuts the middle square first;
             ``short_side`` keeps the aspect ratio, so that pictures differ in size (StackGAN++, AttnGAN, MirrorGAN).
@@ -113,7 +115,7 @@ def load_image(
     return pixels if pixels.shape[:2] == (height, width) else shrink(pixels, (height, width))
 
 
-def _cut(path: Path, box: Box | None, whole: tuple[int, int]) -> tuple[int, int, int, int]:
+def _cut(path: Path | Embedded, box: Box | None, whole: tuple[int, int]) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of a box within a picture's width and height."""
     if box is None:
         return 0, 0, *whole
@@ -126,12 +128,12 @@ def _cut(path: Path, box: Box | None, whole: tuple[int, int]) -> tuple[int, int,
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image]:
+def _opened(path: Path | Embedded) -> Iterator[Image]:
     """Open a picture, and turn whatever goes wrong while it is used into one sentence."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(path.read()) if isinstance(path, Embedded) else path) as opened:
             limit, pixels = Image.MAX_IMAGE_PIXELS, opened.width * opened.height
             if limit is not None and pixels > limit:  # up to twice as many PIL merely warns
                 raise Image.DecompressionBombError(f"{pixels:,} pixels, expected at most {limit:,}")
@@ -145,7 +147,7 @@ def _opened(path: Path) -> Iterator[Image]:
         raise _bad(path, f"{type(error).__name__}: {reason}") from error
 
 
-def _bad(path: Path, reason: str) -> T2IError:
+def _bad(path: Path | Embedded, reason: str) -> T2IError:
     return T2IError(f"{path} is not a readable picture ({reason}): mend or remove it, or pass --data.on_bad_image skip")
 
 

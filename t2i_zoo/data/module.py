@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.batch import Batch
+from t2i_zoo.data.captions import CaptionLookup
 from t2i_zoo.data.images import Resample, Resize
 from t2i_zoo.data.pixels import Pixels
 from t2i_zoo.data.plan import Batches, Order, Plan, Planner
@@ -24,7 +25,22 @@ from t2i_zoo.paths import cache_folder
 from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
 
 
-class CaptionDataModule(L.LightningDataModule):
+class _BySource(L.LightningDataModule):
+    """Makes a ``StreamDataModule`` where a ``CaptionDataModule`` of streamed shards is asked for.
+
+    So nobody who builds a data module need choose, the command line included; it reads the options of a class from its
+    ``__new__`` where that is its own, hence this class in between.
+    """
+
+    def __new__(cls, source: Any = None, **options: Any) -> _BySource:
+        if cls is CaptionDataModule and getattr(source, "stream", False):
+            from t2i_zoo.data.stream import StreamDataModule
+
+            cls = StreamDataModule
+        return super().__new__(cls)
+
+
+class CaptionDataModule(_BySource):
     """Captioned pictures from any source, for any model of the zoo.
 
     ``prepare_data`` packs the source once; from then on only indices move: cropping, mirroring, the pyramid and the
@@ -90,8 +106,7 @@ class CaptionDataModule(L.LightningDataModule):
         self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample)
         self.store: Store | None = None
         self._pixels: Pixels | None = None
-        self._sentences: Tensor | None = None
-        self._words: tuple[Any, Any] | None = None
+        self._captions: CaptionLookup | None = None
         self._reader: Any = None  #: the device and encoder that ``setup`` served
 
     # Preparing ------------------------------------------------------------------------------------------------------
@@ -123,6 +138,8 @@ class CaptionDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Pack the store and encode its captions, where that has not been done; one process a machine does it."""
         store = open_store(self.spec, self.cache / "stores", progress=True)
+        for remark in store.remarks():
+            print(f"{remark} ({store.folder / 'manifest.json'})", file=sys.stderr)
         if self.encoder is not None:
             if self.trainer is not None:
                 self.encoder.to(self.trainer.strategy.root_device)
@@ -131,41 +148,37 @@ class CaptionDataModule(L.LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         """Open what ``prepare_data`` made, and check it against the batch size."""
         store = self._opened
-        share, world = len(store.rows("train")), self.trainer.world_size if self.trainer else 1
-        if stage == "fit" and share < self.batch_size * world:
-            each = f" on each of {world} processes" if world > 1 else ""
-            raise T2IError(
-                f"the training split of {self.source.path} holds {share} pictures, fewer than one batch of "
-                f"{self.batch_size}{each}: set --data.batch_size to {max(share // world, 1)} or less"
-            )
-        if self.encoder is not None and not store.captions:
-            raise T2IError(
-                f"the pictures of {self.source.path} have no captions and the model reads them: use a source with "
-                "captions, or train without text with --model.text_encoder none where the model can"
-            )
-        if stage == "fit" and share < 2:
-            raise T2IError(f"the training split of {self.source.path} holds one picture, expected a second to mismatch")
+        self._check(stage, len(store.rows("train")), bool(store.captions))
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         reader = (device, self.encoder and self.encoder.fingerprint(), self._wants("needs_words", False))
         if reader == self._reader:
             return
-        self._reader, self._sentences, self._words = reader, None, None  # another model may read other features
+        self._reader = reader  # another model may read other features
         self._pixels = store.pixels()
         if device.type == "cuda" and (
             self.device_resident == "yes"
             or (self.device_resident == "auto" and store.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4)
         ):
             self._pixels = self._pixels.to(device)
-        if self.encoder is not None:
-            cache = self.text_cache(self.encoder)
-            cache.ensure(store.captions)
-            with warnings.catch_warnings():  # it may be a read-only mapping of the cache, which nobody writes to
-                warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-                self._sentences = torch.from_numpy(cache.sentences(store.captions))
-            if self._pixels.device == device:
-                self._sentences = self._sentences.to(device)
-            if self._wants("needs_words", False):
-                self._words = cache.word_rows(store.captions)
+        cache = self.text_cache(self.encoder) if self.encoder is not None else None
+        self._captions = CaptionLookup(store, cache, self._wants("needs_words", False), self._pixels.device)
+
+    def _check(self, stage: str, share: int, captioned: bool) -> None:
+        """Raise where a training split of so many pictures is too small, or the model reads what is not there."""
+        world = self.trainer.world_size if self.trainer else 1
+        if stage == "fit" and share < self.batch_size * world:
+            each = f" on each of {world} processes" if world > 1 else ""
+            raise T2IError(
+                f"the training split of {self.source.path} holds {share} pictures, fewer than one batch of "
+                f"{self.batch_size}{each}: set --data.batch_size to {max(share // world, 1)} or less"
+            )
+        if self.encoder is not None and not captioned:
+            raise T2IError(
+                f"the pictures of {self.source.path} have no captions and the model reads them: use a source with "
+                "captions, or train without text with --model.text_encoder none where the model can"
+            )
+        if stage == "fit" and share < 2:
+            raise T2IError(f"the training split of {self.source.path} holds one picture, expected a second to mismatch")
 
     # What others ask ------------------------------------------------------------------------------------------------
 
@@ -183,7 +196,7 @@ class CaptionDataModule(L.LightningDataModule):
     def captions_of(self, split: str) -> list[str]:
         """All captions of one split."""
         store = self._opened
-        return [c for row in store.rows(split) for c in store.captions[store.offsets[row] : store.offsets[row + 1]]]
+        return [caption for row in store.rows(split) for caption in store.captions_of(row)]
 
     def vocabulary(self) -> frozenset[str]:
         """Every word of the training captions."""
@@ -221,6 +234,10 @@ class CaptionDataModule(L.LightningDataModule):
             trainer.world_size if trainer else 1,
         )
 
+    def _split(self, *names: str) -> str | None:
+        """The first of these splits that has pictures."""
+        return next((name for name in names if len(self._opened.rows(name))), None)
+
     def _batches(self, split: str, train: bool = False) -> Batches:
         return Batches(self.planner(split, train), lambda: self.trainer.current_epoch if self.trainer else 0)
 
@@ -230,12 +247,12 @@ class CaptionDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> Batches | list[Any]:
         """Plans of the validation split, or of the test split where there is none."""
-        split = next((s for s in ("val", "test") if len(self._opened.rows(s))), None)
+        split = self._split("val", "test")
         return self._batches(split) if split else []
 
     def test_dataloader(self) -> Batches | list[Any]:
         """Plans of the test split, or of the validation split where there is none."""
-        split = next((s for s in ("test", "val") if len(self._opened.rows(s))), None)
+        split = self._split("test", "val")
         return self._batches(split) if split else []
 
     predict_dataloader = test_dataloader
@@ -246,24 +263,25 @@ class CaptionDataModule(L.LightningDataModule):
         """Look up strings and, where the store is on the host, the cut pixels: only uint8 crosses to the device."""
         store = self._opened
         assert self._pixels is not None
+        assert self._captions is not None
         labels = torch.from_numpy(store.labels)
         part: dict[str, Any] = {
             "plan": batch,
-            "captions": self._strings(batch.captions),
-            "wrong_captions": self._strings(batch.wrong_captions),
+            "captions": self._captions.strings(batch.captions),
+            "wrong_captions": self._captions.strings(batch.wrong_captions),
             "labels": labels[batch.rows],
             "wrong_labels": labels[batch.wrong_rows],
         }
         if self._wants("needs_neighbours", False):
-            part["neighbours"] = self._neighbours(batch)
+            part["neighbours"] = self._captions.neighbours(batch.rows, batch.captions)
+        if self._wants("needs_references", False):
+            part["references"] = [self._opened.captions_of(row) for row in batch.rows.tolist()]
         if self._pixels.device.type == "cpu":
             self._cut(part, batch)
-        if self._sentences is not None and self._sentences.device.type == "cpu":
-            part["text"] = TextFeatures(self._sentence(batch.captions))
-            part["wrong_text"] = TextFeatures(self._sentence(batch.wrong_captions))
-        if self._words is not None:  # always on the host: of COCO they are tens of gigabytes
-            part["words"] = self._padded_words(batch.captions[:, 0])
-            part["wrong_words"] = self._padded_words(batch.wrong_captions[:, 0])
+            self._add_sentences(part, batch)
+        if self._captions.has_words:
+            part["words"] = self._captions.padded_words(batch.captions)
+            part["wrong_words"] = self._captions.padded_words(batch.wrong_captions)
         return part
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:
@@ -272,17 +290,25 @@ class CaptionDataModule(L.LightningDataModule):
         assert self._pixels is not None
         if self._pixels.device.type != "cpu":
             self._cut(batch, plan)
-        if self._sentences is not None and "text" not in batch:
-            batch["text"] = TextFeatures(self._sentence(plan.captions))
-            batch["wrong_text"] = TextFeatures(self._sentence(plan.wrong_captions))
-        for kind in ("", "wrong_") if "words" in batch else ():
-            words, mask = batch.pop(f"{kind}words")
-            batch[f"{kind}text"] = TextFeatures(batch[f"{kind}text"].sentence, words, mask)
-        for kind, crops in (("", plan.crops), ("wrong_", plan.wrong_crops)):
-            if f"{kind}pixels" in batch:
-                batch[f"{kind}images"] = normalise(batch.pop(f"{kind}pixels"), crops.flip, self.sizes)
-        result: Batch = {"index": plan.pictures, **batch}  # type: ignore[typeddict-item]
+            self._add_sentences(batch, plan)
+        return self._finished(batch, plan.pictures, plan.crops.flip, plan.wrong_crops.flip)
+
+    def _finished(self, part: dict[str, Any], index: Tensor, flip: Tensor, wrong_flip: Tensor) -> Batch:
+        """Words beside their sentences, and pixels as the models see them."""
+        for kind in ("", "wrong_") if "words" in part else ():
+            words, mask = part.pop(f"{kind}words")
+            part[f"{kind}text"] = TextFeatures(part[f"{kind}text"].sentence, words, mask)
+        for kind, mirrored in (("", flip), ("wrong_", wrong_flip)):
+            if f"{kind}pixels" in part:
+                part[f"{kind}images"] = normalise(part.pop(f"{kind}pixels"), mirrored, self.sizes)
+        result: Batch = {"index": index, **part}  # type: ignore[typeddict-item]
         return result
+
+    def _add_sentences(self, part: dict[str, Any], plan: Plan) -> None:
+        assert self._captions is not None
+        if self._captions.sentences is not None:
+            part["text"] = TextFeatures(self._captions.sentence(plan.captions))
+            part["wrong_text"] = TextFeatures(self._captions.sentence(plan.wrong_captions))
 
     def _cut(self, part: dict[str, Any], plan: Plan) -> None:
         """Add the pixels that the model looks at, (B, 3, S, S) uint8."""
@@ -291,31 +317,3 @@ class CaptionDataModule(L.LightningDataModule):
             part["pixels"] = self._pixels.gather(plan.rows, plan.crops, self.image_size)
         if self._wants("needs_wrong_images", False):
             part["wrong_pixels"] = self._pixels.gather(plan.wrong_rows, plan.wrong_crops, self.image_size)
-
-    def _strings(self, numbers: Tensor) -> list[str]:
-        """The first caption of each picture; blank where the source has none."""
-        captions = self._opened.captions
-        return [captions[i] for i in numbers[:, 0].tolist()] if captions else [""] * len(numbers)
-
-    def _neighbours(self, plan: Plan) -> list[tuple[str, str]]:
-        """The captions before and after each one among those of its picture, cyclically."""
-        captions, offsets = self._opened.captions, torch.from_numpy(self._opened.offsets)
-        first, amount = offsets[plan.rows], offsets[plan.rows + 1] - offsets[plan.rows]
-        place = plan.captions[:, 0] - first
-        before, after = ((first + (place + step) % amount).tolist() for step in (-1, 1))
-        return [(captions[i], captions[j]) for i, j in zip(before, after, strict=True)]
-
-    def _sentence(self, captions: Tensor) -> Tensor:
-        """Sentence features (B, D), each the mean over its K captions: (B, K) caption numbers."""
-        assert self._sentences is not None
-        return self._sentences[captions[:, 0]] if captions.shape[1] == 1 else self._sentences[captions].mean(1)
-
-    def _padded_words(self, captions: Tensor) -> tuple[Tensor, Tensor]:
-        """Word features (B, T, W) of each picture's first caption, zeros behind its end, and the mask (B, T)."""
-        assert self._words is not None
-        flat, offsets = self._words
-        first, lengths = offsets[captions.numpy()], offsets[captions.numpy() + 1] - offsets[captions.numpy()]
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        words = np.zeros((*mask.shape, flat.shape[1]), np.float32)
-        words[mask] = flat[(first[:, None] + np.arange(mask.shape[1]))[mask]]
-        return torch.from_numpy(words), torch.from_numpy(mask)

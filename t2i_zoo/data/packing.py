@@ -87,7 +87,7 @@ def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> Non
         ) from error
     if not records:
         raise T2IError(f"{spec.source.path} lists no pictures: correct --data.source.root")
-    _check(records)
+    check_records(records)
     cache = folder.parent
     with writing(cache):
         folder.mkdir()
@@ -108,6 +108,7 @@ def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> Non
             raise T2IError(
                 f"none of the {len(records)} pictures under {spec.source.path} can be read: correct --data.source.root"
             )
+        emptied = _emptied(records, bad)
         records = [records[i] for i in keep]
         _write_table(records, starts[keep], shapes[keep], folder)
         files = {
@@ -123,6 +124,7 @@ def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> Non
             "source": spec.source.options(),
             "source_fingerprint": fingerprint,
             "skipped": [bad[i] for i in sorted(bad)],
+            "emptied": emptied,
             "files": files,
         }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str), "utf-8")
@@ -164,6 +166,11 @@ def _decode(
     _each(spec, len(records), decode, bad, "packing" if progress else None)
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _each(spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None) -> None:
     """Do the work on all cores; note what was wrong with each picture that has to be skipped, by its number."""
     from PIL import Image
@@ -178,19 +185,18 @@ def _each(spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[in
                 bad[i] = str(error)
 
     parts = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # PIL and numpy release the interpreter lock while they decode and average, so threads use all cores
-    with warnings.catch_warnings(), ThreadPoolExecutor(cores) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # load_image has a sentence for it
         try:
-            for _ in _progress(pool.map(some, parts), len(parts), f"{title} {spec.key()}", title is not None):
+            for _ in progress_bar(pool.map(some, parts), len(parts), f"{title} {spec.key()}", title is not None):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _check(records: Sequence[Record]) -> None:
+def check_records(records: Sequence[Record]) -> None:
     """Raise for what a source must not list."""
     unclassed = next((record for record in records if record.class_id is None), None)
     classed = any(record.class_id is not None for record in records)
@@ -209,6 +215,12 @@ def _check(records: Sequence[Record]) -> None:
             raise T2IError(f"{record.image} is in the split {record.split!r}, expected one of {', '.join(SPLITS)}")
 
 
+def _emptied(records: Sequence[Record], bad: dict[int, str]) -> list[str]:
+    """The splits of which skipping has left nothing."""
+    kept = {record.split for i, record in enumerate(records) if i not in bad}
+    return sorted({record.split for record in records} - kept)
+
+
 def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: NDArray[np.int64], folder: Path) -> None:
     nothing = (np.nan,) * 4
     np.savez(
@@ -224,7 +236,8 @@ def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: N
     (folder / "captions.json").write_text(json.dumps(captions), "utf-8")
 
 
-def _progress(steps: Iterable[Any], total: int, title: str, show: bool) -> Iterable[Any]:
+def progress_bar(steps: Iterable[Any], total: int, title: str, show: bool) -> Iterable[Any]:
+    """The steps, under a bar on standard error where one is to be shown."""
     if not show:
         return steps
     from rich.console import Console

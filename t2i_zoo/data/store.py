@@ -8,9 +8,7 @@ a store.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -24,52 +22,10 @@ from numpy.typing import NDArray
 
 from t2i_zoo.data.packing import FORMAT, SPLITS, StoreSpec, hash_file, pack, writing
 from t2i_zoo.data.pixels import Pixels
+from t2i_zoo.data.reading import tree_fingerprint
 from t2i_zoo.errors import T2IError
 
 __all__ = ["SPLITS", "Store", "StoreSpec", "open_store", "tree_fingerprint"]
-
-
-def tree_fingerprint(root: Path, without: Path | None = None) -> str:
-    """Digest of the names, sizes and times of all files under ``root``: a quick sign that a source has changed.
-
-    Links are followed, each folder is read once, hidden names are left out as the sources do.
-
-    Args:
-        root: folder of the source.
-        without: a folder to leave out (the cache, where somebody keeps it inside the source).
-
-    Raises:
-        T2IError: names a folder that cannot be read.
-    """
-    digest, pending, seen = hashlib.blake2b(digest_size=16), [str(root)], set()
-    left_out = os.path.realpath(without) if without is not None else None
-    while pending:
-        folder = pending.pop()
-        try:
-            info = os.stat(folder)  # noqa: PTH116  # tens of thousands of calls: no Path objects here
-            if (info.st_dev, info.st_ino) in seen or os.path.realpath(folder) == left_out:
-                continue  # a link back to where we were
-            seen.add((info.st_dev, info.st_ino))
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            raise T2IError(
-                f"the folder {folder} cannot be read ({error.strerror}): mend it or its rights, or change "
-                "--data.source.root"
-            ) from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            try:
-                if entry.is_dir():
-                    pending.append(entry.path)
-                    continue
-                info = entry.stat()
-                sign = f"{info.st_size}\0{info.st_mtime_ns}"
-            except OSError:
-                sign = "broken"  # a link to nothing or to itself; it matters only where the source lists it
-            digest.update(f"{entry.path[len(str(root)) :]}\0{sign}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 class Store:
@@ -113,9 +69,20 @@ class Store:
             return Pixels(data.view(count, height, width, 3), shapes)
         return Pixels(data, shapes, starts)
 
+    def captions_of(self, row: int) -> list[str]:
+        """All captions of one picture."""
+        return self.captions[self.offsets[row] : self.offsets[row + 1]]
+
     def rows(self, split: str) -> NDArray[np.int64]:
         """Positions of the pictures of one split."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def remarks(self) -> list[str]:
+        """What there is to say about pictures that were left out."""
+        skipped, emptied = self.manifest["skipped"], self.manifest.get("emptied", [])
+        said = [f"{len(skipped)} of {len(skipped) + len(self.starts)} pictures cannot be read and are left out"]
+        said += [f"nothing is left of the {split} split: mend its pictures or give it others" for split in emptied]
+        return said if skipped else []
 
     def damaged_files(self) -> list[str]:
         """Files whose content no longer has the hash in the manifest; reads the whole store."""
@@ -136,11 +103,8 @@ def open_store(spec: StoreSpec, folder: Path, progress: bool = False) -> Store:
         T2IError: for what is wrong with the source, or a picture under ``on_bad_image="raise"``.
     """
     place = folder / spec.key()
-    if not spec.source.path.is_dir():
-        records = spec.source.records()  # makes built-in data, or raises the source's own sentence
-        if not spec.source.path.is_dir():
-            raise T2IError(f"found no folder {spec.source.path} ({len(records)} records): correct --data.source.root")
-    fingerprint = tree_fingerprint(spec.source.path, folder)
+    spec.source.fetch()
+    fingerprint = spec.source.fingerprint(folder)
     if store := _open(place, fingerprint):
         return store
     with writing(folder):
@@ -171,10 +135,19 @@ def _remove_leftovers(spec: StoreSpec, folder: Path) -> None:
 
 
 def _open(place: Path, fingerprint: str) -> Store | None:
-    """The store at a place, None where it is missing, incomplete, outdated, or replaced while it is being opened."""
+    """The store at a place, None where it is missing, incomplete, outdated, or replaced while it is being opened.
+
+    Raises:
+        T2IError: where a newer version wrote it, which would lose it to ours.
+    """
     try:
         text = (place / "manifest.json").read_text("utf-8")
         manifest = json.loads(text)
+        if isinstance(manifest["format"], int) and manifest["format"] > FORMAT:
+            raise T2IError(
+                f"the store {place} was written by a newer t2i-zoo (format {manifest['format']}, this one knows "
+                f"{FORMAT}): upgrade t2i-zoo, choose another --data.cache_dir, or delete that folder"
+            )
         whole = all((place / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
         if not whole or manifest["format"] != FORMAT or manifest["source_fingerprint"] != fingerprint:
             return None

@@ -19,7 +19,8 @@ from t2i_zoo.data.drawing import (
     Flower,
     draw_flower,
 )
-from t2i_zoo.data.flowers import Flowers102, read_text
+from t2i_zoo.data.flowers import FlowerFolder
+from t2i_zoo.data.reading import read_text
 from t2i_zoo.data.records import Record
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
@@ -61,7 +62,7 @@ _SETTINGS = "synthetic.json"
 
 
 @dataclass
-class SyntheticFlowers(Flowers102):
+class SyntheticFlowers(FlowerFolder):
     """Flowers drawn by code on first use; needs no download and no network.
 
     A class is a pair of petal colour and petal shape, 24 in all, 4 of them held out by the split

@@ -16,7 +16,7 @@ from t2i_zoo.paths import find_checkpoint
 if TYPE_CHECKING:
     from t2i_zoo.models.zoo import ZooModule
 
-Kind = Literal["gan", "encoder"]
+Kind = Literal["gan", "encoder", "captioner"]
 
 
 class Entry(NamedTuple):
@@ -48,6 +48,24 @@ MODELS: dict[str, Entry] = {
     "stackganpp": Entry(
         "t2i_zoo.models.stackganpp.StackGANPlusPlus",
         "StackGAN++: 64, 128 and 256 px jointly, with text or without (Zhang et al. 2017, arXiv 1710.10916)",
+    ),
+    "damsm": Entry(
+        "t2i_zoo.models.damsm.DAMSM",
+        "DAMSM, picture and text encoders that AttnGAN and MirrorGAN build on (Xu et al. 2018, arXiv 1711.10485)",
+        "encoder",
+    ),
+    "attngan": Entry(
+        "t2i_zoo.models.attngan.AttnGAN",
+        "AttnGAN: attends to words, 64, 128 and 256 px jointly (Xu et al. 2018, arXiv 1711.10485)",
+    ),
+    "stream": Entry(
+        "t2i_zoo.models.stream.STREAM",
+        "STREAM, MirrorGAN's caption writer (Qiao et al. 2019, arXiv 1903.05854)",
+        "captioner",
+    ),
+    "mirrorgan": Entry(
+        "t2i_zoo.models.mirrorgan.MirrorGAN",
+        "MirrorGAN: its pictures can be described again, 64, 128 and 256 px (Qiao et al. 2019, arXiv 1903.05854)",
     ),
 }
 
@@ -95,8 +113,9 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     if key not in known:
         raise T2IError(f"the checkpoint was made by {key}, which is not imported: import it before load_model")
     hparams: dict[str, Any] = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-    # the files that a run began from may be gone
-    hparams |= {name: None for name in known[key].starting_points if name in hparams}
+    # the files that a run began from or looks at may be gone
+    absent = (*known[key].starting_points, *known[key].builds_on)
+    hparams |= {name: None for name in absent if name in hparams}
     model = known[key](**hparams)
     assert model_key(model) == key
     model.on_load_checkpoint(checkpoint)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import load_model
+from t2i_zoo.models import load_model, state
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.nn import JointDiscriminator, WordGenerator, bce, discriminator_loss, kl_to_normal
@@ -52,7 +52,8 @@ class AttentiveGAN(TextToImageGAN):
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one a size, smallest first
     sizes: list[int]
     needs_words = True
-    starting_points: tuple[str, ...] = ("weights", "damsm")
+    attends = True
+    builds_on: tuple[str, ...] = ("damsm",)
 
     def __init__(
         self,
@@ -85,8 +86,6 @@ class AttentiveGAN(TextToImageGAN):
         if text_encoder is None:
             text_encoder = {"kind": "rnn", "path": damsm} if damsm else "hashing"
         super().__init__(text_encoder=text_encoder, image_size=image_size, **options)
-        if not isinstance(text_encoder, dict) or "assets" not in text_encoder:
-            self.hparams["text_encoder"] = text_encoder  # what was found in place of None
         if branches < 1:
             raise T2IError(f"found --model.branches {branches}, expected at least 1")
         least = 8 * 2 ** (branches - 1)
@@ -101,6 +100,7 @@ class AttentiveGAN(TextToImageGAN):
         self.sizes = sizes[-1:] if last_only else sizes
         self.noise_width += condition_dim
         self._frozen: dict[str, ZooModule] = {}  # networks of other runs; a dict, so that no checkpoint holds them
+        self._digests: dict[str, str] = {}
         generator = WordGenerator(
             self.text_encoder.dim,
             self.hparams["noise_dim"],
@@ -147,12 +147,28 @@ class AttentiveGAN(TextToImageGAN):
         model = load_model(path)
         if not hasattr(model, method):
             raise T2IError(f"--model.{name} {path} holds a {type(model).__name__}: {_how_to_make(name)}")
+        self._digests[name] = state.digest(model)
         self._frozen[name] = model.requires_grad_(False).eval()
 
     def frozen(self, name: str) -> Any:
         """The network of another run, on this model's device."""
         model = self._frozen[name]
         return model if model.device == self.device else model.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add by what the networks of other runs are known again."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["t2i_zoo"]["companions"] = self._digests
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take that back, and compare where they are there already."""
+        super().on_load_checkpoint(checkpoint)
+        own, self._digests = self._digests, dict(checkpoint["t2i_zoo"].get("companions", {}))
+        if differing := [name for name in own if self._digests.get(name, own[name]) != own[name]]:
+            raise T2IError(
+                f"--model.{differing[0]} {self.hparams[differing[0]]} holds other weights than this run began with: "
+                "give the former, or start a new run with --model.weights"
+            )
 
     # Drawing --------------------------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class TextToImageGAN(ZooModule):
     generator: nn.Module
     discriminator: nn.Module
     generator_ema: nn.Module
+    attends = False  #: whether ``generate`` can return attention over words
     text_is_optional = False  #: whether the model can draw from noise alone, with ``text_encoder: none``
     generator_steps = 1  #: generator steps a batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
@@ -80,8 +81,9 @@ class TextToImageGAN(ZooModule):
         self.text_encoder = build_text_encoder(text_encoder)
         if not (self.conditional or self.text_is_optional):
             raise T2IError(f"found --model.text_encoder none, but {type(self).__name__} reads text: choose an encoder")
-        if isinstance(text_encoder, dict):  # the files that rebuild an encoder travel in checkpoints alone
-            self.hparams["text_encoder"] = {k: v for k, v in text_encoder.items() if k != "assets"}
+        # of the frame above, where a paper leaves the choice open; files that rebuild it travel in checkpoints alone
+        bare = {k: v for k, v in text_encoder.items() if k != "assets"} if isinstance(text_encoder, dict) else None
+        self.hparams["text_encoder"] = bare or text_encoder
         self.noise_width = noise_dim  # a paper whose networks draw more random numbers than z raises it
         self.sizes = [image_size]
 

@@ -28,6 +28,8 @@ class Official(NamedTuple):
         prefixes: for the path of a submodule and the model's hyperparameters, pairs of (official prefix, our prefix
             below that submodule). Exactly one fits each key; what follows the prefix is the same on both sides.
         files: official file name of each submodule, for writing; ``{path}`` order is the order of writing.
+        loose: options of which a model may have other values than its official files tell.
+        words: whether words travel along, as ``captions.pickle``; they belong to a network with a word table.
         module_prefix: whether official files have ``module.`` before each key, as ``nn.DataParallel`` writes them.
     """
 
@@ -37,6 +39,8 @@ class Official(NamedTuple):
     prefixes: Callable[[str, Mapping[str, Any]], Sequence[tuple[str, str]]]
     files: Callable[[Mapping[str, Any]], dict[str, str]]
     module_prefix: bool = False
+    loose: tuple[str, ...] = ("text_encoder",)
+    words: bool = False
 
     def names(self, network: str, hparams: Mapping[str, Any], own: State) -> dict[str, str]:
         """Our keys below ``network`` by official key, for every key of ``own``, which has them with ``network``.
@@ -86,6 +90,26 @@ class Weights(dict[str, Tensor]):
                 )
         for key, tensor in unknown.items():
             raise T2IError(f"{self.file}: {key} of shape {_shape(tensor)} has no place in our network")
+
+
+def count_keys(state: State, pattern: str, first: int = 1) -> int:
+    """How many keys the pattern makes with numbers from ``first`` on, without a gap."""
+    number = first
+    while pattern.format(number) in state:
+        number += 1
+    return number - first
+
+
+def first_stage_pairs() -> list[tuple[str, str]]:
+    """Prefixes of the first stage of StackGAN++'s generator, which AttnGAN and MirrorGAN have too."""
+    return [("h_net1.fc.", "first.fc."), *((f"h_net1.upsample{i + 1}.", f"first.up.{i}.") for i in range(4))]
+
+
+def trunk_pairs(downs: int) -> list[tuple[str, str]]:
+    """Prefixes of their discriminators' trunk, which has ``downs`` halvings more than at 64 px."""
+    pairs = [("img_code_s16.", "trunk.0.")]
+    pairs += [(f"img_code_s{16 * 2**i}.", f"trunk.{i}.") for i in range(1, downs + 1)]
+    return pairs + [(f"img_code_s{16 * 2**downs}_{i}.", f"trunk.{downs + i}.") for i in range(1, downs + 1)]
 
 
 def no_place(ours: str, tensor: Tensor) -> T2IError:

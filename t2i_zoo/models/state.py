@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import warnings
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.paths import find_checkpoint
 
 if TYPE_CHECKING:
     from t2i_zoo.models.zoo import ZooModule
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 def model_key(model: ZooModule) -> str:
     """The class as ``package.module.Class``, by which ``load_model`` finds it again."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def digest(model: ZooModule) -> str:
+    """Sixteen hexadecimal digits of all weights of a model."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -55,6 +66,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise T2IError(f"{path} is not a readable .safetensors file ({error}): give another file") from error
+
+
+def read_words(path: str | Path) -> list[str]:
+    """The words that a run, a checkpoint or a converted file holds, in the order of its word table; else none."""
+    place = find_checkpoint(path)
+    about = read_weights(place)[1] if place.suffix == ".safetensors" else read_checkpoint(place)["t2i_zoo"]
+    words: list[str] = about.get("words", [])
+    return words
 
 
 def load_networks(model: ZooModule, path: Path) -> None:

@@ -28,6 +28,9 @@ class ZooModule(L.LightningModule):
         sizes: sides of the pictures that it wants of each batch, smallest first; None leaves it to the data module.
         parts: what a fine-tuning run may start from: names of submodules, each with a dot.
         starting_points: options that name files a run starts from; its own checkpoints no longer need them.
+        builds_on: options that name runs of other models, which ``t2i-zoo pipeline`` trains first. Where they are no
+            starting points, the losses look at their networks: a resumed run reads them again,
+            wherever they are by then; for drawing, nothing needs them.
     """
 
     text_encoder: TextEncoder | None
@@ -35,8 +38,10 @@ class ZooModule(L.LightningModule):
     needs_words = False  #: whether it reads word features and not only the sentence
     needs_wrong_images = False  #: whether its mismatched pairs need pictures and not only captions
     needs_neighbours = False  #: whether it reads the captions before and after each caption of a picture
+    needs_references = False  #: whether it compares with all captions of a picture
     parts: tuple[str, ...] = ()
     starting_points: tuple[str, ...] = ("weights",)
+    builds_on: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

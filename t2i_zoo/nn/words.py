@@ -105,7 +105,7 @@ class WordGenerator(nn.Module):
             augmentation: (B, C) normal noise of conditioning augmentation; 0 makes the condition its mean.
 
         Returns:
-            The pictures; ``mu`` and ``logvar`` (B, C) of the condition's distribution; the attention of each stage but the
+            The pictures; ``mu`` and ``logvar`` (B, C) of the condition; the attention of each stage but the
             first.
         """
         condition, mu, logvar = self.augment(sentence, augmentation)

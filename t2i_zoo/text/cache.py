@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from t2i_zoo.errors import T2IError
 from t2i_zoo.text.features import TextEncoder
 
 _KEY = "S16"  # 16 bytes of blake2b; numpy sorts and searches byte strings of fixed length
@@ -71,7 +72,8 @@ class TextCache:
             progress: show a bar on standard error.
 
         Raises:
-            T2IError: from the encoder, where a caption is blank; what was written before stays.
+            T2IError: from the encoder, where a caption is blank, or where the disk is full; what was written before
+                stays.
         """
         keys = _keys_of(captions)
         if self._found(keys).all():
@@ -167,8 +169,8 @@ class TextCache:
     def _write(self, keys: NDArray[np.bytes_], buffer: list[tuple[Any, Any, Any]]) -> None:
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         beside = self.folder / f"new-{name}"
-        beside.mkdir(parents=True)
         try:
+            beside.mkdir(parents=True)
             np.save(beside / "keys.npy", keys)
             np.save(beside / "sentence.npy", np.concatenate([part for part, _, _ in buffer]))
             if self.with_words:
@@ -176,6 +178,12 @@ class TextCache:
                 lengths = np.concatenate([part for _, _, part in buffer])
                 np.save(beside / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
             beside.rename(self.folder / f"seg-{name}")
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise T2IError(
+                f"the text cache {self.folder} cannot be written ({error.strerror or error}): make room, or choose "
+                "another place with --data.cache_dir or T2I_ZOO_CACHE"
+            ) from error
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise

@@ -23,6 +23,12 @@ def _none() -> type[TextEncoder]:
     return NoText
 
 
+def _rnn() -> type[TextEncoder]:
+    from t2i_zoo.text.rnn import RNNEncoder
+
+    return RNNEncoder
+
+
 def _skip_thought() -> type[TextEncoder]:
     from t2i_zoo.text.skip_thought import SkipThoughtEncoder
 
@@ -38,6 +44,7 @@ def _transformers() -> type[TextEncoder]:
 ENCODERS: dict[str, Callable[[], type[TextEncoder]]] = {
     "hashing": _hashing,
     "none": _none,
+    "rnn": _rnn,
     "skip_thought": _skip_thought,
     "transformers": _transformers,
 }

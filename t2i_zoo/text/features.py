@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from t2i_zoo.errors import T2IError
+from t2i_zoo.text.tokens import words_of
+
 
 class TextFeatures(NamedTuple):
     """Features of a batch of captions.
@@ -43,6 +46,10 @@ class TextEncoder(nn.Module):
         """Sixteen hexadecimal digits that change whenever the features of any caption could change."""
         raise NotImplementedError
 
+    def tokens(self, caption: str) -> list[str]:
+        """What the rows of ``words`` stand for in one caption, in order."""
+        return words_of(caption)[: self.max_words]
+
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that the encoder itself cannot tell apart from other unknown words."""
         return []
@@ -54,3 +61,13 @@ class TextEncoder(nn.Module):
     def train(self, mode: bool = True) -> TextEncoder:
         """Stay in eval mode: a frozen encoder has no training behaviour."""
         return super().train(False)
+
+
+def check_not_blank(captions: Sequence[str]) -> None:
+    """Raise where a caption has no letter to encode."""
+    for number, caption in enumerate(captions):
+        if not caption.strip():
+            raise T2IError(
+                f"Caption {number} of {len(captions)} is {caption!r}, which has no word to encode: "
+                "give it at least one word or remove it from the captions."
+            )

@@ -32,7 +32,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text import skip_thought_files as files
-from t2i_zoo.text.features import TextEncoder, TextFeatures
+from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
 from t2i_zoo.text.skip_thought_words import PADDING, Vocabulary, is_word, padded, tokens_of
 
 _CHUNK = 256  # captions in one forward pass
@@ -145,12 +145,7 @@ class SkipThoughtEncoder(TextEncoder):
         Raises:
             T2IError: where a caption is blank.
         """
-        for number, caption in enumerate(captions):
-            if not caption.strip():
-                raise T2IError(
-                    f"Caption {number} of {len(captions)} is {caption!r}, which has no word to encode: "
-                    "give it at least one word or remove it from the captions."
-                )
+        check_not_blank(captions)
         rows = [self.known.numbers(caption, self.max_words, self.use_eos) for caption in captions]
         device = self.network.uni_words.weight.device
         longest = max(map(len, rows), default=0)
@@ -169,6 +164,11 @@ class SkipThoughtEncoder(TextEncoder):
             return TextFeatures(sentence)
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64, device=device)
         return TextFeatures(sentence, states, torch.arange(longest, device=device) < lengths[:, None])
+
+    def tokens(self, caption: str) -> list[str]:
+        """Words and marks of one caption that are seen, the last one its end where sentences are ended."""
+        numbers = self.known.numbers(caption, self.max_words, self.use_eos)
+        return [self.known.name(number) for number in numbers]
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that are ``UNK`` to the encoder; marks do not count."""

@@ -77,6 +77,10 @@ class Vocabulary:
         """The number of a word, ``UNKNOWN`` where it is not known."""
         return self._numbers.get(word, UNKNOWN)
 
+    def name(self, number: int) -> str:
+        """The word of a number."""
+        return SPECIAL[number] if number < len(SPECIAL) else self.words[number - len(SPECIAL)]
+
     def numbers(self, caption: str, limit: int, end: bool) -> list[int]:
         """Numbers of the first ``limit`` tokens, unknown words as ``UNKNOWN``, with ``END`` behind them if asked for.
 

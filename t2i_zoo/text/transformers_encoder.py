@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.text.features import TextEncoder, TextFeatures
+from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
 
 Pooling = Literal["mean", "cls", "eos", "pooler"]
 
@@ -84,12 +84,7 @@ class TransformersEncoder(TextEncoder):
         Raises:
             T2IError: where a caption is blank, or the model has no pooler and ``pooling`` asks for it.
         """
-        for number, caption in enumerate(captions):
-            if not caption.strip():
-                raise T2IError(
-                    f"Caption {number} of {len(captions)} is {caption!r}, which has no word to encode: "
-                    "give it at least one word or remove it from the captions."
-                )
+        check_not_blank(captions)
         device = next(self.tower.parameters()).device
         # Captions of like length share a forward pass: on real captions about a third of the padding goes.
         order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
@@ -139,6 +134,11 @@ class TransformersEncoder(TextEncoder):
                     "set the pooling of text_encoder to mean, cls or eos."
                 )
         return pooled.float(), hidden, mask
+
+    def tokens(self, caption: str) -> list[str]:
+        """The tokenizer's pieces of one caption, special ones included."""
+        found = self.tokenizer([caption], truncation=True, max_length=self.max_words)["input_ids"][0]
+        return [str(piece) for piece in self.tokenizer.convert_ids_to_tokens(found)]
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that hold the tokenizer's unknown token; byte-level tokenizers have none."""

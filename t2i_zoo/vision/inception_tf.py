@@ -58,7 +58,9 @@ def load(weights: str | None) -> VisionNetwork:
         T2IError: where torch-fidelity or the file is missing, or the file is another one.
     """
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # type: ignore[import-untyped]
+            FeatureExtractorInceptionV3,
+        )
     except ImportError as error:
         raise T2IError(
             f"found no torch-fidelity, which {NAME} comes from: pip install torch-fidelity, or choose another --network"

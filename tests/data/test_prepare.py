@@ -98,9 +98,12 @@ def test_bad_pictures(run, pictures):
     assert "3.jpg is not a readable picture" in error
     code, out, _ = run("--data.on_bad_image", "skip")
     assert code == 0
-    assert out.splitlines()[0].startswith("5 pictures")
-    assert out.splitlines()[1].startswith("skipped: ")
-    assert "3.jpg" in out.splitlines()[1]
+    first, count, emptied, skipped = out.splitlines()
+    assert first.startswith("5 pictures (5 train, 0 val, 0 test)")
+    assert count == "1 of 6 pictures cannot be read and are left out"
+    assert emptied == "nothing is left of the test split: mend its pictures or give it others"
+    assert skipped.startswith("skipped: ")
+    assert "3.jpg" in skipped
 
 
 @pytest.mark.parametrize(

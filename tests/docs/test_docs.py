@@ -16,6 +16,7 @@ import yaml
 
 import t2i_zoo
 from t2i_zoo.__main__ import TRAINING, VERBS, main
+from t2i_zoo.commands.pipeline import steps_of
 from t2i_zoo.parsing import _class_arguments, packaged_configs
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,10 @@ def commands(page: Path) -> list[list[str]]:
     for line in lines:
         if match := re.search(r"(?:^|[ /])(?:t2i-zoo|t2i_zoo) +(.*)$|^((?:fit|prepare|sample) .*)$", line):
             words = shlex.split(match[1] or match[2])
-            if words and words[0] in {**TRAINING, **VERBS}:
+            if words and words[0] == "pipeline" and words[1:]:  # each of its steps is a fit
+                rest = [word for word in words[2:] if word != "--dry-run"]
+                found += [["fit", "--config", step.config, *step.words] for step in steps_of(words[1], rest)]
+            elif words and words[0] in {**TRAINING, **VERBS}:
                 found.append(words)
     return found
 

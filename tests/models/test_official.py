@@ -15,6 +15,7 @@ from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, Weights
 
 COCO = {"generator_width": 192, "discriminator_width": 96}
+WORDS: dict[str, Any] = {"text_encoder": {"kind": "hashing", "dim": 256}}
 NO_TEXT = {"text_encoder": "none", "branches": 3}
 
 #: format, options of a published model, and of each of its networks the parameters and the keys of its state dict
@@ -36,6 +37,23 @@ PUBLISHED: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
         {"branches": 3},
         [(21_239_696, 107), (5_723_906, 29), (18_834_178, 41), (71_269_122, 53)],
     ),
+    (
+        "attngan_damsm",
+        {"vocabulary_size": 5450, "backbone_weights": None},
+        [(2_075_320, 9), (22_506_720, 567)],
+    ),
+    (
+        "attngan",
+        {**WORDS, "damsm_weight": 0.0},
+        [(7_084_592, 97), (6_313_730, 29), (19_424_002, 41), (71_858_946, 53)],
+    ),
+    ("attngan", {**WORDS, "last_only": True, "residual_blocks": 0}, [(6_638_960, 47), (71_850_753, 51)]),
+    (
+        "mirrorgan",
+        {**WORDS, "stream_weight": 0.0},
+        [(7_105_392, 105), (6_313_730, 29), (19_424_002, 41), (71_858_946, 53)],
+    ),
+    ("mirrorgan_stream", {"vocabulary_size": 5450, "backbone_weights": None}, [(58_668_864, 937), (5_768_010, 7)]),
     ("stackgan_v2", NO_TEXT, [(16_472_208, 105), (2_765_569, 21), (15_875_841, 33), (68_310_785, 45)]),
 ]
 
@@ -64,7 +82,7 @@ def test_every_weight_has_one_place(name: str, options: dict[str, Any], sizes: l
     assert [(parameters(found), len(found)) for found in files.values()] == sizes
     read, again = to_ours(name, files)
     assert {key: t.shape for key, t in again.items()} == {
-        key: t.shape for key, t in state.items() if key.startswith(("generator.", "discriminator."))
+        key: t.shape for key, t in state.items() if not key.startswith("generator_ema.")
     }
     assert {key: t.shape for key, t in blueprint(name, read)[1].items()} == {k: t.shape for k, t in state.items()}
 
@@ -80,10 +98,15 @@ def test_each_network_is_known_alone(name: str, options: dict[str, Any], sizes: 
 
 
 def test_no_format_takes_the_network_of_another() -> None:
+    alike = {"attngan": "mirrorgan", "mirrorgan": "attngan"}  # in their discriminators
     for name, options, _ in PUBLISHED:
         files = to_official(name, *blueprint(name, options))
         for other in FORMATS.keys() - {name}:
-            assert [find_format(other).identify(found) for found in files.values()] == [None] * len(files)
+            taken = [find_format(other).identify(found) for found in files.values()]
+            if other == alike.get(name):
+                assert taken == [None, *list(find_format(name).files(blueprint(name, options)[0]))[1:]]
+            else:
+                assert taken == [None] * len(files)
 
 
 # The description's own checks -----------------------------------------------------------------------------------------

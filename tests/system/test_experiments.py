@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from layouts import write_coco, write_cub
 from PIL import Image
 
 from t2i_zoo.__main__ import main
@@ -15,7 +16,7 @@ from t2i_zoo.parsing import packaged_configs
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 CONFIGS = packaged_configs()
 #: classes of the folders in ``roots``
-CLASSES = {"Flowers102": 24, "SyntheticFlowers": 24, "CaptionFolder": 3}
+CLASSES = {"Flowers102": 24, "SyntheticFlowers": 24, "CaptionFolder": 3, "CUB200": 4}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,10 @@ def roots(tmp_path_factory):
         Image.new("RGB", (20, 20), (10 * i, 100, 250 - 10 * i)).save(folder / f"{i}.png")
         rows.append(json.dumps({"file_name": f"{i}.png", "caption": f"picture number {i}", "class": i % 3}))
     (folder / "metadata.jsonl").write_text("\n".join(rows))
-    return {"Flowers102": flowers, "SyntheticFlowers": flowers, "CaptionFolder": folder}
+    found = {"Flowers102": flowers, "SyntheticFlowers": flowers, "CaptionFolder": folder}
+    found["CUB200"] = write_cub(tmp_path_factory.mktemp("birds"))
+    found["COCOCaptions"] = write_coco(tmp_path_factory.mktemp("coco"))
+    return found
 
 
 def source_of(name: str) -> str:

@@ -29,7 +29,7 @@ class MirrorGAN(AttentiveGAN):
         options: those of ``AttentiveGAN``.
     """
 
-    starting_points = ("weights", "damsm", "stream")
+    builds_on = ("damsm", "stream")
 
     def __init__(
         self, *, stream: str | None = None, stream_weight: float = 10.0, damsm_weight: float = 0.0, **options: Any

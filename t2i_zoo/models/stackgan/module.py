@@ -59,6 +59,7 @@ class StackGAN(TextToImageGAN):
     generator_ema: networks.Stage1Generator | networks.Stage2Generator
     discriminator: networks.Discriminator
     starting_points = ("weights", "stage1")
+    builds_on = ("stage1",)
 
     def __init__(
         self,

@@ -1,0 +1,157 @@
+"""How sources read what lies on a disk: text, lists of lines, paths that stay inside, a folder's state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from t2i_zoo.errors import T2IError
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file, with or without a byte order mark, all its line ends turned into newlines.
+
+    Raises:
+        T2IError: where the file is not UTF-8 or cannot be read.
+    """
+    return decode_text(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        T2IError: where it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise T2IError(f"{path} cannot be read ({error.strerror}): check that it is there and its rights") from None
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """What ``read_text`` does, for bytes from elsewhere; ``name`` is what a sentence calls them."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise T2IError(
+            f"{name} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}): save it as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def lines_of(text: str) -> tuple[str, ...]:
+    """The lines of a text that are not blank, stripped: captions are written so."""
+    return tuple(line for raw in text.split("\n") if (line := raw.strip()))
+
+
+def numbered_lines(path: Path, fields: int) -> Iterator[tuple[str, list[str]]]:
+    """The lines of a table whose fields are parted by spaces; the last field keeps its own.
+
+    Yields:
+        The place of each line that is not blank, for sentences, and its fields.
+
+    Raises:
+        T2IError: where a line has fewer fields.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        found = line.split(maxsplit=fields - 1)
+        if len(found) < fields:
+            raise T2IError(
+                f"{path}, line {number}: found {line.strip()[:80]!r}, expected {fields} fields with a space between: "
+                "correct that line or download the file again"
+            )
+        yield f"{path}, line {number}", [field.strip() for field in found]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False too for a name that no system could hold, such as one with a zero byte."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or that has characters that no file name has
+        return False
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """The path of a name in a folder, None where it leaves it; links are the owner's own and are followed."""
+    if "\0" in name:
+        return None
+    path = Path(os.path.normpath(root / name))
+    return path if path.is_relative_to(os.path.normpath(root)) else None
+
+
+def other_case(path: Path) -> str:
+    """A remark for a missing file: which name beside it differs in upper and lower case alone, or nothing."""
+    try:
+        near = [name for name in os.listdir(path.parent) if name.lower() == path.name.lower()]  # noqa: PTH208
+    except OSError:
+        return ""
+    return f" (there is {near[0]}: upper and lower case must agree)" if near else ""
+
+
+def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
+    """Every file below a folder but hidden ones; links are followed, and each folder is read once.
+
+    Args:
+        root: where to begin.
+        without: a folder to leave out.
+
+    Raises:
+        T2IError: names a folder that cannot be read.
+    """
+    pending, links = [str(root)], list[str]()
+    seen = set[tuple[int, int]]()
+    left_out = os.path.realpath(without) if without is not None else None
+    while pending or links:
+        folder = pending.pop() if pending else links.pop()  # what is there twice is found by its own name
+        try:
+            info = os.stat(folder)  # noqa: PTH116  # tens of thousands of calls: no Path objects here
+            if (info.st_dev, info.st_ino) in seen or os.path.realpath(folder) == left_out:
+                continue  # a link back to where we were
+            seen.add((info.st_dev, info.st_ino))
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise T2IError(
+                f"the folder {folder} cannot be read ({error.strerror}): mend it or its rights, or change "
+                "--data.source.root"
+            ) from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_dir(entry):
+                (links if entry.is_symlink() else pending).append(entry.path)
+            else:
+                yield entry
+
+
+def tree_fingerprint(root: Path, without: Path | None = None) -> str:
+    """Digest of the names, sizes and times of all files under ``root``: a quick sign that a source has changed.
+
+    Args:
+        root: folder of the source.
+        without: a folder to leave out (the cache, where somebody keeps it inside the source).
+
+    Raises:
+        T2IError: names a folder that cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for entry in walk(root, without):
+        try:
+            info = entry.stat()
+            sign = f"{info.st_size}\0{info.st_mtime_ns}"
+        except OSError:
+            sign = "broken"  # a link to nothing or to itself; it matters only where the source lists it
+        digest.update(f"{entry.path[len(str(root)) :]}\0{sign}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -1,0 +1,296 @@
+"""DAMSM: words and regions, sentences and pictures in one space; the STEM of MirrorGAN is its text encoder.
+
+Xu, Zhang, Huang, Zhang, Gan, Huang, He: AttnGAN: Fine-Grained Text to Image Generation with Attentional Generative
+Adversarial Networks, 2018, arXiv 1711.10485, section 3.2. Authors' code: taoxugit/AttnGAN, ``pretrain_DAMSM.py``, which
+is what this follows; the paper has gamma 1 = 5 and batches of 50. Deviations are listed in the card.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from t2i_zoo.batch import Batch
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models import state
+from t2i_zoo.models.damsm import losses, networks
+from t2i_zoo.models.damsm.retrieval import retrieval
+from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.text import TextFeatures
+from t2i_zoo.text.rnn import Kind, RNNNetwork
+from t2i_zoo.text.vocabulary import Words, padded, random_subset
+
+
+class DAMSM(ZooModule):
+    """Trains both encoders; ``text_encoder: {kind: rnn, path: RUN}`` reads captions with it in a GAN.
+
+    Args:
+        backbone: picture network: ``torchvision:NAME``, or ``file:PATH``, which stays frozen and must stay where it is.
+        backbone_weights: of a torchvision network: ``pretrained`` fetches them once, ``random`` needs
+            ``train_backbone``, anything else is the path of a state dict. A checkpoint holds them, and needs this no
+            more.
+        train_backbone: train the backbone too; the authors train the projections alone.
+        batch_norm: of the backbone in training; ``train`` (the authors') normalises by the batch and moves the running
+            statistics even of a frozen backbone, ``eval`` leaves them alone.
+        layer: of the backbone, whose output is the map of regions; None is ``Mixed_6e`` of Inception-v3, and the last
+            map of any other network.
+        input_size: side that pictures are resized to; None is the backbone's own (Inception-v3: 299), 0 leaves them.
+        align_corners: of the resize, as in the PyTorch of the published weights.
+        dim: D, numbers of a word, a sentence, a region and a picture.
+        word_dim: numbers of a word in the word table.
+        rnn: kind of the recurrent layer.
+        text_dropout: on the word table's rows, in training.
+        vocabulary_size: the most rows of the word table, that of ``<end>`` included; None keeps all words.
+        vocabulary_of: ``all`` takes the words of all captions, test captions too (the authors'), whose own words then
+            have initial values; ``train`` leaves them out, as any unknown word.
+        max_words: words of one caption; training draws a random subset of longer ones in each batch, else the first.
+        gamma1, gamma2, gamma3: of the matching losses; see ``t2i_zoo.nn.damsm.words_loss``.
+        caption_chunk: captions at a time in the loss, for large batches; see there.
+        class_weight: of the cross-entropy of a linear classifier on the backbone's features, which teaches a random
+            backbone the classes of the data; the authors have none.
+        num_classes: of that classifier.
+        learning_rate: of Adam with betas 0.5 and 0.999.
+        lr_decay: factor on the learning rate after each epoch, while it is above ``min_learning_rate``.
+        min_learning_rate: see there; the authors' is a tenth of ``learning_rate``.
+        persistent_optimizer: keep Adam's moments from epoch to epoch; the authors make a new one in each.
+        rnn_clip: largest norm of the text encoder's gradient; None does not clip. Nothing else is clipped.
+        weights: a run, a checkpoint or a converted file to start from, with its words.
+    """
+
+    parts = ("text_network.", "image_network.")
+    starting_points = ("weights", "backbone_weights")
+
+    def __init__(
+        self,
+        *,
+        backbone: str = networks.INCEPTION,
+        backbone_weights: str | None = "pretrained",
+        train_backbone: bool = False,
+        batch_norm: Literal["train", "eval"] = "train",
+        layer: str | None = None,
+        input_size: int | None = None,
+        align_corners: bool = True,
+        dim: int = 256,
+        word_dim: int = 300,
+        rnn: Kind = "lstm",
+        text_dropout: float = 0.5,
+        vocabulary_size: int | None = None,
+        vocabulary_of: Literal["all", "train"] = "all",
+        max_words: int = 18,
+        gamma1: float = 4.0,
+        gamma2: float = 5.0,
+        gamma3: float = 10.0,
+        caption_chunk: int | None = None,
+        class_weight: float = 0.0,
+        num_classes: int | None = None,
+        learning_rate: float = 2e-3,
+        lr_decay: float = 0.98,
+        min_learning_rate: float = 2e-4,
+        persistent_optimizer: bool = False,
+        rnn_clip: float | None = 0.25,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        _check(self.hparams)
+        self.text_encoder = None
+        self.known = Words()
+        self.text_network = RNNNetwork(vocabulary_size or 1, word_dim, dim, rnn, text_dropout)
+        if weights and backbone_weights == "pretrained":
+            backbone_weights = None  # the file brings them
+        self.image_network = networks.ImageEncoder(
+            backbone, backbone_weights, layer, dim, input_size, align_corners, train_backbone, batch_norm
+        )
+        features = self.image_network.backbone.feature_dim
+        self.class_head = nn.Linear(features, num_classes) if class_weight and num_classes else None
+        self._pool: list[tuple[Tensor, ...]] = []
+        if weights:
+            self._start_from(weights)
+
+    def _start_from(self, weights: str) -> None:
+        place = find_checkpoint(weights)
+        converted = place.suffix == ".safetensors"
+        about = state.read_weights(place)[1] if converted else state.read_checkpoint(place)["t2i_zoo"]
+        if words := about.get("words"):
+            self._know(words)
+        state.load_networks(self, place)
+
+    def _know(self, words: Sequence[str]) -> None:
+        self.known = Words(words)
+        self.text_network.resize_words(len(self.known))
+
+    def setup(self, stage: str) -> None:
+        """Take the words of the captions, unless a checkpoint brought its own."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if (size := getattr(data, "batch_size", 2)) < 2:
+            raise T2IError(f"found --data.batch_size {size}, expected at least 2 pictures, which are told apart")
+        if not self.known.words:
+            splits = ("train", "val", "test") if self.hparams["vocabulary_of"] == "all" else ("train",)
+            captions = data.captions_of("train") if hasattr(data, "captions_of") else []
+            if not captions:
+                raise T2IError("found no training captions: give DAMSM a CaptionDataModule whose source has some")
+            captions += [caption for split in splits[1:] for caption in data.captions_of(split)]
+            self._know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)
+
+    # Encoding -------------------------------------------------------------------------------------------------------
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Regions (B, D, H, W) and codes (B, D) of pictures (B, 3, S, S) in [-1, 1]; gradients reach the pictures."""
+        regions, codes, _ = self.image_network(images)
+        return regions, codes
+
+    def read(self, captions: Sequence[str]) -> TextFeatures:
+        """Sentences (B, D), words (B, T, D) and mask (B, T) of captions, with gradients; in training mode, longer ones
+        than ``max_words`` lose some of their words by chance."""
+        limit = self.hparams["max_words"]
+        rows = [self.known.numbers(caption) for caption in captions]
+        numbers, lengths = padded([random_subset(row, limit) if self.training else row[:limit] for row in rows])
+        mask = torch.arange(numbers.shape[1]) < lengths[:, None]
+        words, sentence = self.text_network(numbers.to(self.device, non_blocking=True), lengths)
+        return TextFeatures(sentence, words, mask.to(self.device, non_blocking=True))
+
+    @torch.no_grad()
+    def image_codes(self, images: Tensor) -> Tensor:
+        """Codes (B, D) float32 of pictures (B, 3, S, S) in [-1, 1], in eval mode; compare them by their cosine."""
+        mode = self.training
+        try:
+            return self.eval().features(images.to(self.device))[1].float()
+        finally:
+            self.train(mode)
+
+    @torch.no_grad()
+    def sentence_codes(self, captions: Sequence[str]) -> Tensor:
+        """Sentence vectors (B, D) float32 of captions, in eval mode; compare them by their cosine."""
+        mode = self.training
+        try:
+            return self.eval().read(captions).sentence.float()
+        finally:
+            self.train(mode)
+
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Losses of a batch with their sum ``"loss"``, codes (B, D), and sentence vectors (B, D).
+
+        Reads ``images``, ``captions`` and, where there are any, ``labels``. Words become numbers here, on the host.
+        """
+        regions, codes, features = self.image_network(batch["images"][-1])
+        text, labels = self.read(batch["captions"]), batch.get("labels")
+        gammas = (self.hparams["gamma1"], self.hparams["gamma2"], self.hparams["gamma3"])
+        found = losses.matching_loss(regions, codes, text, labels, gammas, self.hparams["caption_chunk"])
+        if self.class_head is not None and labels is not None:
+            found["class"] = losses.class_loss(self.class_head(features), labels)
+            found["loss"] = found["loss"] + self.hparams["class_weight"] * found["class"]
+        return found, codes, text.sentence
+
+    # Training -------------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Begin each epoch with an Adam that knows nothing, as the authors do."""
+        if batch_idx == 0 and not self.hparams["persistent_optimizer"]:
+            self.trainer.optimizers[0].state.clear()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the matching losses, and of the class loss where there is one."""
+        found, codes, _ = self(batch)
+        loss: Tensor = found["loss"]
+        self.log_dict({f"train/{key}": value.detach() for key, value in found.items()}, batch_size=len(codes))
+        self.clock += 1
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the text encoder alone, as the authors do."""
+        if limit := self.hparams["rnn_clip"]:
+            nn.utils.clip_grad_norm_(self.text_network.parameters(), limit)
+
+    def configure_optimizers(self) -> Any:
+        """Adam for all that is trained, and a rate that falls after each epoch."""
+        rate, least, decay = (self.hparams[key] for key in ("learning_rate", "min_learning_rate", "lr_decay"))
+        falls = math.ceil(math.log(least / rate) / math.log(decay)) if 0 < least < rate and decay < 1 else None
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        adam = torch.optim.Adam(trained, rate, betas=(0.5, 0.999))
+        falling = torch.optim.lr_scheduler.LambdaLR(
+            adam, lambda epoch: decay ** (epoch if falls is None else min(epoch, falls))
+        )
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": falling, "interval": "epoch"}}
+
+    # Evaluation -----------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The losses on held-out pictures, and their codes for the retrieval at the end."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same on the test split."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """There is nothing to predict."""
+        raise T2IError(
+            "DAMSM draws no pictures: give its run to a GAN with --model.text_encoder '{kind: rnn, path: RUN}'"
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how pictures and captions of the whole split find each other."""
+        self._retrieve("val")
+
+    def on_test_epoch_end(self) -> None:
+        """The same of the test split."""
+        self._retrieve("test")
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        found, codes, sentences = self(batch)
+        self.log_dict({f"{stage}/{k}": value for k, value in found.items()}, batch_size=len(codes), sync_dist=True)
+        unknown = torch.full((len(codes),), -1, device=codes.device)
+        self._pool.append((codes.float(), sentences.float(), batch.get("labels", unknown), batch["index"]))
+
+    def _retrieve(self, stage: str) -> None:
+        gathered: Any = self.all_gather([torch.cat(part) for part in zip(*self._pool, strict=True)])
+        self._pool.clear()
+        codes, sentences = (part.reshape(-1, part.shape[-1]) for part in gathered[:2])
+        labels, index = (part.reshape(-1) for part in gathered[2:])
+        order = index.argsort(stable=True)
+        first = torch.ones_like(order, dtype=torch.bool)  # ranks repeat pictures to have as many each
+        first[1:] = index[order][1:] != index[order][:-1]
+        rows = order[first]
+        for key, value in retrieval(codes[rows], sentences[rows], labels[rows]).items():
+            self.log(f"{stage}/{key}", value)
+
+    # Checkpoints ----------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the words, in the order of the table's rows."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["t2i_zoo"]["words"] = self.known.words
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the words back, before the weights come."""
+        super().on_load_checkpoint(checkpoint)
+        self._know(checkpoint.get("t2i_zoo", {}).get("words", ()))
+
+
+def _check(options: Any) -> None:
+    """Raise for options out of their range."""
+    for name, least in (("max_words", 1), ("vocabulary_size", 2), ("caption_chunk", 1), ("num_classes", 1)):
+        if options[name] is not None and options[name] < least:
+            raise T2IError(f"found --model.{name} {options[name]}, expected at least {least}")
+    if options["dim"] < 2 or options["dim"] % 2:
+        raise T2IError(f"found --model.dim {options['dim']}, expected an even number, half for each direction")
+    if not 0 <= options["text_dropout"] < 1:
+        raise T2IError(f"found --model.text_dropout {options['text_dropout']}, expected 0 or more, and less than 1")
+    if options["rnn"] not in ("lstm", "gru"):
+        raise T2IError(f"found --model.rnn {options['rnn']}, expected lstm or gru")
+    if options["class_weight"] and options["num_classes"] is None:
+        raise T2IError("found --model.class_weight without --model.num_classes: set it to the data's number of classes")
+    random = options["backbone_weights"] == "random" and options["backbone"].startswith("torchvision:")
+    if random and not options["train_backbone"] and not options["weights"]:
+        raise T2IError(
+            "found --model.backbone_weights random for a backbone that is not trained, and so would see nothing: set "
+            "--model.train_backbone true, or give it weights"
+        )

@@ -1,0 +1,227 @@
+"""The recurrent text encoder of AttnGAN, MirrorGAN and their descendants: one vector a word, one a sentence.
+
+Source: ``RNN_ENCODER`` of taoxugit/AttnGAN. ``DAMSM`` trains it together with a picture encoder; a GAN reads it frozen.
+Deviations: captions need not be sorted by length; of captions that are too long a GAN reads the first words, where the
+authors draw a random subset of them each time (so does ``DAMSM`` in training), since each caption is encoded once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
+from t2i_zoo.text.vocabulary import END_WORD, Words, padded
+
+Kind = Literal["lstm", "gru"]
+
+PREFIX = "text_network."  #: what DAMSM calls this network
+_CHUNK = 256  # captions in one forward pass
+_VERSION = "t2i-rnn-1"  # part of the fingerprint: a new number where the features of the same weights change
+
+
+class RNNNetwork(nn.Module):
+    """Word table, dropout and one recurrent layer in both directions; names of weights are those of the reference.
+
+    Args:
+        words: rows V of the word table.
+        word_dim: numbers E of a word in the table.
+        dim: D, numbers of a sentence and of a word in it, both directions together.
+        kind: of the recurrent layer.
+        dropout: on the table's rows, in training; the reference's further dropout argument does nothing in one layer.
+    """
+
+    def __init__(self, words: int, word_dim: int = 300, dim: int = 256, kind: Kind = "lstm", dropout: float = 0.5):
+        super().__init__()
+        self.encoder = nn.Embedding(words, word_dim)
+        self.drop = nn.Dropout(dropout)
+        layer = nn.LSTM if kind == "lstm" else nn.GRU
+        self.rnn = layer(word_dim, dim // 2, batch_first=True, bidirectional=True)
+        nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
+
+    def forward(self, numbers: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode sentences; what lies behind their ends has no influence.
+
+        Args:
+            numbers: (B, T) int64, on the network's device.
+            lengths: (B,) int64 from 1 to T, on the CPU.
+
+        Returns:
+            Words (B, T, D), the states of both directions, zero behind the ends; and sentences (B, D), the last state
+            of each direction.
+        """
+        vectors = self.drop(self.encoder(numbers))
+        states, last = self.rnn(pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False))
+        last = last[0] if isinstance(last, tuple) else last  # of an LSTM the output, not the cell
+        words = pad_packed_sequence(states, batch_first=True, total_length=numbers.shape[1])[0]
+        return words, last.transpose(0, 1).flatten(1)
+
+    @torch.no_grad()
+    def resize_words(self, rows: int) -> None:
+        """Give the word table another number of rows, with new initial values; nothing happens where it has them."""
+        former = self.encoder.weight
+        if rows != len(former):
+            self.encoder = nn.Embedding(rows, former.shape[1], device=former.device, dtype=former.dtype)
+            nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
+
+
+class RNNEncoder(TextEncoder):
+    """The frozen text encoder of a ``DAMSM``, of one's own or converted from published weights.
+
+    Args:
+        path: a run of ``DAMSM``, its .ckpt, or a .safetensors file of ``t2i-zoo convert --from attngan_damsm``.
+        max_words: the first words of a caption that are read; AttnGAN has 18 on birds and 12 on COCO in training.
+        assets: files of ``assets()``; where given, no file is opened and a state dict brings the weights.
+
+    Raises:
+        T2IError: where the file cannot be read or holds no such encoder, or ``max_words`` is below 1.
+    """
+
+    def __init__(self, path: str, max_words: int = 18, assets: dict[str, str] | None = None) -> None:
+        super().__init__()
+        if max_words < 1:
+            raise T2IError(f"found text_encoder's max_words {max_words}, expected at least 1")
+        self.max_words = max_words
+        if assets is None:
+            found = read(path)
+            words, shape = found.words, found.shape
+        else:
+            words = assets["words.txt"].split("\n") if assets["words.txt"] else []
+            shape = json.loads(assets["shape.json"])
+        self.known = Words(words)
+        with torch.device("meta"):  # the weights come from elsewhere: draw none and leave the seed alone
+            network = RNNNetwork(len(self.known), **shape)
+        self.network = network.to_empty(device="cpu").requires_grad_(False)
+        if assets is None:
+            self.network.load_state_dict(found.state)
+        self._shape = shape
+        self.dim = self.word_dim = shape["dim"]
+        self._fingerprint: str | None = None
+        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
+        self.eval()
+
+    def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
+        """Encode captions in float32, also under autocast, without gradients.
+
+        Args:
+            captions: B texts, none of them blank.
+            words: also give a vector for each known word.
+
+        Returns:
+            sentence (B, dim); words (B, T, dim) and mask (B, T) with T the longest caption of this call.
+
+        Raises:
+            T2IError: where a caption is blank.
+        """
+        check_not_blank(captions)
+        numbers, lengths = padded([self.known.numbers(caption)[: self.max_words] for caption in captions])
+        device = self.network.encoder.weight.device
+        sentence = torch.zeros(len(captions), self.dim, device=device)
+        states = torch.zeros(*numbers.shape, self.dim, device=device) if words else None
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for chosen in torch.split(lengths.argsort(stable=True), _CHUNK):  # captions of like length share a pass
+                if not len(chosen):
+                    continue
+                longest = int(lengths[chosen[-1]])
+                read_words, read_sentence = self.network(numbers[chosen, :longest].to(device), lengths[chosen])
+                there = chosen.to(device)
+                sentence[there] = read_sentence
+                if states is not None:
+                    states[there, :longest] = read_words
+        if states is None:
+            return TextFeatures(sentence)
+        places = torch.arange(numbers.shape[1], device=device)
+        return TextFeatures(sentence, states, places < lengths.to(device)[:, None])
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """Words of the caption that the encoder leaves out."""
+        return self.known.unknown(caption)
+
+    def tokens(self, caption: str) -> list[str]:
+        """The words that ``encode`` gives vectors of, in order."""
+        return self.known.known(caption)[: self.max_words] or [END_WORD]
+
+    def assets(self) -> dict[str, str]:
+        """The words, and the shape of the network."""
+        return {"words.txt": "\n".join(self.known.words), "shape.json": json.dumps(self._shape)}
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of words, weights and length, not path; taken once."""
+        if self._fingerprint is None:
+            digest = hashlib.blake2b(f"{_VERSION} {self.max_words} {self.assets()}".encode(), digest_size=8)
+            for name, tensor in sorted(self.network.state_dict().items()):
+                digest.update(f"\0{name}\0".encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+
+class Found(NamedTuple):
+    """What an encoder is made of.
+
+    Attributes:
+        words: known words in the order of the table's rows, from row 1 on.
+        shape: further arguments of ``RNNNetwork``.
+        state: the network's state dict.
+    """
+
+    words: list[str]
+    shape: dict[str, Any]
+    state: dict[str, Tensor]
+
+
+def read(path: str | Path) -> Found:
+    """The text encoder in a run, a checkpoint or a converted file of ``DAMSM``.
+
+    Raises:
+        T2IError: names the file, what is wrong with it, and the remedy.
+    """
+    place = find_checkpoint(path)
+    try:
+        words, tensors = _safetensors(place) if place.suffix == ".safetensors" else _checkpoint(place)
+        state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+        shape = _shape_of(state)
+    except Exception as error:  # torch.load raises many kinds
+        raise T2IError(
+            f"{place} holds no text encoder of DAMSM ({type(error).__name__}): set text_encoder's path to a run of "
+            "DAMSM, or to a .safetensors file of t2i-zoo convert --from attngan_damsm"
+        ) from error
+    rows = len(state["encoder.weight"])
+    if rows != 1 + len(words):
+        raise T2IError(
+            f"{place} holds {len(words)} words and a word table of {rows} rows, expected {rows - 1} words: convert the "
+            "weights together with the captions.pickle that they were trained with"
+        )
+    return Found(words, shape, state)
+
+
+def _checkpoint(path: Path) -> tuple[list[str], dict[str, Tensor]]:
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return list(checkpoint["t2i_zoo"]["words"]), checkpoint["state_dict"]
+
+
+def _safetensors(path: Path) -> tuple[list[str], dict[str, Tensor]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {})["t2i_zoo"])
+        return list(about["words"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _shape_of(state: dict[str, Tensor]) -> dict[str, Any]:
+    gates, units = state["rnn.weight_hh_l0"].shape
+    kind: Kind = "lstm" if gates == 4 * units else "gru"
+    return {"word_dim": state["encoder.weight"].shape[1], "dim": 2 * units, "kind": kind}
+
+
+def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
+    encoder._fingerprint = None  # type: ignore[assignment]

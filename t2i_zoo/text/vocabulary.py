@@ -1,0 +1,97 @@
+"""Words and their numbers as AttnGAN and its descendants have them, for encoders and caption writers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from t2i_zoo.text.tokens import words_of
+
+END = 0  #: number of ``<end>``, which also pads
+END_WORD = "<end>"
+
+_ASCII_WORD = re.compile(r"\w+")
+_INSIDE = re.compile("['-]")
+
+
+def plain_tokens(caption: str) -> list[str]:
+    r"""Lower-case runs of letters, digits and underscores, the authors' ``\w+``, in order.
+
+    Hyphens and apostrophes separate. In other scripts than ASCII combining marks stay with their letters, where the
+    authors' code would cut, and strip, whatever is not ASCII; ``Words.number`` looks such words up both ways.
+    """
+    if caption.isascii():
+        return _ASCII_WORD.findall(caption.lower())
+    return [part for word in words_of(caption) for part in _INSIDE.split(word)]
+
+
+class Words:
+    """Known words, numbered from 1; 0 is ``<end>``.
+
+    Args:
+        words: each once; ``words[0]`` has the number 1.
+    """
+
+    def __init__(self, words: Iterable[str] = ()) -> None:
+        self.words = list(words)
+        self._numbers = {word: number for number, word in enumerate(self.words, 1)}
+
+    @classmethod
+    def of_captions(cls, captions: Iterable[str], limit: int | None = None) -> Words:
+        """The words of some captions, the most frequent first, equally frequent ones by the alphabet.
+
+        Args:
+            captions: any number of texts.
+            limit: the most numbers, that of ``<end>`` included; None keeps all words.
+        """
+        counts = Counter(token for caption in captions for token in plain_tokens(caption))
+        found = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls(found if limit is None else found[: limit - 1])
+
+    def __len__(self) -> int:
+        """Rows of a word table: the known words and ``<end>``."""
+        return 1 + len(self.words)
+
+    def number(self, word: str) -> int | None:
+        """The number of a word, or of what is left of it in ASCII; None where neither is known."""
+        found = self._numbers.get(word)
+        if found is None and not word.isascii():
+            found = self._numbers.get(word.encode("ascii", "ignore").decode())
+        return found
+
+    def numbers(self, caption: str) -> list[int]:
+        """Numbers of a caption's words; unknown ones are left out, as in the authors' code.
+
+        A caption without any known word is ``[END]``, where the authors' code fails.
+        """
+        return [n for token in plain_tokens(caption) if (n := self.number(token)) is not None] or [END]
+
+    def known(self, caption: str) -> list[str]:
+        """The words of a caption as they are known, one for each of ``numbers``."""
+        return [END_WORD if n == END else self.words[n - 1] for n in self.numbers(caption)]
+
+    def unknown(self, caption: str) -> list[str]:
+        """The words of a caption that ``numbers`` leaves out."""
+        return [token for token in plain_tokens(caption) if self.number(token) is None]
+
+
+def random_subset(row: Sequence[int], limit: int) -> list[int]:
+    """``limit`` words of a longer row, drawn anew in each call and in their order, as in the authors' training.
+
+    Draws from torch's global state of the CPU, which a resumed run continues.
+    """
+    if len(row) <= limit:
+        return list(row)
+    return [row[i] for i in torch.randperm(len(row))[:limit].sort().values.tolist()]
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of word numbers as one table (B, T) int64 with ``END`` behind their ends, and their lengths (B,) int64."""
+    lengths = [len(row) for row in rows]
+    longest = max(lengths, default=0)
+    table = [[*row, *[END] * (longest - len(row))] for row in rows]
+    return torch.tensor(table, dtype=torch.int64).view(len(rows), longest), torch.tensor(lengths, dtype=torch.int64)

@@ -1,0 +1,86 @@
+"""One of two processes, or the only one: ``metrics_worker.py FOLDER`` writes every metric's numbers to a file."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_HERE = Path(__file__).parent
+_CONFTEST = runpy.run_path(str(_HERE / "conftest.py"), run_name="metrics_conftest")
+IMAGES = 26  # 14 and 12: batches of four are ragged on both
+
+
+def numbers() -> dict[str, Any]:
+    """Numbers of made-up features, exactly, and of a whole evaluation."""
+    from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
+    from t2i_zoo.data.store import open_store
+    from t2i_zoo.metrics.base import Job
+    from t2i_zoo.metrics.diversity import CaptionDiversity, ClassDiversity
+    from t2i_zoo.metrics.draws import draw_captions
+    from t2i_zoo.metrics.evaluation import evaluate
+    from t2i_zoo.metrics.frechet import FrechetDistance
+    from t2i_zoo.metrics.inception_score import InceptionScore
+    from t2i_zoo.metrics.kernel import KernelDistance
+    from t2i_zoo.metrics.neighbours import PRDC, NearestTraining
+    from t2i_zoo.metrics.networks import Network, build_network
+    from t2i_zoo.metrics.photographs import Photographs
+    from t2i_zoo.metrics.protocol import load_protocol
+    from t2i_zoo.metrics.references import ranks
+    from t2i_zoo.metrics.retrieval import RPrecision, Similarity
+    from t2i_zoo.models.gancls import GANCLS
+
+    module = CaptionDataModule(SyntheticFlowers(images=72, size=24), image_size=16)
+    flowers = Photographs(open_store(module.spec, module.cache / "stores"), 16)
+    cloud = _CONFTEST["cloud"]
+    features, reference, train = cloud(IMAGES, 6, 1), cloud(40, 6, 2), cloud(30, 6, 3)
+    images = torch.rand(IMAGES, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    draws = draw_captions(flowers, flowers.split("train")[1], IMAGES, 0, repeats=2)
+    network = Network("codes", "", dual=_CONFTEST["Codes"]())
+    network.vision = type("Vision", (), {"num_logits": 6, "feature_dim": 6})()
+    job = Job(draws, flowers, network, {"reference": reference, "train": train}.__getitem__)
+    metrics: list[tuple[Any, tuple[Any, ...]]] = [
+        (FrechetDistance(job, groups=3), (features,)),
+        (KernelDistance(job, subsets=4, subset_size=10), (features,)),
+        (InceptionScore(job, splits=3), (features,)),
+        (PRDC(job, k=2), (features,)),
+        (NearestTraining(job, percentile=40.0), (features,)),
+        (RPrecision(job, candidates=5, folds=2), (network.look(images)[0],)),
+        (ClassDiversity(job, images_per_class=2), (images,)),
+        (CaptionDiversity(job), (images,)),
+    ]
+    rank, world = ranks()
+    own = torch.arange(rank, IMAGES, world)
+    found: dict[str, Any] = {}
+    for metric, rows in metrics:
+        for start in range(0, len(own), 4):
+            index = own[start : start + 4]
+            metric.update(*(row[index] for row in rows), index)
+        found[type(metric).__name__] = metric.compute()
+    similarity = Similarity(job)
+    similarity.update(features[own], reference[:IMAGES][own])
+    found["Similarity"] = similarity.compute()
+
+    hashing = {"kind": "hashing", "dim": 32}
+    torch.manual_seed(0)
+    widths = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4}
+    model = GANCLS(image_size=16, noise_dim=4, text_encoder=hashing, **widths).eval()  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as folder:
+        small = build_network(f"file:{_CONFTEST['small_file'](Path(folder))}")
+    protocol = load_protocol("tiny").change(images=IMAGES)
+    report = evaluate(protocol, flowers, model, small, batch_size=4)
+    found["evaluation"] = {score.metric: torch.tensor(score.value) for score in report.scores}
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=int(os.environ["LOCAL_RANK"]), world_size=2)
+    torch.save(numbers(), Path(sys.argv[1]) / f"rank_{dist.get_rank()}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,86 @@
+"""DAMSM in two gloo processes on the CPU: ``test_damsm_two_processes.py FOLDER`` is one of them."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from t2i_zoo.models.damsm import DAMSM
+
+# by its path, since other folders have modules of this name
+_CONFTEST = runpy.run_path(str(Path(__file__).parents[1] / "conftest.py"))
+build_data, build_trainer, TINY = (_CONFTEST[name] for name in ("build_data", "build_trainer", "TINY"))
+
+
+def run(folder: Path, **options: Any) -> dict[str, Any]:
+    """Train one epoch, then judge the held-out pictures with the weights that this began with."""
+    L.seed_everything(4, verbose=False)
+    model = DAMSM(**TINY["damsm"], learning_rate=0.01)
+    model._know(["a", "flower", "with", "petals", "red", "blue", "the"])
+    judge = build_trainer(folder, limit_val_batches=1.0, **options)
+    judge.validate(model, build_data(batch_size=3), verbose=False)
+    metrics = {key: float(value) for key, value in judge.callback_metrics.items()}
+    trainer = build_trainer(folder, **options)
+    trainer.fit(model, build_data(batch_size=6))
+    return {"metrics": metrics, "parameters": dict(model.named_parameters()), "clock": model.clock}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What both processes wrote down."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}
+    logs = [folder / f"rank_{rank}.log" for rank in range(2)]  # files: a full pipe would stop one rank, then the other
+    processes = []
+    try:
+        for rank, log in enumerate(logs):
+            with log.open("w") as file:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, __file__, str(folder)],
+                        env={**shared, "LOCAL_RANK": str(rank)},
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        for process, log in zip(processes, logs, strict=True):
+            assert process.wait(timeout=120) == 0, log.read_text()[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_ranks_end_equal_though_their_captions_differ_in_length(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["parameters"] for rank in ranks)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert all(tensor.isfinite().all() for tensor in first.values())
+    assert ranks[0]["clock"] == ranks[1]["clock"] > 2
+
+
+def test_retrieval_of_two_ranks_is_that_of_one_process(ranks: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Captions of a picture are drawn by rank, so only what does not depend on them is the same number."""
+    alone = run(tmp_path)["metrics"]
+    for rank in ranks:
+        assert rank["metrics"] == ranks[0]["metrics"]
+        assert rank["metrics"].keys() == alone.keys()
+        assert rank["metrics"]["val/r_precision_chance"] == pytest.approx(alone["val/r_precision_chance"])
+        assert 0 < rank["metrics"]["val/r1_text_to_image"] <= 1
+
+
+if __name__ == "__main__":
+    found = run(Path(sys.argv[1]), devices=2, strategy="ddp")
+    torch.save(found, Path(sys.argv[1]) / f"rank_{torch.distributed.get_rank()}.pt")

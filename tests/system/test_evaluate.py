@@ -1,0 +1,148 @@
+"""t2i-zoo evaluate: the same digits twice, what a line holds, floors and ceilings, and mistakes as one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.metrics.protocol import load_protocol
+
+
+class Small(nn.Module):
+    """An untrained classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 5, 2), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.conv(images).relu().mean((2, 3))
+        return features, self.head(features)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("network") / "small.pt"
+    torch.jit.trace(Small(), torch.zeros(2, 3, 16, 16)).save(str(path))
+    return f"file:{path}"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run, which may be written to."""
+    return Path(shutil.copytree(trained, tmp_path / "copied" / "version_0"))
+
+
+def lines(path):
+    return [json.loads(text) for text in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_twice_the_same_digits_and_all_that_they_depend_on(run, network, capsys):
+    words = ["evaluate", "--ckpt", str(run), "--protocol", "tiny", "--network", network]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert main([*words, "--batch-size", "24"]) == 0
+    again = capsys.readouterr().out
+    hash_ = load_protocol("tiny").change(network=network).hash
+    assert f"protocol tiny {hash_}: 24 pictures" in said
+    table = said.partition("\n\n")[2]
+    assert table == again.partition("\n\n")[2]
+    assert "small Frechet distance" in table
+    assert "FID" not in said
+    found = lines(run)
+    half = len(found) // 2
+    first, second = found[:half], found[half:]
+    assert [x["value"] for x in first] == [x["value"] for x in second]
+    assert {x["metric"] for x in first} >= {"frechet_distance", "kernel_distance", "inception_score", "prdc.recall"}
+    for line in first:
+        assert (line["protocol"], line["protocol_hash"], line["model"]) == ("tiny", hash_, "GANCLS")
+        assert re.fullmatch(r"[0-9a-f]{16}", line["checkpoint_sha256"])
+        assert (line["images"], line["size"], line["split"], line["batches"]) == (24, 16, "train", 6)
+        assert line["versions"]["torch"] == torch.__version__
+        assert line["seconds"] > 0
+        assert line["protocol_content"]["images"] == 24
+
+
+def test_overrides_change_hash_and_digits(run, network):
+    words = ["evaluate", "--ckpt", str(run), "--protocol", "tiny", "--network", network]
+    for more in ([], ["--images", "26"], ["--seed", "1"], ["--live"]):
+        assert main([*words, *more]) == 0
+    found = [line for line in lines(run) if line["metric"] == "frechet_distance"]
+    assert len({line["protocol_hash"] for line in found}) == len({line["value"] for line in found}) == 4
+    assert [line["images"] for line in found] == [24, 26, 24, 24]
+
+
+def test_floor_and_ceiling(words, tmp_path, monkeypatch, trained, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = str(trained / "config.yaml")
+    words = ["--protocol", "agreement_synthetic", "--images", "40"]
+    assert main(["evaluate", "--ckpt", "real", "--config", config, *words]) == 0
+    assert main(["evaluate", "--ckpt", f"untrained:{config}", *words, "--out", str(tmp_path / "u" / "m.jsonl")]) == 0
+    assert "GANCLS, untrained" not in capsys.readouterr().err
+    real = {x["metric"]: x for x in lines(tmp_path / "runs" / "real")}
+    drawn = [json.loads(text) for text in (tmp_path / "u" / "m.jsonl").read_text().splitlines()]
+    untrained = {x["metric"]: x for x in drawn}
+    name = "agreement.background"
+    assert real[name]["value"] == 1.0
+    assert untrained[name]["value"] < 0.8
+    assert untrained[name]["checkpoint"] == f"untrained:{config}"
+    assert (real[name]["checkpoint"], real[name]["model"]) == ("real", None)
+    assert not (tmp_path / "runs" / "untrained_config").exists()
+
+
+def test_other_data_than_the_runs(run, network):
+    words = ["evaluate", "--ckpt", str(run), "--protocol", "tiny", "--network", network]
+    assert main([*words, "--data.source.seed", "1"]) == 0
+    assert main(words) == 0
+    other, own = (line for line in lines(run) if line["metric"] == "frechet_distance")
+    assert other["data"] != own["data"]
+    assert other["value"] != own["value"]
+
+
+def test_a_checkpoint_without_its_run(run, network, tmp_path, mistake):
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "alone" / "model.ckpt")
+    words = ["--ckpt", str(alone), "--protocol", "tiny", "--network", network]
+    assert mistake("evaluate", *words).startswith("found no config.yaml beside")
+    source = ["--data.source", "SyntheticFlowers", "--data.source.images", "64", "--data.source.size", "24"]
+    assert main(["evaluate", *words, *source]) == 0
+    assert lines(tmp_path / "alone")[0]["size"] == 16  # the model's
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--protocol", "tiny"], "the protocol tiny leaves its network open: name one with --network"),
+        (["--protocol", "tyny"], "found no protocol 'tyny', expected a YAML file or a packaged one: try tiny"),
+        ([], "found no --protocol: give it"),
+        (["--protocol", "agreement_synthetic", "--images", "many"], "found a wrong --images"),
+        (["--protocol", "agreement_synthetic", "--batch-size", "0"], "found --batch-size 0, expected at least 1"),
+        (["--protocol", "agreement_synthetic", "--data.sourse", "x"], "found no option --data.sourse: did you mean"),
+        (["--protocol", "rprec_clip", "--network", "clip"], "found the network 'clip', expected inception_v3_tf"),
+        (["--protocol", "rprec_damsm", "--network", "file:nowhere.pt"], "found no network file nowhere.pt"),
+    ],
+)
+def test_mistakes(more, message, trained, mistake):
+    assert mistake("evaluate", "--ckpt", str(trained), *more).startswith(message)
+
+
+def test_help_names_protocols_and_data(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "fd_test_30k" in said
+    assert "--data.source" in said
+
+
+def test_no_run_of_a_gan(mistake):
+    said = mistake("evaluate", "--ckpt", "untrained:skipthought_flowers", "--protocol", "agreement_synthetic")
+    assert said == "untrained:skipthought_flowers holds a SkipThought, which draws no pictures: give a run of a GAN"

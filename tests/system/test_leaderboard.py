@@ -1,0 +1,134 @@
+"""t2i-zoo leaderboard: one table and one page, pictures of the same captions and noise, nothing evaluated twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.metrics.board import Entry, as_csv, as_markdown
+from t2i_zoo.metrics.protocol import load_protocol
+
+PROTOCOL = ["--protocol", "agreement_synthetic", "diversity_caption", "--images", "16"]
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "gancls" / "version_0"))
+
+
+class Check(HTMLParser):
+    """Tags that are closed as they were opened, and the files of pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"])
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_board(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = str(run / "config.yaml")
+    command = ["leaderboard", str(run), f"untrained:{config}", *PROTOCOL, "--out", "board", "--columns", "3"]
+    captions = ["a red flower", "a <b>blue</b> flower"]
+    assert main([*command, "--captions", *captions]) == 0
+    out = tmp_path / "board"
+    assert not list(out.rglob("*.partial*"))
+    rows = list(csv.reader((out / "leaderboard.csv").open(newline="")))
+    assert [row[0] for row in rows] == ["model", "GANCLS (gancls/version_0)", "GANCLS, untrained"]
+    head = rows[0]
+    hashes = [load_protocol(name).change(images=16).hash for name in ("agreement_synthetic", "diversity_caption")]
+    assert f"agreement of petal colour [agreement_synthetic {hashes[0]}]" in head
+    assert any(hashes[1] in cell for cell in head)
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert float(rows[1][2]) == line["value"]
+    assert rows[1][1] == "16 px, 6 batches"
+
+    page = (out / "index.html").read_text("utf-8")
+    check = Check()
+    check.feed(page)
+    assert check.open == []
+    assert len(check.pictures) == 4  # two models, two captions
+    assert "<b>blue" not in page
+    assert "http" not in re.sub(r"untrained:\S+", "", page)  # nothing is fetched
+    strips = [Image.open(out / name) for name in check.pictures]
+    assert {strip.size for strip in strips} == {(3 * 18 - 2, 16)}
+    first = {name: (out / name).read_bytes() for name in check.pictures}
+    assert len(set(first.values())) >= 3
+    assert "issue 10" not in page  # published numbers of TAC-GAN belong to another model
+    assert "StackGAN, table 1" in page
+
+    capsys.readouterr()
+    assert main([*command, "--captions", *captions]) == 0
+    assert "appended to" not in capsys.readouterr().out  # known already
+    assert {name: (out / name).read_bytes() for name in check.pictures} == first
+    assert main([*command, "--again"]) == 0
+    assert capsys.readouterr().out.count("appended to") == 4
+
+
+def test_photographs_stand_beside_without_pictures(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["leaderboard", "real", str(run), "--protocol", "agreement_synthetic", "--images", "8"]) == 0
+    table = (tmp_path / "leaderboard" / "leaderboard.md").read_text()
+    assert [line.split(" | ")[0] for line in table.splitlines()] == [
+        "| model",
+        "| ---",
+        "| photographs",
+        "| GANCLS (gancls/version_0)",
+    ]
+    assert all(name.startswith("01_") for name in (p.name for p in (tmp_path / "leaderboard" / "pictures").iterdir()))
+
+
+def line_of(**more):
+    line = {"label": "FID", "metric": "frechet_distance", "value": 60.0, "error": 0.5, "note": "", "images": 30000}
+    return {**line, "protocol": "fd_test_30k", "protocol_hash": "abc", "network": "inception_v3_tf", **more}
+
+
+def test_published_numbers_say_whether_they_may_be_compared():
+    entry = Entry("StackGAN", "256 px", "stackgan", "Flowers102", [line_of()])
+    drawn = Entry("StackGAN b", "256 px", "stackgan", "SyntheticFlowers", [line_of()])
+    stand_in = Entry("StackGAN c", "", "stackgan", "Flowers102", [line_of(label="m Frechet distance", network="m")])
+    table = as_markdown([entry, drawn, stand_in]).splitlines()
+    assert "frechet_distance 55.28 (a stored benchmark page; read in code" in table[2]
+    assert "Comparable: roughly" in table[2]
+    assert table[3].endswith("| - |")
+    assert "Comparable: no: other network" in table[4]
+    assert "60 ± 0.5" in table[2]
+    assert as_csv([entry]).splitlines()[1].startswith('StackGAN,256 px,60.0,0.5,"frechet_distance 55.28')
+
+
+def test_other_data_is_refused(run, trained, tmp_path, mistake, words):
+    assert main(["fit", *words(tmp_path / "other", "--data.source.seed", "3")]) == 0
+    said = mistake("leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board"))
+    assert re.match(r"found .*gancls/version_0 and .*other on different data, expected one data set on a board", said)
+    assert not (tmp_path / "board" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "found no run: write t2i-zoo leaderboard RUN"),
+        (["somewhere"], "found no --protocol: write"),
+        (["somewhere", "--protocol", "tiny", "--network", "a", "b"], "found the networks a and b: say which is whose"),
+        (["somewhere", "--protocol", "tiny", "--columns", "0"], "found --columns 0"),
+        (["somewhere", "--protocol", "agreement_synthetic"], "found no checkpoint at somewhere"),
+    ],
+)
+def test_mistakes(more, message, mistake):
+    assert mistake("leaderboard", *more).startswith(message)
