@@ -124,6 +124,8 @@ class Sentence:
 
     def _full_name(self, key: str) -> str:
         """A chosen class's argument comes without its prefix in jsonargparse's words."""
+        if (dashed := key.replace("_", "-")) in (flags := self._flags()) and key not in flags:
+            return dashed
         chosen = [f"{base}.{argument}" for base in CHOSEN for argument in _class_arguments(base)]
         return next((flag for flag in chosen if "." not in key and flag.endswith(f".{key}")), key)
 

@@ -16,7 +16,6 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignor
 
 from t2i_zoo.errors import T2IError
 
-
 FINISHED = "finished.json"  #: written into a run's folder once it has come to its end
 
 

@@ -91,7 +91,11 @@ class ZooModule(L.LightningModule):
             self.vocabulary = data.vocabulary()
 
     def on_fit_start(self) -> None:
-        """Give this rank noise of its own: after ``seed_everything`` all ranks would draw the same."""
+        """Give this rank noise of its own: after ``seed_everything`` all ranks would draw the same.
+
+        Lightning leaves modes as they are, so a model of ``load_model`` would be trained in eval mode.
+        """
+        self.train()
         seed = torch.initial_seed() + 7919 * self.global_rank
         self.rng = torch.Generator(self.device).manual_seed(seed % 2**63)
 

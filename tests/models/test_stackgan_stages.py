@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from t2i_zoo.commands.convert import convert_from, to_official
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
@@ -193,3 +194,19 @@ def test_one_picture_a_batch(build: Any, build_data: Any, build_trainer: Any) ->
     found = model.discriminator_loss({"images": [torch.rand(1, 3, 8, 8)], "text": text}, fakes)  # a ragged last one
     assert float(found["wrong"]) == 0.0
     assert found["loss"].isfinite()
+
+
+def test_a_converted_stage_one_will_do(build: Any, tmp_path: Path) -> None:
+    options = {"noise_dim": 100, "text_encoder": {"kind": "hashing", "dim": 1024}}
+    first = build(image_size=64, **options)
+    hparams = {key: value for key, value in first.hparams.items() if key != "text_encoder"}
+    files = to_official("stackgan_v1", {**hparams, "text_encoder": "hashing"}, first.state_dict(), ema=False)
+    paths = [tmp_path / name for name in files]
+    for path, weights in zip(paths, files.values(), strict=True):
+        torch.save(weights, path)
+    convert_from("stackgan_v1", paths, tmp_path / "first.safetensors")
+    second = build(stage=2, image_size=256, residual_blocks=1, stage1=str(tmp_path / "first.safetensors"), **options)
+    for name, tensor in first.generator.state_dict().items():
+        assert torch.equal(second.generator.stage1.state_dict()[name], tensor), name
+    with pytest.raises(T2IError, match=r"has text_encoder 1024 and this Stage II has 32"):
+        build(**{**SECOND, "image_size": 256, "noise_dim": 100, "stage1": str(tmp_path / "first.safetensors")})

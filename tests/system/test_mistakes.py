@@ -165,6 +165,7 @@ SAMPLE = {
     "--text a --n x": "found --n x, expected a whole number",
     "--text a --seed -1": "found --seed -1",
     "--text a --batch-size 0": "found --batch-size 0",
+    "--text a --batch-size many": "found --batch-size many, expected a whole number",
     "--text a --out x.gif": r"found --out x.gif, expected .*\.png",
     "--text a --out x": "found --out x, expected",
     "--text a --device gpuu": "no device 'gpuu'",

@@ -22,6 +22,7 @@ from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text import TextFeatures
 
 UNTRAINED = "untrained"  #: what ``stage1`` says for a trial run of Stage II on random weights
+KIND = "t2i_zoo.models.stackgan.module.StackGAN"  #: as checkpoints name it
 SHARED = ("text_encoder", "noise_dim", "condition_dim", "generator_width", "ca_activation")  #: by both stages
 
 
@@ -33,9 +34,9 @@ class StackGAN(TextToImageGAN):
 
     Args:
         stage: 1 or 2.
-        stage1: what Stage II builds on: the run of a Stage I, as a folder or a .ckpt file, or ``untrained`` for a trial
-            run on random weights. Its noise, condition, width, activation and text encoder must be this model's, and
-            its pictures a quarter as large.
+        stage1: what Stage II builds on: the run of a Stage I, as a folder, a .ckpt or a converted .safetensors file, or
+            ``untrained`` for a trial run on random weights. Its noise, condition, width, activation and text encoder
+            must be this model's, and its pictures a quarter as large.
         stage1_ema: take the averaged weights of Stage I, or (as the authors, who keep no average) the last ones.
         stage1_mode: of the frozen Stage I while Stage II is in training; ``train`` (the authors') normalises by the
             batch, and its running statistics go on moving, ``eval`` uses and keeps those of its own training.
@@ -110,9 +111,15 @@ class StackGAN(TextToImageGAN):
 
     def _load_stage1(self, network: nn.Module, path: str) -> None:
         """Give Stage I the weights of its run, once the run is known to be of the same shapes and sentences."""
-        checkpoint = state.read_checkpoint(find_checkpoint(path))
-        theirs, ours = checkpoint["hyper_parameters"], self.hparams
-        kind = checkpoint["t2i_zoo"]["model"]
+        place, ours = find_checkpoint(path), self.hparams
+        if converted := place.suffix == ".safetensors":
+            weights, about = state.read_weights(place)
+            theirs, kind = about.get("hparams", {}), about.get("model", "other weights")
+            kind = KIND if kind == "stackgan" else kind
+        else:
+            checkpoint = state.read_checkpoint(place)
+            weights, theirs = checkpoint["state_dict"], checkpoint["hyper_parameters"]
+            kind = checkpoint["t2i_zoo"]["model"]
         if kind not in {f"{cls.__module__}.{cls.__qualname__}" for cls in type(self).__mro__} or theirs["stage"] != 1:
             found = f"stage {theirs['stage']}" if "stage" in theirs else kind.rpartition(".")[2]
             raise T2IError(f"--model.stage1 {path} holds {found}: give the run of a StackGAN of stage 1")
@@ -123,14 +130,15 @@ class StackGAN(TextToImageGAN):
             )
         for name in SHARED:
             there, here = _plain(theirs[name]), _plain(ours[name])
+            if converted and name == "text_encoder":  # hashed words stand in for theirs: lengths are all that is known
+                there, here = theirs[name]["dim"], self.text_encoder.dim
             if there != here:
                 raise T2IError(
                     f"--model.stage1 {path} has {name} {there} and this Stage II has {here}: set --model.{name} to the "
                     "former, or give another Stage I"
                 )
-        prefix = "generator_ema." if ours["stage1_ema"] else "generator."
-        weights = checkpoint["state_dict"].items()
-        network.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
+        prefix = "generator_ema." if ours["stage1_ema"] and not converted else "generator."
+        network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
 
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
         """Run one of the generators; noise is z, then what each stage's conditioning augmentation draws."""

@@ -274,3 +274,16 @@ def test_fast_dev_run(build: Any, build_trainer: Any, tiny_data: Any, tmp_path: 
     assert model.clock == 1
     assert math.isfinite(trainer.callback_metrics["val/generator_loss"])
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_loaded_model_is_trained_in_training_mode(build: Any, build_trainer: Any, data: Any, tmp_path: Path) -> None:
+    """Lightning leaves modes alone, and what ``load_model`` gives is in eval mode."""
+    model, seen = build(), list[bool]()
+    trainer = build_trainer(limit_train_batches=1)
+    trainer.fit(model, build_data())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = load_model(tmp_path / "last.ckpt")
+    again.generator.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    build_trainer(limit_train_batches=1).fit(again, build_data())
+    assert seen[0]
+    assert not any(module.training for module in again.generator_ema.modules())
