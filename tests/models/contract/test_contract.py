@@ -276,7 +276,9 @@ def test_fast_dev_run(build: Any, build_trainer: Any, tiny_data: Any, tmp_path: 
     assert not list(tmp_path.rglob("*.png"))
 
 
-def test_a_loaded_model_is_trained_in_training_mode(build: Any, build_trainer: Any, data: Any, tmp_path: Path) -> None:
+def test_a_loaded_model_is_trained_in_training_mode(
+    build: Any, build_trainer: Any, build_data: Any, tmp_path: Path
+) -> None:
     """Lightning leaves modes alone, and what ``load_model`` gives is in eval mode."""
     model, seen = build(), list[bool]()
     trainer = build_trainer(limit_train_batches=1)
