@@ -148,20 +148,16 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5, out: str | None = None) -> dict[str, Any]:
+def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5) -> dict[str, Any]:
     """Measure the step of a config, print a table and return its figures.
 
     Args:
         words: options of ``fit``, a ``--config`` among them.
         window: batches a window of measurement.
         rounds: windows that count.
-        out: JSON file for the figures.
     """
     from t2i_zoo.cli import build
 
-    for name, value in (("window", window), ("rounds", rounds)):
-        if value < 1:
-            raise T2IError(f"found --{name} {value}, expected at least 1")
     with tempfile.TemporaryDirectory() as folder:
         quiet = {"trainer.default_root_dir": folder, "trainer.max_epochs": "-1", "trainer.limit_val_batches": "0"}
         quiet |= {"trainer.enable_progress_bar": "false", "trainer.enable_model_summary": "false"}
@@ -193,10 +189,6 @@ def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5, out: str 
     print(f"\n{'figure':<{width}}  value")
     for name, value in figures.items():
         print(f"{name:<{width}}  {value:.2f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
-    if out:
-        path = Path(out).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=1), "utf-8")
     return figures
 
 
@@ -213,8 +205,19 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--window", type=int, default=20, help="batches a window of measurement")
     parser.add_argument("--rounds", type=int, default=5, help="windows that count")
     parser.add_argument("--out", default=None, help="JSON file for the figures")
+    about = "the training step, or the way from store and from files to a batch"
+    parser.add_argument("--what", choices=["step", "data"], default="step", help=about)
     try:
         own, rest = parser.parse_known_args(list(words))
     except argparse.ArgumentError as error:
         raise T2IError(f"found a wrong --{str(error.argument_name).lstrip('-')}: {error.message}") from None
-    benchmark(rest, own.window, own.rounds, own.out)
+    for name, value in (("window", own.window), ("rounds", own.rounds)):
+        if value < 1:
+            raise T2IError(f"found --{name} {value}, expected at least 1")
+    from t2i_zoo.commands.benchmark_data import run as measure_data
+
+    figures = (benchmark if own.what == "step" else measure_data)(rest, own.window, own.rounds)
+    if own.out:
+        path = Path(own.out).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1), "utf-8")

@@ -99,16 +99,22 @@ def _describe_shards(module: StreamDataModule, verify: bool) -> None:
     print(f"{total} pictures ({splits}), {index.captions} captions, {len(index.shards)} shards, {source.root}")
 
 
-def main(words: Sequence[str]) -> None:
-    """Parse and run: the ``data`` options of ``fit``, from the same configs."""
+def data_parser(command: str, description: str) -> Parser:
+    """A parser of the ``data`` options of ``fit``, from the same configs."""
     for name in data.SOURCES:
         getattr(data, name)
-    parser = Parser(prog="t2i-zoo prepare", description="Pack a data set and encode its captions ahead of training.")
+    parser = Parser(prog=f"t2i-zoo {command}", description=description)
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="a config of fit, or its name")
     parser.add_class_arguments(CaptionDataModule, "data")
     parser.add_argument("--model", type=dict, default=None, help="of a config, for its text encoder")
     for unused in ("trainer", "samples", "checkpoint", "seed_everything", "ckpt_path"):
         parser.add_argument(f"--{unused}", type=object, default=None, help=jsonargparse.SUPPRESS)
+    return parser
+
+
+def main(words: Sequence[str]) -> None:
+    """Parse and run."""
+    parser = data_parser("prepare", "Pack a data set and encode its captions ahead of training.")
     parser.add_argument(
         "--text_encoder", type=str | dict[str, Any], default=None, help="by default the config's, else hashing"
     )
@@ -121,7 +127,9 @@ def main(words: Sequence[str]) -> None:
     config = parser.parse_args(expand_configs(words))
     model = config.model or {}
     asked = {**(model.get("init_args") or {}), **model}  # --model.text_encoder on the command line stands beside
-    chosen = config.text_encoder or asked.get("text_encoder") or "hashing"
+    damsm = asked.get("damsm")  # its text encoder reads for AttnGAN and MirrorGAN, once it is trained
+    own = {"kind": "rnn", "path": damsm} if damsm and Path(damsm).expanduser().exists() else "hashing"
+    chosen = config.text_encoder or asked.get("text_encoder") or own
     module = parser.instantiate_classes(config).data
     needs_words = _needs_words(str(model.get("class_path", "")))
     prepare(module, chosen, config.verify, needs_words, config.to, config.out, config.per_shard)

@@ -59,7 +59,9 @@ def test_captions_say_what_they_name(phrasing):
 
 
 def test_other_captions_name_nothing():
-    assert read_caption("two dogs on a green lawn") == {}
+    for caption in ("two dogs on a green lawn", "", "this flower is red", "a red flower with five petals and a stem"):
+        assert read_caption(caption) == {}
+    assert read_caption("an orange blossom on the sand") == {"petal_colour": 1, "background": 3}
 
 
 def test_drawn_pictures_agree_with_their_captions(flowers, make_job):
@@ -81,8 +83,8 @@ def test_accuracy_and_chance_by_hand(make_job):
     image = torch.from_numpy(draw_flower(flower, 96, np.random.default_rng(0))[0]).permute(2, 0, 1) / 127.5 - 1
     metric = Agreement(make_job(4))
     captions = [
-        "a red flower on a dark background",
-        "a blue flower with round petals",
+        "a red blossom on a dark background",
+        "the petals of this flower are blue and round",
         "a single red flower with five petals",
     ]
     metric.update(image.expand(3, -1, -1, -1), captions)
@@ -98,6 +100,7 @@ def test_refusals(make_job, flowers, monkeypatch):
     metric = Agreement(make_job(4))
     with pytest.raises(T2IError, match="NaN"):
         metric.update(torch.full((1, 3, 16, 16), torch.nan), ["a red flower"])
-    monkeypatch.setattr(flowers.store, "captions", ["two dogs"] * len(flowers.captions))
-    with pytest.raises(T2IError, match="found the caption 'two dogs'"):
-        Agreement(make_job(4))
+    other = "this flower has red petals and a yellow stamen"  # names a colour, but nobody drew it
+    monkeypatch.setattr(flowers.store, "captions", [*flowers.captions[:-300], *[other] * 300])
+    with pytest.raises(T2IError, match="found the caption 'this flower has red petals and a yellow stamen', expected"):
+        Agreement(make_job(56))

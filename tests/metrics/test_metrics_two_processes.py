@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -15,13 +16,13 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory, flowers: Any) -> list[dict[str, Any]]:
-    """What both processes wrote; ``flowers`` packs the store that they open, they look at photographs themselves."""
+def folder(tmp_path_factory: pytest.TempPathFactory, flowers: Any) -> Path:
+    """Where both processes write; ``flowers`` packs the store that they open."""
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
     logs = [folder / f"rank_{rank}.log" for rank in range(2)]
     processes = []
     try:
@@ -36,13 +37,11 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, flowers: Any) -> list[dict[s
         for process in processes:
             process.kill()
             process.wait()
-    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+    return folder
 
 
-def test_every_process_has_the_numbers_of_one(
-    ranks: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("T2I_ZOO_CACHE", os.environ["T2I_ZOO_CACHE"])
+def test_every_process_has_the_numbers_of_one(folder: Path) -> None:
+    ranks = [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
     alone = metrics_worker.numbers()
     assert len(alone) == 10
     for rank in ranks:
@@ -51,3 +50,12 @@ def test_every_process_has_the_numbers_of_one(
         for name, found in rank.items():
             assert all(torch.isfinite(value).all() for value in found.values()), name
             torch.testing.assert_close(found, alone[name], rtol=1e-12, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_the_callback_measures_in_both_and_writes_once(folder: Path) -> None:
+    lines = [json.loads(text) for text in (folder / "version_0" / "metrics.jsonl").read_text().splitlines()]
+    seen = [(line["epoch"], line["metric"]) for line in lines]
+    assert len(seen) == len(set(seen))
+    assert {epoch for epoch, _ in seen} == {1, 2}
+    colours = [line for line in lines if line["metric"] == "agreement.petal_colour"]
+    assert [line["note"] for line in colours] == ["9 captions name it"] * 2  # 5 of one process and 4 of the other

@@ -13,6 +13,7 @@ import torch
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands.benchmark import PARTS, BareLoop, SideBySide
+from t2i_zoo.commands.benchmark_data import decode_batch
 from t2i_zoo.models.gancls import GANCLS
 
 TIMES = ["step_ms", "bare_step_ms", *(f"{part.replace(' ', '_')}_ms" for part in PARTS)]
@@ -84,3 +85,26 @@ def test_the_bare_loop_is_the_same_computation(precision, autocast, clip, build_
     trainer.fit(model, build_data())
     assert model.clock == 3
     assert all(not torch.equal(a, b) for a, b in zip(start, model.generator.parameters(), strict=True))
+
+
+def test_the_data_path_beside_files_decoded_one_by_one(tmp_path, capsys, monkeypatch, build_data):
+    monkeypatch.chdir(tmp_path)
+    small = ["--data.source.images", "48", "--data.source.size", "24", "--data.image_size", "16"]
+    given = ["--config", "gancls_synthetic", *small, "--data.batch_size", "8", "--data.pyramid", "[8]"]
+    assert main(["benchmark", "--what", "data", *given, "--window", "2", "--rounds", "2", "--out", "b.json"]) == 0
+    figures = json.loads((tmp_path / "b.json").read_text())
+    assert figures["sizes"] == [8, 16]
+    assert figures["store_images_per_second"] > 0
+    assert figures["files_images_per_second"] > 0
+    assert "\nratio" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("resize", ["stretch", "short_side"])
+def test_both_ways_give_the_same_pictures(resize, build_data):
+    module = build_data(resize=resize, resample="bilinear", pyramid=[8])
+    module.prepare_data()
+    module.setup("fit")
+    plan = next(iter(module.train_dataloader()))
+    batch = module.on_after_batch_transfer(module.on_before_batch_transfer(plan))
+    for store, files in zip(batch["images"], decode_batch(module.source.records(), plan, module), strict=True):
+        torch.testing.assert_close(store, files, rtol=0, atol=0.02)  # Pillow rounds the smaller size

@@ -1,0 +1,109 @@
+"""Numbers of a model in training, by a named protocol, every few epochs."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.metrics.evaluation import check, evaluate
+from t2i_zoo.metrics.networks import Network, build_network
+from t2i_zoo.metrics.photographs import Photographs
+from t2i_zoo.metrics.protocol import METRICS, load_protocol
+from t2i_zoo.metrics.records import FILE, append_lines, lines_of
+from t2i_zoo.models import load_model
+from t2i_zoo.models.base import TextToImageGAN
+
+
+class Evaluation(L.Callback):
+    """Every few epochs and at the end, the scores of a protocol: to the loggers, and to the run's ``metrics.jsonl``.
+
+    All processes draw and measure their share. Captions and noise are the protocol's, the same each time, and nothing
+    is taken from the random numbers of the training. The scores are logged as ``eval/<protocol>/<metric>``.
+
+    Args:
+        protocol: name of a packaged protocol, or the path of one.
+        every_n_epochs: epochs between two evaluations; 0 evaluates only at the end.
+        images: pictures to draw, in place of the protocol's number.
+        network: what looks at the pictures, in place of the protocol's.
+        weights: of ``inception_v3_tf`` or a torchvision network: a path, or ``random``.
+        batch_size: pictures drawn at once in each process.
+
+    Raises:
+        T2IError: for a protocol or network that cannot be had, before training starts.
+    """
+
+    def __init__(
+        self,
+        protocol: str,
+        every_n_epochs: int = 10,
+        images: int | None = None,
+        network: str | None = None,
+        weights: str | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.every_n_epochs, self.batch_size = every_n_epochs, batch_size
+        self.protocol = load_protocol(protocol).change(images=images)
+        self.weights = weights
+        self.network: Network | None = None
+        self._needs_network = any(METRICS[name].needs_network for name in self.protocol.metrics)
+        if self._needs_network:
+            self.protocol = self.protocol.change(network=network)
+            if self.protocol.network == "ask":
+                raise T2IError(f"the protocol {protocol} leaves its network open: give network to Evaluation")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Build the network; it belongs to no model and enters no checkpoint."""
+        if stage != "fit":
+            return
+        if not isinstance(pl_module, TextToImageGAN):
+            raise T2IError(f"found a {type(pl_module).__name__}, which draws no pictures: leave Evaluation out")
+        if self._needs_network and self.network is None:
+            assert self.protocol.network is not None
+            self.network = build_network(self.protocol.network, self.protocol.antialias, load_model, self.weights)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look whether data, model and network can give what the protocol asks for."""
+        check(self.protocol, self._photographs(trainer), pl_module, self.network)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate where it is time; all processes come here together."""
+        epoch = trainer.current_epoch + 1
+        due = self.every_n_epochs and epoch % self.every_n_epochs == 0
+        if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
+            return
+        if due or epoch == trainer.max_epochs:
+            assert isinstance(pl_module, TextToImageGAN)
+            self._evaluate(trainer, pl_module, epoch)
+
+    def _photographs(self, trainer: L.Trainer) -> Photographs:
+        data: Any = getattr(trainer, "datamodule", None)
+        store = getattr(data, "store", None)
+        if store is None:
+            raise T2IError(
+                "found no packed data, which Evaluation takes its photographs from: leave it out, or train on a source "
+                "that is packed"
+            )
+        return Photographs(store, self.protocol.size or data.image_size)
+
+    def _evaluate(self, trainer: L.Trainer, model: TextToImageGAN, epoch: int) -> None:
+        folder, photographs = trainer.log_dir, self._photographs(trainer)  # both in all processes
+        report = evaluate(self.protocol, photographs, model, self.network, model.device, self.batch_size)
+        if self.network is not None:
+            self.network.to("cpu")  # the memory is the training's
+        if not trainer.is_global_zero:
+            return
+        values = {f"eval/{self.protocol.name}/{score.metric}": score.value for score in report.scores}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+        if folder is not None:
+            about = {
+                **{"name": type(model).__name__, "checkpoint": f"epoch {epoch}", "checkpoint_sha256": ""},
+                **{"model": type(model).__name__, "batches": model.clock, "epoch": epoch},
+                **{"data": photographs.key, "size": photographs.size},
+                "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            }
+            append_lines(Path(folder) / FILE, lines_of(report, self.protocol, self.network, about))

@@ -1,0 +1,128 @@
+"""Fréchet distance between two clouds of features (Heusel et al. 2017, eq. 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, parts
+from t2i_zoo.metrics.networks import INCEPTION
+
+
+class FrechetDistance(ZooMetric):
+    """``|m - m_r|^2 + tr(C + C_r - 2 (C C_r)^(1/2))`` of the features' means and covariances; lower is better.
+
+    Only sums are kept, ``groups`` x D x D numbers in float64 (for D = 2048 and ten groups a third of a gigabyte).
+    The error is the standard error by a jackknife that leaves out one group of pictures at a time; the photographs
+    count as fixed. The distance is biased upwards, the more so the fewer pictures; below D pictures a covariance has
+    not even full rank, and the score says so.
+
+    Args:
+        job: what is evaluated.
+        groups: of the jackknife; 0 leaves the error out.
+    """
+
+    needs_network = True
+    count: Tensor
+    sums: Tensor
+    products: Tensor
+
+    def __init__(self, job: Job, groups: int = 10) -> None:
+        super().__init__(job)
+        if groups < 0 or groups == 1:
+            raise T2IError(f"found {groups} groups of frechet_distance, expected 0 or at least 2: correct the protocol")
+        reference = job.features("reference")
+        check_finite(reference, "features of the photographs")
+        if len(reference) < 2:
+            raise T2IError("found one reference picture, expected at least 2: choose a larger split")
+        self.groups, self.jackknife = max(groups, 1), groups > 0
+        self.reference_count, self.dim = reference.shape
+        self.shift, self.reference_cov = moments(reference)
+        self.network = job.looking.label
+        for name, shape in (("count", ()), ("sums", (self.dim,)), ("products", (self.dim, self.dim))):
+            self._accumulate(name, self.groups, *shape)
+
+    def update(self, features: Tensor, index: Tensor) -> None:
+        """Add features (B, D) of the pictures numbered ``index`` (B,)."""
+        check_finite(features, "features")
+        # about the photographs' mean, so that products do not drown what differs
+        x = features.to(self.sums.device, torch.float64) - self.shift.to(self.sums.device)
+        group = index.to(x.device) % self.groups
+        for number in range(self.groups):
+            own = x[group == number]
+            self.count[number] += len(own)
+            self.sums[number] += own.sum(0)
+            self.products[number] += own.T @ own
+
+    def see(self, view: View) -> None:
+        """Take one batch in."""
+        assert view.features is not None
+        self.update(view.features, view.index)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``value``, ``error`` (NaN where it is unknown) and ``count``."""
+        count, sums, products = self.count.cpu(), self.sums.cpu(), self.products.cpu()
+        total = count.sum()
+        if total < 2:
+            raise T2IError("found one picture, expected at least 2 for a Frechet distance: raise --images")
+        root = symmetric_root(self.reference_cov)
+        value = self._distance(total, sums.sum(0), products.sum(0), root)
+        error = torch.tensor(float("nan"), dtype=torch.float64)
+        left = total - count
+        if self.jackknife and (count > 0).all() and (left > 1).all():
+            without = [
+                self._distance(left[g], sums.sum(0) - sums[g], products.sum(0) - products[g], root)
+                for g in range(self.groups)
+            ]
+            values = torch.stack(without)
+            error = ((self.groups - 1) / self.groups * (values - values.mean()).square().sum()).sqrt()
+        return {"value": value, "error": error, "count": total}
+
+    def _distance(self, count: Tensor, total: Tensor, product: Tensor, root: Tensor) -> Tensor:
+        mean = total / count
+        cov = (product - count * torch.outer(mean, mean)) / (count - 1)
+        return mean.square().sum() + trace_term(cov, self.reference_cov, root)
+
+    def scores(self) -> list[Score]:
+        """One number."""
+        found = {name: float(value) for name, value in self.compute().items()}
+        label = "FID" if self.network == INCEPTION else f"{self.network} Frechet distance"
+        few = min(int(found["count"]), self.reference_count)
+        note = f"{few} pictures for {self.dim} features: biased upwards" if few <= self.dim else ""
+        error = found["error"] if found["error"] == found["error"] else None
+        return [Score("frechet_distance", label, found["value"], error, "standard error (jackknife)", note=note)]
+
+
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D), unbiased, float64, of features (N, D)."""
+    mean = features.double().mean(0)
+    product = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in parts(features, 4096):
+        centred = part.double() - mean
+        product += centred.T @ centred
+    return mean, product / (len(features) - 1)
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """The symmetric square root of a positive semi-definite matrix; rounding below zero counts as zero."""
+    values, vectors = torch.linalg.eigh(matrix)
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root
+
+
+def trace_term(cov: Tensor, reference: Tensor, root: Tensor) -> Tensor:
+    """``tr(C + R - 2 (C R)^(1/2))`` with ``root`` the square root of R.
+
+    The eigenvalues of C R are those of the symmetric R^(1/2) C R^(1/2), so nothing turns complex, and covariances of
+    lower rank need no epsilon, as the usual matrix square root does.
+    """
+    values = torch.linalg.eigvalsh(root @ cov @ root)
+    term: Tensor = cov.trace() + reference.trace() - 2 * values.clamp(min=0).sqrt().sum()
+    return term
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """The distance between two sets of features, (N, D) and (M, D), in one go."""
+    (mean, cov), (mean_r, cov_r) = moments(features), moments(reference)
+    return float((mean - mean_r).square().sum() + trace_term(cov, cov_r, symmetric_root(cov_r)))

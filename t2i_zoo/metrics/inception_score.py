@@ -1,0 +1,72 @@
+"""Inception Score (Salimans et al. 2016)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite
+from t2i_zoo.metrics.networks import INCEPTION
+
+
+class InceptionScore(ZooMetric):
+    """``exp(E KL(p(y|x) | p(y)))`` of a classifier, the mean of the splits; higher is better.
+
+    As in the published code: the pictures in order, cut into ``splits`` stretches, with the population standard
+    deviation over them. Zero probabilities are harmless here, where that code takes their logarithm. Only sums are
+    kept. The published numbers of birds and Oxford flowers come from a network fine-tuned on their test classes.
+
+    Args:
+        job: what is evaluated.
+        splits: how many; no more than pictures.
+    """
+
+    needs_network = needs_logits = True
+    count: Tensor
+    sums: Tensor
+    certainty: Tensor
+
+    def __init__(self, job: Job, splits: int = 10) -> None:
+        super().__init__(job)
+        self.total = len(job.draws)
+        if not 1 <= splits <= self.total:
+            raise T2IError(
+                f"found {splits} splits of inception_score for {self.total} pictures, expected at least one picture "
+                "each: raise --images"
+            )
+        self.splits, self.network, self.classes = splits, job.looking.label, job.looking.num_logits
+        for name, shape in (("count", ()), ("sums", (self.classes,)), ("certainty", ())):
+            self._accumulate(name, splits, *shape)
+
+    def update(self, logits: Tensor, index: Tensor) -> None:
+        """Add scores (B, K) of the classes, before the softmax, of the pictures numbered ``index`` (B,)."""
+        check_finite(logits, "class scores")
+        log_p = torch.log_softmax(logits.to(self.sums.device, torch.float64), 1)
+        p = log_p.exp()
+        split = ((index.to(p.device) + 1) * self.splits - 1) // self.total  # the stretch [i N / s, (i + 1) N / s)
+        member = torch.nn.functional.one_hot(split, self.splits).T.double()  # (splits, B)
+        self.count += member.sum(1)
+        self.sums += member @ p
+        self.certainty += member @ (p * log_p).sum(1)
+
+    def see(self, view: View) -> None:
+        """Take one batch in."""
+        assert view.logits is not None
+        self.update(view.logits, view.index)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``value`` and ``error``, the population standard deviation over the splits."""
+        marginal = self.sums / self.count[:, None]
+        gain = self.certainty / self.count - torch.special.xlogy(marginal, marginal).sum(1)
+        values = gain.exp()
+        return {"value": values.mean(), "error": values.std(correction=0)}
+
+    def scores(self) -> list[Score]:
+        """One number."""
+        found = self.compute()
+        label = "Inception score" if self.network == INCEPTION else f"{self.network} class score"
+        few = self.total // self.splits
+        note = f"{few} pictures a split for {self.classes} classes: biased downwards" if few < self.classes else ""
+        kind = f"standard deviation of {self.splits} splits"
+        return [Score("inception_score", label, float(found["value"]), float(found["error"]), kind, note=note)]

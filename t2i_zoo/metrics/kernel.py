@@ -1,0 +1,89 @@
+"""Kernel distance between two clouds of features (Binkowski et al. 2018, KID)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite
+from t2i_zoo.metrics.networks import INCEPTION
+
+
+class KernelDistance(ZooMetric):
+    """Squared maximum mean discrepancy with the kernel ``(x.y / D + 1)^3``: mean of random subsets; lower is better.
+
+    Unbiased: it may be slightly negative. Features of all pictures are kept (N x D float32). The subsets are those that
+    torch-fidelity draws with its seed.
+
+    Args:
+        job: what is evaluated.
+        subsets: how many.
+        subset_size: pictures of each kind in a subset; of fewer pictures it takes all, and says so.
+        subset_seed: of the subsets; 2020 is torch-fidelity's.
+    """
+
+    needs_network = True
+    features: list[Tensor]
+    index: list[Tensor]
+
+    def __init__(self, job: Job, subsets: int = 100, subset_size: int = 1000, subset_seed: int = 2020) -> None:
+        super().__init__(job)
+        if subsets < 1 or subset_size < 2:
+            raise T2IError(
+                f"found {subsets} subsets of {subset_size} for kernel_distance, expected at least 1 of 2: correct the "
+                "protocol"
+            )
+        self.subsets, self.subset_size, self.subset_seed = subsets, subset_size, subset_seed
+        self.reference = job.features("reference")
+        self.network = job.looking.label
+        self._collect("index", "features")
+
+    def update(self, features: Tensor, index: Tensor) -> None:
+        """Add features (B, D) of the pictures numbered ``index`` (B,)."""
+        check_finite(features, "features")
+        self.features.append(features.float())
+        self.index.append(index.to(features.device))
+
+    def see(self, view: View) -> None:
+        """Take one batch in."""
+        assert view.features is not None
+        self.update(view.features, view.index)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``value``, ``error`` (standard deviation of the subsets) and ``size`` of the subsets."""
+        _, fakes = self._ordered("index", "features")
+        reals = self.reference.to(fakes.device)
+        size = min(self.subset_size, len(fakes), len(reals))
+        if size < 2:
+            raise T2IError("found one picture, expected at least 2 for a kernel distance: raise --images")
+        rng = np.random.RandomState(self.subset_seed)
+        values = torch.zeros(self.subsets, dtype=torch.float64)
+        for i in range(self.subsets):
+            some, others = (
+                x[torch.from_numpy(rng.choice(len(x), size, replace=False)).to(x.device)].double()
+                for x in (fakes, reals)
+            )
+            values[i] = unbiased_mmd(some, others)
+        return {"value": values.mean(), "error": values.std(correction=0), "size": torch.tensor(size)}
+
+    def scores(self) -> list[Score]:
+        """One number."""
+        found = self.compute()
+        label = "KID" if self.network == INCEPTION else f"{self.network} kernel distance"
+        size = int(found["size"])
+        note = f"subsets of {size} instead of {self.subset_size}" if size < self.subset_size else ""
+        kind = f"standard deviation of {self.subsets} subsets"
+        return [Score("kernel_distance", label, float(found["value"]), float(found["error"]), kind, note=note)]
+
+
+def unbiased_mmd(x: Tensor, y: Tensor) -> Tensor:
+    """Unbiased estimate of the squared discrepancy of (m, D) and (m, D)."""
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    m = len(x)
+    own = sum(k.sum() - k.diagonal().sum() for k in (kernel(x, x), kernel(y, y)))
+    return torch.as_tensor(own / (m * (m - 1)) - 2 * kernel(x, y).mean())

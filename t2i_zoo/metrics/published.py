@@ -1,0 +1,61 @@
+"""Numbers that papers and READMEs give, with their source, and why they are not comparable with ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml  # type: ignore[import-untyped]
+
+MARKS = {
+    "verified": "read in code, a README or a stored page",
+    "recalled": "recalled from the paper, not read again",
+}
+#: the published data sets that our sources hold
+DATA = {"Flowers102": "oxford102"}
+
+
+class Published(NamedTuple):
+    """One published number.
+
+    Attributes:
+        model: key in ``MODELS``, or another model's name.
+        data: cub, oxford102 or coco.
+        metric: key of a score, such as ``frechet_distance`` or ``r_precision.1``.
+        value, error: as published; shares as shares.
+        source: where it stands.
+        read: key of ``MARKS``.
+        note: what else is known of it.
+    """
+
+    model: str
+    data: str
+    metric: str
+    value: float
+    source: str
+    read: str
+    error: float | None = None
+    note: str = ""
+
+
+def published(model: str | None = None, data: str | None = None, metric: str | None = None) -> list[Published]:
+    """The published numbers, or those of one model, data set or metric."""
+    rows = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text("utf-8"))
+    found = [Published(**row) for row in rows]
+    wanted = {"model": model, "data": data, "metric": metric}
+    return [row for row in found if all(v is None or getattr(row, name) == v for name, v in wanted.items())]
+
+
+def comparable(row: Published, data: str | None, network: str | None, images: int) -> str:
+    """Whether our number may be held against a published one, in words that begin with "no" or "roughly"."""
+    if data != row.data:
+        return f"no: {row.data}, other data"
+    if row.metric.startswith("r_precision"):
+        return "no: another DAMSM was trained for it"
+    if row.metric == "msssim_class":
+        return "roughly: other pictures and a mended script"
+    if network != "inception_v3_tf":
+        return "no: other network"
+    if row.metric == "inception_score" and row.model != "tacgan":
+        return "no: the published network is fine-tuned on the test classes" if row.data != "coco" else "roughly"
+    return "roughly: splits, captions and crops may differ" if images >= 30000 else "no: fewer pictures"

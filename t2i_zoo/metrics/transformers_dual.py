@@ -1,0 +1,79 @@
+"""Any dual encoder of Hugging Face, such as CLIP or SigLIP; transformers is imported only once one is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.metrics.networks import weights_hash
+
+
+class TransformersDual(nn.Module):
+    """Picture and sentence codes of a frozen dual encoder, each by the model's own preprocessing.
+
+    Pictures are rounded to 8 bits first, as if they came from files. Captions longer than the model reads are cut.
+
+    Args:
+        name: a local folder, or a name on the Hugging Face hub that is fetched once.
+
+    Raises:
+        T2IError: where it cannot be found, or is no dual encoder.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+        processors: Any = AutoImageProcessor
+
+        try:
+            self.model: Any = AutoModel.from_pretrained(name)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            self.processor: Any = processors.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise T2IError(
+                f"cannot load the dual encoder {name} ({reason}): correct --network transformers:NAME, or fetch it "
+                "once while online"
+            ) from error
+        if not hasattr(self.model, "get_image_features") or not hasattr(self.model, "get_text_features"):
+            raise T2IError(
+                f"found {name}, a {type(self.model).__name__} without codes of pictures and captions, expected a dual "
+                "encoder such as openai/clip-vit-base-patch32: correct --network"
+            )
+        self.requires_grad_(False).eval()
+        self.full_length = str(self.model.config.model_type).startswith("siglip")  # trained on captions padded so
+        text = getattr(self.model.config, "text_config", None)
+        longest = getattr(text, "max_position_embeddings", None) or 512
+        self.longest = int(min(longest, self.tokenizer.model_max_length))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all weights."""
+        return weights_hash(self.model)
+
+    @torch.no_grad()
+    def image_codes(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) in [-1, 1] to codes (B, D)."""
+        pixels = images.float().add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
+        ready = self.processor(images=list(pixels), return_tensors="pt", input_data_format="channels_first")
+        return _tensor(self.model.get_image_features(pixel_values=ready["pixel_values"].to(self.model.device)))
+
+    @torch.no_grad()
+    def sentence_codes(self, captions: Sequence[str]) -> Tensor:
+        """B captions to codes (B, D)."""
+        padding = "max_length" if self.full_length else True
+        options = {"truncation": True, "max_length": self.longest, "return_tensors": "pt"}
+        tokens = self.tokenizer(list(captions), padding=padding, **options)
+        names = ("input_ids",) if self.full_length else ("input_ids", "attention_mask")
+        return _tensor(self.model.get_text_features(**{name: tokens[name].to(self.model.device) for name in names}))
+
+
+def _tensor(found: Any) -> Tensor:
+    """Codes as transformers 4 gives them, bare, and as transformers 5 does, in an output with a pooler's name."""
+    codes: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+    return codes.float()
