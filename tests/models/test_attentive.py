@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from t2i_zoo import load_model
+from t2i_zoo.commands.convert import convert_from, to_official
 from t2i_zoo.errors import T2IError
+from t2i_zoo.legacy import AttnGANCaptions
+from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
 from t2i_zoo.models.attentive import AttentiveGAN
 from t2i_zoo.models.attngan import AttnGAN
@@ -20,6 +23,7 @@ from t2i_zoo.models.stream import STREAM
 from t2i_zoo.nn import WordAttention, discriminator_loss
 from t2i_zoo.nn.damsm import sentence_loss, words_loss
 from t2i_zoo.text import TextFeatures
+from t2i_zoo.text.rnn import RNNNetwork
 
 SMALL: dict[str, Any] = {
     **{"image_size": 32, "noise_dim": 4, "condition_dim": 4, "generator_width": 4, "discriminator_width": 4},
@@ -235,3 +239,24 @@ def test_checkpointing_changes_no_result() -> None:
         gradients.append(model.generator.first.fc[0].weight.grad)
     assert torch.equal(*pictures)
     assert torch.allclose(*gradients)
+
+
+def test_published_files_draw_a_new_sentence(tmp_path: Path) -> None:
+    """As the page on official weights has it: the text encoder, its words and the generator, converted one by one."""
+    words, network = ["a", "red", "flower", "blue"], RNNNetwork(5, 6, 16)
+    torch.save(network.state_dict(), tmp_path / "text_encoder200.pth")
+    numbers = dict(enumerate(["<end>", *words]))
+    table = AttnGANCaptions([], [], numbers, {word: number for number, word in numbers.items()})
+    write_attngan_captions(tmp_path / "captions.pickle", table)
+    options = {**SMALL, "image_size": 128, "branches": 2, "damsm_weight": 0.0}
+    files = [tmp_path / name for name in ("text_encoder200.pth", "captions.pickle")]
+    damsm = str(convert_from("attngan_damsm", files, tmp_path / "damsm.safetensors"))
+    theirs = AttnGAN(damsm=damsm, **options)
+    torch.save(to_official("attngan", theirs.hparams, theirs.state_dict())["netG_epoch_0.pth"], tmp_path / "gan.pth")
+    weights = str(convert_from("attngan", [tmp_path / "gan.pth"], tmp_path / "gan.safetensors"))
+    torch.manual_seed(1)
+    model = AttnGAN(damsm=damsm, weights=weights, **options)
+    noise, sentence = model.noise(1), ["a red flower"]
+    assert torch.equal(model.generate(sentence, noise=noise), theirs.generate(sentence, noise=noise))
+    expected = network.eval()(torch.tensor([[1, 2, 3]]), torch.tensor([3]))[1]
+    assert torch.allclose(model.encode(sentence).sentence, expected, atol=1e-6)
