@@ -82,7 +82,7 @@ def test_a_limit_keeps_the_most_frequent_words(build: Any, build_trainer: Any, t
 
 def test_long_captions_lose_words_by_chance_in_training_alone(build: Any) -> None:
     model = build(max_words=3, text_dropout=0.0)
-    model._know(["a", "red", "flower", "with", "round", "petals", "blue", "on", "the", "sand"])
+    model.know(["a", "red", "flower", "with", "round", "petals", "blue", "on", "the", "sand"])
     seen: list[Tensor] = []
     model.text_network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for _ in range(30):
@@ -164,7 +164,7 @@ def test_the_loss_falls(build: Any, build_data: Any) -> None:
     data.setup()
     model = build(text_dropout=0.0, persistent_optimizer=True)
     words = sorted({word for caption in data.captions_of("train") for word in caption.split()})
-    model._know(words)
+    model.know(words)
     adam = model.configure_optimizers()["optimizer"]
     batch = batches(data, data.train_dataloader())[0]
     found = []
@@ -211,7 +211,7 @@ def test_retrieval_is_over_the_whole_split(build: Any, build_trainer: Any, build
 
 def test_codes_are_those_of_eval_mode(build: Any) -> None:
     model = build()
-    model._know(["a", "red", "flower"])
+    model.know(["a", "red", "flower"])
     images = torch.rand(3, 3, 20, 20) * 2 - 1
     before = copies(model)
     codes, sentences = model.image_codes(images), model.sentence_codes(CAPTIONS)

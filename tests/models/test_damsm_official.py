@@ -62,7 +62,7 @@ def test_there_and_back_again(model: DAMSM, files: dict[str, Path], tmp_path: Pa
     for name, tensor in model.state_dict().items():
         assert torch.equal(found.state_dict()[name], torch.zeros(()) if name.endswith("_tracked") else tensor), name
     captions = ["a red flower", "blue petals"]
-    model._know([WORDS[number] for number in range(1, 7)])
+    model.know([WORDS[number] for number in range(1, 7)])
     torch.testing.assert_close(found.sentence_codes(captions), model.sentence_codes(captions))
     encoder = build_text_encoder({"kind": "rnn", "path": str(tmp_path / "damsm.safetensors")})
     torch.testing.assert_close(encoder.encode(captions).sentence, model.sentence_codes(captions))

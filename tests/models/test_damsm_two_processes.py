@@ -25,7 +25,7 @@ def run(folder: Path, **options: Any) -> dict[str, Any]:
     """Train one epoch, then judge the held-out pictures with the weights that this began with."""
     L.seed_everything(4, verbose=False)
     model = DAMSM(**TINY["damsm"], learning_rate=0.01)
-    model._know(["a", "flower", "with", "petals", "red", "blue", "the"])
+    model.know(["a", "flower", "with", "petals", "red", "blue", "the"])
     judge = build_trainer(folder, limit_val_batches=1.0, **options)
     judge.validate(model, build_data(batch_size=3), verbose=False)
     metrics = {key: float(value) for key, value in judge.callback_metrics.items()}

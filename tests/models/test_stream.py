@@ -83,7 +83,7 @@ def test_a_wide_beam_finds_the_best_caption_of_all(writer: Writer) -> None:
 def test_it_learns_the_captions_of_pictures(build: Any) -> None:
     model = build(batch_norm="train")
     captions = ["a red flower", "two blue flowers on the grass", "white"]
-    model._learn_words(Words.of_captions(captions))
+    model.know(Words.of_captions(captions).words)
     pictures = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [1, 1, 1]])[:, :, None, None].expand(-1, -1, 32, 32)
     adam = torch.optim.Adam(model.parameters(), 0.02)
     for _ in range(60):

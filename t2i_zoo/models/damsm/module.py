@@ -19,14 +19,14 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.damsm import losses, networks
 from t2i_zoo.models.damsm.retrieval import retrieval
-from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.models.serving import ServingModule
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import Kind, RNNNetwork
 from t2i_zoo.text.vocabulary import Words, padded, random_subset
 
 
-class DAMSM(ZooModule):
+class DAMSM(ServingModule):
     """Trains both encoders; ``text_encoder: {kind: rnn, path: RUN}`` reads captions with it in a GAN.
 
     Args:
@@ -62,6 +62,7 @@ class DAMSM(ZooModule):
         weights: a run, a checkpoint or a converted file to start from, with its words.
     """
 
+    use = "give its run to a GAN with --model.text_encoder '{kind: rnn, path: RUN}'"
     parts = ("text_network.", "image_network.")
     starting_points = ("weights", "backbone_weights")
 
@@ -117,10 +118,11 @@ class DAMSM(ZooModule):
         converted = place.suffix == ".safetensors"
         about = state.read_weights(place)[1] if converted else state.read_checkpoint(place)["t2i_zoo"]
         if words := about.get("words"):
-            self._know(words)
+            self.know(words)
         state.load_networks(self, place)
 
-    def _know(self, words: Sequence[str]) -> None:
+    def know(self, words: Sequence[str]) -> None:
+        """Take the words, and give the word table a row for each."""
         self.known = Words(words)
         self.text_network.resize_words(len(self.known))
 
@@ -138,7 +140,7 @@ class DAMSM(ZooModule):
             if not captions:
                 raise T2IError("found no training captions: give DAMSM a CaptionDataModule whose source has some")
             captions += [caption for split in splits[1:] for caption in data.captions_of(split)]
-            self._know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)
+            self.know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)
 
     # Encoding -------------------------------------------------------------------------------------------------------
 
@@ -222,35 +224,15 @@ class DAMSM(ZooModule):
 
     # Evaluation -----------------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The losses on held-out pictures, and their codes for the retrieval at the end."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on the test split."""
-        self._evaluate("test", batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """There is nothing to predict."""
-        raise T2IError(
-            "DAMSM draws no pictures: give its run to a GAN with --model.text_encoder '{kind: rnn, path: RUN}'"
-        )
-
-    def on_validation_epoch_end(self) -> None:
-        """Log how pictures and captions of the whole split find each other."""
-        self._retrieve("val")
-
-    def on_test_epoch_end(self) -> None:
-        """The same of the test split."""
-        self._retrieve("test")
-
-    def _evaluate(self, stage: str, batch: Batch) -> None:
+    def evaluate(self, stage: str, batch: Batch) -> None:
+        """Losses, and codes for the retrieval at the end."""
         found, codes, sentences = self(batch)
         self.log_dict({f"{stage}/{k}": value for k, value in found.items()}, batch_size=len(codes), sync_dist=True)
         unknown = torch.full((len(codes),), -1, device=codes.device)
         self._pool.append((codes.float(), sentences.float(), batch.get("labels", unknown), batch["index"]))
 
-    def _retrieve(self, stage: str) -> None:
+    def summarise(self, stage: str) -> None:
+        """How pictures and captions of the whole split find each other."""
         gathered: Any = self.all_gather([torch.cat(part) for part in zip(*self._pool, strict=True)])
         self._pool.clear()
         codes, sentences = (part.reshape(-1, part.shape[-1]) for part in gathered[:2])
@@ -261,18 +243,6 @@ class DAMSM(ZooModule):
         rows = order[first]
         for key, value in retrieval(codes[rows], sentences[rows], labels[rows]).items():
             self.log(f"{stage}/{key}", value)
-
-    # Checkpoints ----------------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the words, in the order of the table's rows."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["t2i_zoo"]["words"] = self.known.words
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the words back, before the weights come."""
-        super().on_load_checkpoint(checkpoint)
-        self._know(checkpoint.get("t2i_zoo", {}).get("words", ()))
 
 
 def _check(options: Any) -> None:

@@ -24,13 +24,13 @@ from torch import Tensor
 
 from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
+from t2i_zoo.models.serving import ServingModule
 from t2i_zoo.models.skipthought import losses, networks
-from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.text.skip_thought import SkipThoughtNetwork
 from t2i_zoo.text.skip_thought_words import END, PADDING, SPECIAL, UNKNOWN, Vocabulary, count_words, padded
 
 
-class SkipThought(ZooModule):
+class SkipThought(ServingModule):
     """Trains both encoders of combine-skip; ``text_encoder: {kind: skip_thought, path: RUN}`` uses them in a GAN.
 
     Args:
@@ -44,6 +44,7 @@ class SkipThought(ZooModule):
         gradient_clip: largest norm of the gradient; None does not clip.
     """
 
+    use = "give its run to a GAN with --model.text_encoder '{kind: skip_thought, path: RUN}'"
     needs_images = False
     needs_neighbours = True
 
@@ -85,6 +86,10 @@ class SkipThought(ZooModule):
                 raise T2IError("found no training captions: give SkipThought a CaptionDataModule whose source has some")
             self.known = Vocabulary(count_words(captions)[: self.hparams["vocabulary_size"] - len(SPECIAL)])
             self._begin_with_frequencies(captions)
+
+    def know(self, words: Sequence[str]) -> None:
+        """Take the words; the tables have room for ``vocabulary_size`` of them."""
+        self.known = Vocabulary(words)
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], int]:
         """Losses of a batch, of both models and their sum ``"loss"``, and the number of words guessed by each.
@@ -138,36 +143,14 @@ class SkipThought(ZooModule):
         self.clock += 1
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The losses on held-out captions, a mean over words."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The losses on the test split."""
-        self._evaluate("test", batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """There is nothing to predict."""
-        raise T2IError(
-            "SkipThought draws no pictures: give its run to a GAN with "
-            "--model.text_encoder '{kind: skip_thought, path: RUN}'"
-        )
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the perplexity of a word."""
-        self._log_perplexity("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the perplexity of a word."""
-        self._log_perplexity("test")
-
-    def _evaluate(self, stage: str, batch: Batch) -> None:
+    def evaluate(self, stage: str, batch: Batch) -> None:
+        """Losses on held-out captions, a mean over words."""
         terms, count = self(batch)
         self.log_dict({f"{stage}/{name}": value for name, value in terms.items()}, batch_size=count, sync_dist=True)
         self._scores.append(torch.stack([terms["loss"] * count, torch.full_like(terms["loss"], count)]))
 
-    def _log_perplexity(self, stage: str) -> None:
-        """The geometric mean of both models' perplexities, exp of half their losses' sum."""
+    def summarise(self, stage: str) -> None:
+        """Perplexity of a word: The geometric mean of both models' perplexities, exp of half their losses' sum."""
         gathered: Any = self.all_gather(torch.stack(self._scores).sum(0))  # (2,), of several ranks (R, 2)
         total, count = gathered.reshape(-1, 2).sum(0)
         self.log(f"{stage}/perplexity", torch.exp(0.5 * total / count))
@@ -176,13 +159,3 @@ class SkipThought(ZooModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam for both models."""
         return torch.optim.Adam(self.parameters(), self.hparams["learning_rate"])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the words, in the order of the tables' rows."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["t2i_zoo"]["words"] = self.known.words
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the words back."""
-        super().on_load_checkpoint(checkpoint)
-        self.known = Vocabulary(checkpoint.get("t2i_zoo", {}).get("words", ()))

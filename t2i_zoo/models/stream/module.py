@@ -18,8 +18,8 @@ from torchmetrics.text import BLEUScore
 from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.models.serving import ServingModule
 from t2i_zoo.models.stream import losses, networks
-from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text.vocabulary import Words, padded, plain_tokens
 from t2i_zoo.vision import build_vision
@@ -27,7 +27,7 @@ from t2i_zoo.vision import build_vision
 _WRITTEN = 20  #: the most words of a caption that is written, as in the authors' code
 
 
-class STREAM(ZooModule):
+class STREAM(ServingModule):
     """Trains a caption writer; ``--model.stream RUN`` gives it to a MirrorGAN.
 
     Args:
@@ -51,6 +51,7 @@ class STREAM(ZooModule):
         weights: a run, a checkpoint or a converted file to start from, with its words.
     """
 
+    use = "give its run to a MirrorGAN with --model.stream RUN"
     needs_references = True
     parts = ("reader.", "writer.")
     starting_points = ("weights", "backbone_weights")
@@ -103,7 +104,7 @@ class STREAM(ZooModule):
         self._bleu: list[BLEUScore] = []  # in a list, so that it is no submodule
         self._scores: list[Tensor] = []
         if weights:
-            self._learn_words(Words(state.read_words(weights)))
+            self.know(state.read_words(weights))
             state.load_networks(self, find_checkpoint(weights))
 
     def setup(self, stage: str) -> None:
@@ -114,12 +115,13 @@ class STREAM(ZooModule):
             captions = data.captions_of("train") if hasattr(data, "captions_of") else []
             if not captions:
                 raise T2IError("found no training captions: give STREAM a CaptionDataModule whose source has some")
-            self._learn_words(Words.of_captions(captions, self.hparams["vocabulary_size"]))
+            self.know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)
 
-    def _learn_words(self, words: Words) -> None:
-        self.known = words
-        if len(words) != self.writer.embed.num_embeddings:
-            self.writer.reset(len(words))
+    def know(self, words: Sequence[str]) -> None:
+        """Take the words, and draw word table and output anew where their number changes."""
+        self.known = Words(words)
+        if len(self.known) != self.writer.embed.num_embeddings:
+            self.writer.reset(len(self.known))
 
     def forward(self, images: Tensor, captions: Sequence[str], end: bool = True) -> tuple[Tensor, int]:
         """Mean cross-entropy of the captions' words, and the number of words.
@@ -166,19 +168,8 @@ class STREAM(ZooModule):
         self.clock += 1
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss, perplexity and BLEU-4 on held-out pictures."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on the test split."""
-        self._evaluate("test", batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        """There is nothing to draw."""
-        raise T2IError("STREAM draws no pictures: give its run to a MirrorGAN with --model.stream RUN")
-
-    def _evaluate(self, stage: str, batch: Batch) -> None:
+    def evaluate(self, stage: str, batch: Batch) -> None:
+        """Loss, and captions to compare with all captions of a picture."""
         loss, count = self(batch["images"][-1], batch["captions"], self.hparams["learn_end"])
         self.log(f"{stage}/loss", loss, batch_size=count, sync_dist=True)
         self._scores.append(torch.stack([loss * count, torch.full_like(loss, count)]))
@@ -187,15 +178,8 @@ class STREAM(ZooModule):
         references = [[" ".join(plain_tokens(caption)) for caption in row] for row in batch["references"]]
         self._bleu[0].update(self.describe(batch["images"][-1]), references)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the perplexity of a word, and BLEU-4 of greedy captions against all captions of a picture."""
-        self._log_scores("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the same of the test split."""
-        self._log_scores("test")
-
-    def _log_scores(self, stage: str) -> None:
+    def summarise(self, stage: str) -> None:
+        """Perplexity of a word, and BLEU-4 of greedy captions."""
         gathered: Any = self.all_gather(torch.stack(self._scores).sum(0))  # (2,), of several ranks (R, 2)
         total, count = gathered.reshape(-1, 2).sum(0)
         self.log(f"{stage}/perplexity", torch.exp(total / count))
@@ -207,13 +191,3 @@ class STREAM(ZooModule):
         """One Adam for all that is trained."""
         trained = [p for p in self.parameters() if p.requires_grad]
         return torch.optim.Adam(trained, self.hparams["learning_rate"])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the words, in the order of the table's rows."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["t2i_zoo"]["words"] = self.known.words
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the words back, and make room for them."""
-        super().on_load_checkpoint(checkpoint)
-        self._learn_words(Words(checkpoint.get("t2i_zoo", {}).get("words", ())))
