@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from t2i_zoo.models import list_models, load_model
     from t2i_zoo.models.attngan import AttnGAN
     from t2i_zoo.models.base import TextToImageGAN
+    from t2i_zoo.models.charcnnrnn import CharCNNRNN
+    from t2i_zoo.models.classifier import Classifier
     from t2i_zoo.models.damsm import DAMSM
     from t2i_zoo.models.gancls import GANCLS
     from t2i_zoo.models.mirrorgan import MirrorGAN
@@ -48,6 +50,8 @@ _PLACES = {
     "CUB200": "data",
     "CaptionDataModule": "data",
     "CaptionFolder": "data",
+    "Classifier": "models.classifier",
+    "CharCNNRNN": "models.charcnnrnn",
     "DAMSM": "models.damsm",
     "Fakes": "batch",
     "Flowers102": "data",
@@ -79,6 +83,8 @@ __all__ = [
     "CUB200",
     "CaptionDataModule",
     "CaptionFolder",
+    "CharCNNRNN",
+    "Classifier",
     "DAMSM",
     "Fakes",
     "Flowers102",

@@ -26,6 +26,10 @@ TINY_BACKBONE = {  # a picture network that needs no weights from elsewhere
 #: of every model of the zoo, what makes it tiny where its options are not those of ``tiny_options``
 TINY: dict[str, dict[str, Any]] = {
     "skipthought": {"word_dim": 6, "uni_dim": 5, "bi_dim": 4, "vocabulary_size": 60},
+    "charcnnrnn": {
+        **{"cnn_dim": 4, "dim": 12, "first_channels": 6, "second_channels": 5, "image_projection": True},
+        **TINY_BACKBONE,
+    },
     "damsm": {
         **{"backbone": "torchvision:shufflenet_v2_x0_5", "backbone_weights": "random", "train_backbone": True},
         **{"layer": "stage3", "input_size": 32, "dim": 12, "word_dim": 8},
@@ -45,6 +49,7 @@ TINY: dict[str, dict[str, Any]] = {
     "attngan:dcgan": {**WORDS, "damsm_weight": 0.0, "last_only": True, "residual_blocks": 0, "mismatch": "class"},
     "mirrorgan": {**WORDS, "damsm": None, "stream": None, "stream_weight": 0.0},
     "stream": {**TINY_BACKBONE, "embed_dim": 6, "hidden_dim": 8},
+    "classifier": {**TINY_BACKBONE},
     "stackganpp": {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4},
     "stackganpp:unconditional": {
         **{"image_size": 32, "generator_width": 8, "discriminator_width": 4},

@@ -199,7 +199,7 @@ def ask_network(protocol: Protocol, wish: str | None, weights: str | None = None
     if protocol.network in (None, "ask"):
         raise T2IError(
             f"the protocol {protocol.name} leaves its network open: name one with --network, such as file:PATH, "
-            "torchvision:resnet18, transformers:NAME or checkpoint:PATH"
+            "torchvision:resnet18, transformers:NAME, checkpoint:PATH or classifier:PATH"
         )
     assert protocol.network is not None
     return protocol, build_network(protocol.network, protocol.antialias, load_model, weights)

@@ -65,7 +65,9 @@ class InceptionScore(ZooMetric):
     def scores(self) -> list[Score]:
         """One number."""
         found = self.compute()
-        label = "Inception score" if self.network == INCEPTION else f"{self.network} class score"
+        plain = self.network.endswith("classifier")
+        label = f"{self.network} score" if plain else f"{self.network} class score"
+        label = "Inception score" if self.network == INCEPTION else label
         few = self.total // self.splits
         note = f"{few} pictures a split for {self.classes} classes: biased downwards" if few < self.classes else ""
         kind = f"standard deviation of {self.splits} splits"

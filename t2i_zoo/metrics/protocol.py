@@ -78,7 +78,8 @@ class Protocol:
             del content[name]
         if self.network:
             kind, colon, rest = self.network.partition(":")
-            content["network"] = f"{kind}{colon}{Path(rest).name}" if kind in ("file", "checkpoint") else self.network
+            if kind in ("file", "checkpoint", "classifier"):
+                content["network"] = f"{kind}{colon}{Path(rest).name}"
         return content
 
     @property

@@ -16,7 +16,7 @@ from t2i_zoo.paths import find_checkpoint
 if TYPE_CHECKING:
     from t2i_zoo.models.zoo import ZooModule
 
-Kind = Literal["gan", "encoder", "captioner"]
+Kind = Literal["gan", "encoder", "captioner", "classifier"]
 
 
 class Entry(NamedTuple):
@@ -31,6 +31,11 @@ MODELS: dict[str, Entry] = {
     "skipthought": Entry(
         "t2i_zoo.models.skipthought.SkipThought",
         "skip-thought vectors, a text encoder trained on captions alone (Kiros et al. 2015, arXiv 1506.06726)",
+        "encoder",
+    ),
+    "charcnnrnn": Entry(
+        "t2i_zoo.models.charcnnrnn.CharCNNRNN",
+        "char-CNN-RNN, the text encoder of GAN-CLS and StackGAN (Reed et al. 2016, arXiv 1605.05395)",
         "encoder",
     ),
     "gancls": Entry(
@@ -66,6 +71,11 @@ MODELS: dict[str, Entry] = {
     "mirrorgan": Entry(
         "t2i_zoo.models.mirrorgan.MirrorGAN",
         "MirrorGAN: its pictures can be described again, 64, 128 and 256 px (Qiao et al. 2019, arXiv 1903.05854)",
+    ),
+    "classifier": Entry(
+        "t2i_zoo.models.classifier.Classifier",
+        "a classifier of the data's own classes, for metrics to look at drawn pictures with",
+        "classifier",
     ),
 }
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.zoo import ZooModule
@@ -64,3 +67,38 @@ class ServingModule(ZooModule):
         super().on_load_checkpoint(checkpoint)
         if self.known is not None:
             self.know(checkpoint.get("t2i_zoo", {}).get("words", ()))
+
+
+class RetrievalModule(ServingModule):
+    """Base of pairs of a picture and a text encoder; a subclass writes ``forward`` and ``retrieval``.
+
+    ``forward`` gives the losses of a batch, codes of its pictures (B, D) and vectors of its captions (B, D).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pool: list[tuple[Tensor, ...]] = []
+
+    def retrieval(self, codes: Tensor, sentences: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """How pictures and captions of a whole split find each other: codes and vectors (N, D), classes (N,) or -1."""
+        raise NotImplementedError
+
+    def evaluate(self, stage: str, batch: Batch) -> None:
+        """Losses, and what ``retrieval`` compares."""
+        found, codes, sentences = self(batch)
+        self.log_dict({f"{stage}/{k}": value for k, value in found.items()}, batch_size=len(codes), sync_dist=True)
+        unknown = torch.full((len(codes),), -1, device=codes.device)
+        self._pool.append((codes.float(), sentences.float(), batch.get("labels", unknown), batch["index"]))
+
+    def summarise(self, stage: str) -> None:
+        """Retrieval over the pictures of all processes, each once."""
+        gathered: Any = self.all_gather([torch.cat(part) for part in zip(*self._pool, strict=True)])
+        self._pool.clear()
+        codes, sentences = (part.reshape(-1, part.shape[-1]) for part in gathered[:2])
+        labels, index = (part.reshape(-1) for part in gathered[2:])
+        order = index.argsort(stable=True)
+        first = torch.ones_like(order, dtype=torch.bool)  # ranks repeat pictures to have as many each
+        first[1:] = index[order][1:] != index[order][:-1]
+        rows = order[first]
+        for key, value in self.retrieval(codes[rows], sentences[rows], labels[rows]).items():
+            self.log(f"{stage}/{key}", value)

@@ -11,6 +11,12 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.text.features import TextEncoder
 
 
+def _char_cnn_rnn() -> type[TextEncoder]:
+    from t2i_zoo.text.char_cnn_rnn import CharCNNRNNEncoder
+
+    return CharCNNRNNEncoder
+
+
 def _hashing() -> type[TextEncoder]:
     from t2i_zoo.text.hashing import HashingEncoder
 
@@ -21,6 +27,12 @@ def _none() -> type[TextEncoder]:
     from t2i_zoo.text.none import NoText
 
     return NoText
+
+
+def _precomputed() -> type[TextEncoder]:
+    from t2i_zoo.text.precomputed import PrecomputedEncoder
+
+    return PrecomputedEncoder
 
 
 def _rnn() -> type[TextEncoder]:
@@ -42,8 +54,10 @@ def _transformers() -> type[TextEncoder]:
 
 
 ENCODERS: dict[str, Callable[[], type[TextEncoder]]] = {
+    "char_cnn_rnn": _char_cnn_rnn,
     "hashing": _hashing,
     "none": _none,
+    "precomputed": _precomputed,
     "rnn": _rnn,
     "skip_thought": _skip_thought,
     "transformers": _transformers,

@@ -87,7 +87,7 @@ def test_a_checkpoint_that_is_no_dual_encoder():
 
 def test_a_damsm_is_a_dual_encoder(tiny_widths):
     model = DAMSM(**tiny_widths("damsm"))
-    model._know(["a", "red", "blue", "flower"])
+    model.know(["a", "red", "blue", "flower"])
     network = build_network("checkpoint:run", load_checkpoint={"run": model}.__getitem__)
     features, logits = network.look(torch.rand(3, 3, 16, 16) * 2 - 1)
     assert network.read(["a red flower", "a blue flower", "a flower"]).shape == features.shape == (3, 12)

@@ -19,14 +19,14 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.damsm import losses, networks
 from t2i_zoo.models.damsm.retrieval import retrieval
-from t2i_zoo.models.serving import ServingModule
+from t2i_zoo.models.serving import RetrievalModule
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import Kind, RNNNetwork
 from t2i_zoo.text.vocabulary import Words, padded, random_subset
 
 
-class DAMSM(ServingModule):
+class DAMSM(RetrievalModule):
     """Trains both encoders; ``text_encoder: {kind: rnn, path: RUN}`` reads captions with it in a GAN.
 
     Args:
@@ -109,7 +109,6 @@ class DAMSM(ServingModule):
         )
         features = self.image_network.backbone.feature_dim
         self.class_head = nn.Linear(features, num_classes) if class_weight and num_classes else None
-        self._pool: list[tuple[Tensor, ...]] = []
         if weights:
             self._start_from(weights)
 
@@ -224,25 +223,9 @@ class DAMSM(ServingModule):
 
     # Evaluation -----------------------------------------------------------------------------------------------------
 
-    def evaluate(self, stage: str, batch: Batch) -> None:
-        """Losses, and codes for the retrieval at the end."""
-        found, codes, sentences = self(batch)
-        self.log_dict({f"{stage}/{k}": value for k, value in found.items()}, batch_size=len(codes), sync_dist=True)
-        unknown = torch.full((len(codes),), -1, device=codes.device)
-        self._pool.append((codes.float(), sentences.float(), batch.get("labels", unknown), batch["index"]))
-
-    def summarise(self, stage: str) -> None:
-        """How pictures and captions of the whole split find each other."""
-        gathered: Any = self.all_gather([torch.cat(part) for part in zip(*self._pool, strict=True)])
-        self._pool.clear()
-        codes, sentences = (part.reshape(-1, part.shape[-1]) for part in gathered[:2])
-        labels, index = (part.reshape(-1) for part in gathered[2:])
-        order = index.argsort(stable=True)
-        first = torch.ones_like(order, dtype=torch.bool)  # ranks repeat pictures to have as many each
-        first[1:] = index[order][1:] != index[order][:-1]
-        rows = order[first]
-        for key, value in retrieval(codes[rows], sentences[rows], labels[rows]).items():
-            self.log(f"{stage}/{key}", value)
+    def retrieval(self, codes: Tensor, sentences: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Recall at one in both directions, and R-precision."""
+        return retrieval(codes, sentences, labels)
 
 
 def _check(options: Any) -> None:

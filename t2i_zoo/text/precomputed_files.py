@@ -1,0 +1,265 @@
+"""Readers of precomputed text features, all as one table of captions and vectors.
+
+A file:
+
+- ``.npz`` with ``sentence`` (N, D) and ``captions`` (N,), or ``images`` and ``numbers`` (N,) in place of the captions:
+  a picture's name and the line of its text file, counted from 0;
+- ``.safetensors`` with ``sentence``, and beside it a ``.json`` of the same name with lists of those names;
+- ``val_captions.t7`` of StackGAN, the captions that it draws COCO from.
+
+A folder, with what lies anywhere below it (so ``birds`` reads ``birds/train`` and ``birds/test``):
+
+- ``char-CNN-RNN-embeddings.pickle`` with ``filenames.pickle`` (StackGAN, StackGAN++), which names pictures alone;
+- ``flower_tv.pkl`` with its four neighbours (TAC-GAN);
+- ``.t7`` files, one a picture (GAN-CLS), which hold captions as their first 201 characters.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.legacy import read_reed_t7, read_stackgan, read_tacgan, read_val_captions_t7
+from t2i_zoo.text.char_cnn_rnn_network import ALPHABET, LENGTH, NUMBERS
+
+_STACKGAN, _TACGAN, _COCO = "char-CNN-RNN-embeddings.pickle", "flower_tv.pkl", "val_captions.t7"
+_UNSEEN = "\ufffd"  # stands for what the .t7 files keep no character of
+_FORMS = f".npz, .safetensors, {_COCO}, or a folder with {_STACKGAN}, {_TACGAN} or .t7 files"
+
+Vectors = NDArray[np.float32]
+
+
+class Found(NamedTuple):
+    """A table of features.
+
+    Attributes:
+        by_characters: whether some captions are known as what ``kept`` leaves of them.
+        keys: N normalised captions, each once.
+        vectors: (N, D) float32.
+    """
+
+    by_characters: bool
+    keys: list[str]
+    vectors: Vectors
+
+
+class _Rows(NamedTuple):
+    """Vectors (N, D) and, of each, its caption, or the picture and the number of the caption in its file.
+
+    ``each`` is the number of captions that every picture's file must have, where that is known; ``spelled`` says that
+    the captions are what ``kept`` leaves.
+    """
+
+    vectors: NDArray[Any]
+    captions: list[str] | None = None
+    places: list[tuple[str, int]] | None = None
+    each: int | None = None
+    spelled: bool = False
+
+
+def normal(caption: str) -> str:
+    """A caption as captions are compared: NFKC, lower case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", caption).lower().split())
+
+
+def kept(caption: str) -> str:
+    """What the .t7 files keep of a caption: 201 characters, others than the 70 as a mark."""
+    return "".join(c if c in NUMBERS else _UNSEEN for c in caption[:LENGTH]).rstrip(_UNSEEN)
+
+
+def read(path: str | Path, captions: str | Path | None = None) -> Found:
+    """Read any of the forms that ``PrecomputedEncoder`` takes, equal captions as one.
+
+    Raises:
+        T2IError: names the file, what is wrong with it, and the remedy.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise T2IError(
+            f"found no precomputed features at {place}: put them there, or set text_encoder's path to {_FORMS}"
+        )
+    parts = list(_parts(place))
+    if not parts:
+        raise T2IError(f"found no precomputed features in {place}, expected {_FORMS}: check text_encoder's path")
+    texts: dict[str, Path] | None = None
+    keys: list[str] = []
+    for part in parts:
+        if part.captions is not None:
+            keys += map(normal, part.captions)
+            continue
+        texts = _texts(captions, place) if texts is None else texts
+        keys += map(normal, _looked_up(part, texts, captions))
+    widths = sorted({part.vectors.shape[1] for part in parts})
+    if len(widths) > 1:
+        raise T2IError(
+            f"found vectors of {' and of '.join(map(str, widths))} numbers in {place}, expected one width: give "
+            "text_encoder's path one kind of features"
+        )
+    if blank := sum(not key for key in keys):
+        raise T2IError(f"found {blank} blank captions in {place}, expected words: leave out their vectors")
+    vectors = np.concatenate([part.vectors for part in parts]).astype(np.float32, copy=False)
+    if not np.isfinite(vectors).all():
+        raise T2IError(f"found vectors that are not finite in {place}, expected numbers: compute those features again")
+    return Found(any(part.spelled for part in parts), *_merged(keys, vectors, place))
+
+
+def _merged(keys: list[str], vectors: Vectors, place: Path) -> tuple[list[str], Vectors]:
+    """Each caption once, in the order of their first places, with the mean of its vectors."""
+    first: dict[str, int] = {}
+    owner = np.array([first.setdefault(key, len(first)) for key in keys], np.int64)
+    if len(first) == len(keys):
+        return keys, vectors
+    start = np.unique(owner, return_index=True)[1]
+    table = vectors[start]
+    repeated = np.setdiff1d(np.arange(len(keys)), start)
+    alike = np.isclose(vectors[repeated], table[owner[repeated]], rtol=1e-3, atol=1e-5).all(1)  # but for rounding
+    differing = repeated[~alike]
+    if len(differing):
+        groups = np.unique(owner[differing])
+        members = np.flatnonzero(np.isin(owner, groups))
+        sums = np.zeros((len(groups), table.shape[1]), np.float64)
+        np.add.at(sums, np.searchsorted(groups, owner[members]), vectors[members])
+        table[groups] = sums / np.bincount(owner[members], minlength=len(first))[groups, None]
+        warnings.warn(
+            f"{len(groups)} of {len(first)} captions in {place} have several vectors, and are given their mean",
+            stacklevel=4,
+        )
+    return list(first), table
+
+
+def _parts(place: Path) -> Iterable[_Rows]:
+    """All features below a path."""
+    if place.is_file():
+        yield _file(place)
+        return
+    for name in (_STACKGAN, _TACGAN):
+        for file in sorted(place.rglob(name)):
+            yield _stackgan(file.parent) if name == _STACKGAN else _tacgan(file.parent)
+    records = [read_reed_t7(file) for file in sorted(place.rglob("*.t7")) if file.name != _COCO]
+    if records:
+        texts = [_spelled(column) for record in records for column in record.characters.T]
+        yield _Rows(np.concatenate([record.embeddings for record in records]), texts, spelled=True)
+    for file in sorted(place.rglob(_COCO)):
+        yield _file(file)
+
+
+def _spelled(numbers: NDArray[np.uint8]) -> str:
+    """The text of a column of character numbers."""
+    return "".join(ALPHABET[n - 1] if n else _UNSEEN for n in numbers.tolist()).rstrip(_UNSEEN)
+
+
+def _stackgan(folder: Path) -> _Rows:
+    found = read_stackgan(folder)
+    count, each, dim = found.embeddings.shape
+    places = [(name, number) for name in found.filenames for number in range(each)]
+    return _Rows(found.embeddings.reshape(count * each, dim), places=places, each=each)
+
+
+def _tacgan(folder: Path) -> _Rows:
+    found = read_tacgan(folder)
+    captions = [caption for row in found.captions for caption in row]
+    return _Rows(found.embeddings.reshape(len(captions), -1), captions)
+
+
+def _file(place: Path) -> _Rows:
+    """A single file."""
+    if place.suffix == ".t7":
+        if place.name != _COCO:
+            raise T2IError(f"found {place}, the captions of one picture: set text_encoder's path to its folder")
+        coco = read_val_captions_t7(place)
+        return _Rows(coco.embeddings, coco.captions)
+    if place.suffix == ".pickle":
+        return _stackgan(place.parent)
+    try:
+        arrays = _arrays(place)
+        vectors = np.asarray(arrays["sentence"])
+        columns = {name: kind(arrays[name]) for name, kind in _COLUMNS.items() if name in arrays}
+    except Exception as error:  # numpy, zipfile and safetensors raise many kinds
+        raise T2IError(
+            f"cannot read {place} as precomputed features ({type(error).__name__}: {' '.join(str(error).split())}): "
+            "write sentence (N, D) and captions (N,) with numpy.savez, the captions as numpy.array of str"
+        ) from error
+    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.size:
+        raise T2IError(
+            f"found sentence of {vectors.dtype} {vectors.shape} in {place}, expected floats (N, D): write one vector a "
+            "caption"
+        )
+    if lengths := {name: len(rows) for name, rows in columns.items() if len(rows) != len(vectors)}:
+        name, length = next(iter(lengths.items()))
+        raise T2IError(
+            f"found {length} {name} and {len(vectors)} vectors in {place}, expected as many of both: write one row each"
+        )
+    if "captions" in columns:
+        return _Rows(vectors, columns["captions"])
+    if not {"images", "numbers"} <= columns.keys():
+        raise T2IError(f"found no captions in {place}, expected captions, or images and numbers: add one of these")
+    return _Rows(vectors, places=list(zip(columns["images"], columns["numbers"], strict=True)))
+
+
+def _strings(column: Any) -> list[str]:
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in np.asarray(column).tolist()]
+
+
+_COLUMNS: dict[str, Any] = {
+    "captions": _strings,
+    "images": _strings,
+    "numbers": lambda column: [int(value) for value in np.asarray(column).tolist()],
+}
+
+
+def _arrays(place: Path) -> dict[str, Any]:
+    if place.suffix == ".npz":
+        with np.load(place, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    if place.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        index = json.loads(place.with_suffix(".json").read_text("utf-8-sig"))
+        return {**index, "sentence": load_file(place)["sentence"]}
+    raise ValueError(f"its name ends in {place.suffix or 'nothing'}")
+
+
+def _texts(folder: str | Path | None, place: Path) -> dict[str, Path]:
+    """The caption files below a folder: by their path without ending, and by their name alone where it is the only."""
+    if folder is None:
+        raise T2IError(
+            f"{place} names pictures and holds no captions: set text_encoder's captions to the folder of their .txt "
+            "files, such as text_c10"
+        )
+    root = Path(folder).expanduser()
+    files = sorted(root.rglob("*.txt"))
+    if not files:
+        raise T2IError(f"found no .txt file below {root}: set text_encoder's captions to the folder of the captions")
+    by_name: dict[str, Path] = {}
+    twice = {file.stem for file in files if by_name.setdefault(file.stem, file) != file}
+    alone = {name: file for name, file in by_name.items() if name not in twice}
+    return {**alone, **{file.relative_to(root).with_suffix("").as_posix(): file for file in files}}
+
+
+def _looked_up(part: _Rows, texts: dict[str, Path], folder: str | Path | None) -> Iterable[str]:
+    """The captions of pictures by their files' lines; blank lines do not count."""
+    lines: dict[str, list[str]] = {}
+    for image, number in part.places or []:
+        if image not in lines:
+            plain = image if image in texts else image.removesuffix(Path(image).suffix)
+            file = texts.get(plain) or texts.get(plain.rpartition("/")[2])
+            if file is None:
+                raise T2IError(
+                    f"found no captions of {image} below {folder}: set text_encoder's captions to their folder"
+                )
+            lines[image] = [line for line in file.read_text("utf-8", "replace").splitlines() if line.strip()]
+        count = len(lines[image])
+        if count != (part.each or count) or not 0 <= number < count:
+            raise T2IError(
+                f"found {count} captions of {image} below {folder}, expected {part.each or f'number {number}'}, as its "
+                "vectors are: give the captions that the vectors were computed of"
+            )
+        yield lines[image][number]
