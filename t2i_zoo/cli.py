@@ -109,7 +109,7 @@ class ZooCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Leave a note in the run's folder that it has come to its end; a stopped run does not come here."""
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             note = {"epochs": self.trainer.current_epoch, "batches": self.model.clock, "version": __version__}
             folder = Path(str(self.trainer.loggers[0].log_dir))
             beside = folder / f".{FINISHED}.partial"
