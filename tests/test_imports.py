@@ -44,7 +44,7 @@ RULES = [
     Rule(r"vision/inception_tf\.py", {"vision", *COMMON}, {"torch", "torch_fidelity"}),
     Rule(r"vision/.*", {"vision", *COMMON}, {"torch", "torchvision", "safetensors"}),
     Rule(r"text/transformers_encoder\.py", {"text", "nn", *COMMON}, {*NUMBERS, "transformers"}),
-    Rule(r"text/(rnn|char_cnn_rnn|precomputed_files)\.py", {"text", "nn", *COMMON}, {*NUMBERS, "safetensors"}),
+    Rule(r"text/(rnn|char_cnn_rnn|precomputed_files)\.py", {"text", "nn", "legacy", *COMMON}, {*NUMBERS, "safetensors"}),
     Rule(r"text/.*", {"text", "nn", "legacy", *COMMON}, {*NUMBERS, "rich"}),
     Rule(r"data/module\.py", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "lightning"}),
     Rule(r"data/birds\.py", {"data", "text", "legacy", *COMMON}, NUMBERS),

@@ -19,7 +19,7 @@ class SampleGrid(L.Callback):
     """Every few epochs and at the end, a grid of the averaged generator's pictures with captions printed under them.
 
     Grids go to ``<run>/samples/epoch_NNNN.png`` and to each logger that takes pictures (TensorBoard, wandb). Models
-    that attend to words also show where they look for the first caption: ``attention_NNNN.png``.
+    that attend to words also show where they look for the first caption, in ``<run>/attention``.
 
     Args:
         every_n_epochs: epochs between two grids; 0 draws only the last.
@@ -67,9 +67,8 @@ class SampleGrid(L.Callback):
             pages["attention"] = _attention(model, captions[0], noises[0][:1])
         if folder is None or getattr(trainer, "fast_dev_run", False):
             return
-        names = {"samples": "epoch", "attention": "attention"}
         for kind, page in pages.items():
-            path = save_beside(page, Path(folder) / "samples" / f"{names[kind]}_{epoch:04d}.png")
+            path = save_beside(page, Path(folder) / kind / f"epoch_{epoch:04d}.png")
             self.latest = path if kind == "samples" else self.latest
             for logger in trainer.loggers:
                 _show(logger, kind, page, model.clock)

@@ -147,7 +147,7 @@ def test_the_path_between_two_noises(
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     drawn: list[Tensor] = []
     original = command.caption_grid
-    monkeypatch.setattr(command, "caption_grid", lambda rows, titles: drawn.extend(rows) or original(rows, titles))
+    monkeypatch.setattr(command, "caption_grid", lambda rows, titles, **_: drawn.extend(rows) or original(rows, titles))
     out = str(tmp_path / "path.png")
     command.sample(str(tmp_path / "last.ckpt"), ["a red flower"], n=3, out=out, interpolate_noise_=True, device="cpu")
     noise = torch.tensor([[-1.0], [0.0], [1.0]]).expand(3, 4)

@@ -36,7 +36,7 @@ def drawn_rows(monkeypatch):
     seen = []
     original = command.caption_grid
     monkeypatch.setattr(
-        command, "caption_grid", lambda rows, titles: seen.append((titles, rows)) or original(rows, titles)
+        command, "caption_grid", lambda rows, titles, **_: seen.append((titles, rows)) or original(rows, titles)
     )
     return seen
 

@@ -168,7 +168,7 @@ def test_refusals(name: str, options: dict, message: str) -> None:
 
 def test_files_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("no network")
-    with pytest.raises(T2IError, match="as TorchScript: save a network"):
+    with pytest.raises(T2IError, match="as TorchScript: save it with"):
         build_vision(f"file:{tmp_path / 'text.pt'}")
     (tmp_path / "text.safetensors").write_text("no network")
     with pytest.raises(T2IError, match="as safetensors"):

@@ -50,6 +50,7 @@ class CharCNNRNN(RetrievalModule):
         weights: a run or a checkpoint to start from.
     """
 
+    use = "give its run to a GAN with --model.text_encoder '{kind: char_cnn_rnn, path: RUN}'"
     parts = ("text_network.", "image_network.")
     starting_points = ("weights", "backbone_weights")
 
