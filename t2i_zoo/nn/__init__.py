@@ -5,7 +5,7 @@ from t2i_zoo.nn.conditioning import CAActivation, ConditioningAugmentation
 from t2i_zoo.nn.glu import FirstStage, GLUResidual, conv3x3, glu_block, glu_up, orthogonal_init, tile, to_image
 from t2i_zoo.nn.init import dcgan_init
 from t2i_zoo.nn.joint import JointDiscriminator, JointHeads, Logits, picture_trunk
-from t2i_zoo.nn.losses import bce, discriminator_loss, kl_to_normal, mismatched
+from t2i_zoo.nn.losses import bce, class_loss, discriminator_loss, kl_to_normal, mismatched
 from t2i_zoo.nn.words import WordAttention, WordGenerator
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "WordGenerator",
     "bce",
     "checkpointed",
+    "class_loss",
     "conv3x3",
     "dcgan_init",
     "discriminator_loss",

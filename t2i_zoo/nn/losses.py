@@ -65,3 +65,12 @@ def discriminator_loss(
     terms |= {"real_alone": bce(real_alone, 1.0), "fake_alone": bce(fake_alone, 0.0)}
     loss = (terms["real"] + terms["real_alone"]) / 2 + (terms["fake"] + terms["wrong"] + terms["fake_alone"]) / 3
     return {"loss": loss, **terms}
+
+
+def class_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of class scores (B, K) against labels (B,), a float32 mean over the pictures that have a class.
+
+    Of a batch without any class it is 0.
+    """
+    count = (labels >= 0).sum().clamp_min(1)
+    return F.cross_entropy(scores.float(), labels, ignore_index=-1, reduction="sum") / count

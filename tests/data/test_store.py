@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,9 @@ print(len(store.open_store(store.StoreSpec(CaptionFolder(sys.argv[1]), 8), store
 
 def start(spec, stores, pause):
     words = [sys.executable, "-c", SLOW, str(spec.source.path), str(stores), str(pause)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a job in the background ignores Ctrl-C, and its children inherit that
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 
 def wait_for_packing(stores, process):

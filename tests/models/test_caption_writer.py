@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from t2i_zoo import load_model
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.stream import STREAM
+from t2i_zoo.models.stream.losses import class_loss
 from t2i_zoo.models.stream.networks import Writer
 from t2i_zoo.text.vocabulary import END, Words
 
@@ -87,7 +88,7 @@ def test_it_learns_the_captions_of_pictures(build: Any) -> None:
     pictures = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [1, 1, 1]])[:, :, None, None].expand(-1, -1, 32, 32)
     adam = torch.optim.Adam(model.parameters(), 0.02)
     for _ in range(60):
-        loss, count = model(pictures, captions)
+        loss, count, _ = model(pictures, captions)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -168,5 +169,18 @@ def test_refusals(build: Any, build_trainer: Any, build_data: Any) -> None:
         build(max_words=0)
     with pytest.raises(T2IError, match=r"vocabulary_size 1, expected at least 2"):
         build(vocabulary_size=1)
+    with pytest.raises(T2IError, match=r"class_weight without --model\.num_classes"):
+        build(class_weight=1.0)
     with pytest.raises(T2IError, match="STREAM draws no pictures"):
         build_trainer().predict(build(), build_data(image_size=32))
+
+
+def test_classes_teach_the_backbone_too(build: Any, build_trainer: Any, build_data: Any) -> None:
+    model = build(class_weight=2.0, num_classes=24)
+    trainer = build_trainer(max_steps=2)
+    trainer.fit(model, build_data(image_size=32))
+    assert float(trainer.callback_metrics["train/class"]) > 0
+    scores = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]])
+    expected = (F.cross_entropy(scores[:1], torch.tensor([1])) + F.cross_entropy(scores[1:2], torch.tensor([1]))) / 2
+    assert torch.allclose(class_loss(scores, torch.tensor([1, 1, -1])), expected)
+    assert float(class_loss(scores, torch.tensor([-1, -1, -1]))) == 0.0

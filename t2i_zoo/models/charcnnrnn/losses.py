@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from t2i_zoo.nn import class_loss
+
+__all__ = ["class_loss", "class_retrieval", "joint_embedding_loss"]
+
 
 def joint_embedding_loss(
     images: Tensor, sentences: Tensor, labels: Tensor | None, margin: float = 1.0, symmetric: bool = True
@@ -36,15 +40,6 @@ def joint_embedding_loss(
         "text_to_image": (F.relu(margin + scores - true[None, :]) * others).sum() / scores.numel(),
     }
     return {"loss": sum(found.values()) if symmetric else found["image_to_text"], **found}  # type: ignore[dict-item]
-
-
-def class_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of class scores (B, K) against labels (B,), a float32 mean over the pictures that have a class.
-
-    Of a batch without any class it is 0.
-    """
-    count = (labels >= 0).sum().clamp_min(1)
-    return F.cross_entropy(scores.float(), labels, ignore_index=-1, reduction="sum") / count
 
 
 def class_retrieval(images: Tensor, sentences: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -5,11 +5,13 @@ The matching losses themselves are ``t2i_zoo.nn.damsm``, since GANs have them to
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from t2i_zoo.nn import class_loss
 from t2i_zoo.nn.damsm import sentence_loss, words_loss
 from t2i_zoo.text import TextFeatures
+
+__all__ = ["class_loss", "matching_loss"]
 
 
 def matching_loss(
@@ -37,12 +39,3 @@ def matching_loss(
     found = {"words": words.image_to_text + words.text_to_image}
     found["sentence"] = sentence.image_to_text + sentence.text_to_image
     return {"loss": found["words"] + found["sentence"], **found}
-
-
-def class_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of class scores (B, K) against labels (B,), a float32 mean over the pictures that have a class.
-
-    Of a batch without any class it is 0.
-    """
-    count = (labels >= 0).sum().clamp_min(1)
-    return F.cross_entropy(scores.float(), labels, ignore_index=-1, reduction="sum") / count

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.text import BLEUScore
 
 from t2i_zoo.batch import Batch
@@ -46,6 +46,9 @@ class STREAM(ServingModule):
         max_words: the first words of a caption that are learned.
         vocabulary_size: the most frequent words that are kept, the end included; None keeps all.
         learn_end: also learn where captions end; without, a caption is always written to its limit.
+        class_weight: of the cross-entropy of a linear classifier on the backbone's features, which teaches a random
+            backbone to see; captions alone teach it little, and slowly. The authors have none.
+        num_classes: of that classifier.
         learning_rate: of Adam.
         gradient_clip: largest norm of the gradient; None does not clip.
         weights: a run, a checkpoint or a converted file to start from, with its words.
@@ -70,6 +73,8 @@ class STREAM(ServingModule):
         max_words: int = 18,
         vocabulary_size: int | None = None,
         learn_end: bool = True,
+        class_weight: float = 0.0,
+        num_classes: int | None = None,
         learning_rate: float = 1e-3,
         gradient_clip: float | None = None,
         weights: str | None = None,
@@ -80,6 +85,10 @@ class STREAM(ServingModule):
                 raise T2IError(f"found --model.{name} {value}, expected at least 1")
         if vocabulary_size is not None and vocabulary_size < 2:
             raise T2IError(f"found --model.vocabulary_size {vocabulary_size}, expected at least 2")
+        if class_weight and num_classes is None:
+            raise T2IError(
+                "found --model.class_weight without --model.num_classes: set it to the data's number of classes"
+            )
         if backbone_weights == "random" and not train_backbone and backbone.startswith("torchvision:"):
             raise T2IError(
                 "found --model.backbone_weights random for a backbone that is not trained, and so would see nothing: "
@@ -100,6 +109,7 @@ class STREAM(ServingModule):
         )
         self.reader = networks.Reader(network, embed_dim, trained=train_backbone, still=batch_norm == "eval")
         self.writer = networks.Writer(vocabulary_size or 1, embed_dim, hidden_dim)
+        self.class_head = nn.Linear(network.feature_dim, num_classes) if class_weight and num_classes else None
         self.known = Words()
         self._bleu: list[BLEUScore] = []  # in a list, so that it is no submodule
         self._scores: list[Tensor] = []
@@ -123,8 +133,8 @@ class STREAM(ServingModule):
         if len(self.known) != self.writer.embed.num_embeddings:
             self.writer.reset(len(self.known))
 
-    def forward(self, images: Tensor, captions: Sequence[str], end: bool = True) -> tuple[Tensor, int]:
-        """Mean cross-entropy of the captions' words, and the number of words.
+    def forward(self, images: Tensor, captions: Sequence[str], end: bool = True) -> tuple[Tensor, int, Tensor]:
+        """Mean cross-entropy of the captions' words, the number of words, and the backbone's features (B, F).
 
         Args:
             images: (B, 3, S, S) in [-1, 1].
@@ -135,8 +145,9 @@ class STREAM(ServingModule):
         numbers, lengths = padded([self.known.numbers(caption)[:limit] for caption in captions])
         if end:
             numbers, lengths = F.pad(numbers, (0, 1)), lengths + 1
-        scores, words = self.writer(self.reader(images), numbers.to(self.device, non_blocking=True), lengths)
-        return losses.caption_loss(scores, words), len(words)
+        features = self.reader.look(images)
+        scores, words = self.writer(self.reader.code(features), numbers.to(self.device, non_blocking=True), lengths)
+        return losses.caption_loss(scores, words), len(words), features
 
     def caption_loss(self, images: Tensor, captions: Sequence[str]) -> Tensor:
         """How unlikely captions are for pictures, as MirrorGAN's generator is taught: without the captions' ends."""
@@ -161,16 +172,20 @@ class STREAM(ServingModule):
         return [" ".join(self.known.words[number - 1] for number in row) for row in rows]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """The loss of the words and, where there is a classifier, of the classes."""
         loss: Tensor
-        loss, count = self(batch["images"][-1], batch["captions"], self.hparams["learn_end"])
+        loss, count, features = self(batch["images"][-1], batch["captions"], self.hparams["learn_end"])
         self.log("train/loss", loss.detach(), batch_size=count)
+        if self.class_head is not None:
+            by_class = losses.class_loss(self.class_head(features), batch["labels"])
+            self.log("train/class", by_class.detach(), batch_size=len(features))
+            loss = loss + self.hparams["class_weight"] * by_class
         self.clock += 1
         return loss
 
     def evaluate(self, stage: str, batch: Batch) -> None:
         """Loss, and captions to compare with all captions of a picture."""
-        loss, count = self(batch["images"][-1], batch["captions"], self.hparams["learn_end"])
+        loss, count, _ = self(batch["images"][-1], batch["captions"], self.hparams["learn_end"])
         self.log(f"{stage}/loss", loss, batch_size=count, sync_dist=True)
         self._scores.append(torch.stack([loss * count, torch.full_like(loss, count)]))
         if not self._bleu:

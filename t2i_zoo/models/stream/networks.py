@@ -35,13 +35,21 @@ class Reader(nn.Module):
         self.norm = nn.BatchNorm1d(dim, momentum=0.01)
         self.train()  # the backbone comes in eval mode
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Look; through a frozen backbone gradients flow where the pictures ask for them."""
+    def look(self, images: Tensor) -> Tensor:
+        """The backbone's features (B, F); through a frozen one gradients flow where the pictures ask for them."""
         idle = not (self.trained or images.requires_grad)
         with torch.no_grad() if idle else nullcontext():
-            features = self.backbone(images).features
+            features: Tensor = self.backbone(images).features
+        return features
+
+    def code(self, features: Tensor) -> Tensor:
+        """Features (B, F) to codes (B, E)."""
         codes: Tensor = self.norm(self.linear(features))
         return codes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Look, and make codes of what is seen."""
+        return self.code(self.look(images))
 
     def train(self, mode: bool = True) -> Reader:
         """Leave the backbone in eval mode where its statistics are to be kept."""
