@@ -35,7 +35,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Rank]:
             with log.open("w") as file:
                 processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT))
         for process, log in zip(processes, logs, strict=True):
-            assert process.wait(timeout=120) == 0, log.read_text()[-3000:]
+            assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
     finally:
         for process in processes:
             process.kill()
@@ -93,3 +93,12 @@ def test_resuming_is_never_having_stopped(ranks: list[Rank]) -> None:
 def test_plain_ddp_is_refused_with_the_flag(ranks: list[Rank]) -> None:
     for rank in ranks:
         assert "use --trainer.strategy ddp_find_unused_parameters_true" in rank["refused"]
+
+
+@pytest.mark.parametrize("variant", worker.every_gan())
+def test_every_model_ends_equal_on_both_ranks(ranks: list[Rank], variant: str) -> None:
+    first, second = (rank["models"][variant] for rank in ranks)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    live = {name: value for name, value in first.items() if name.startswith("generator.")}
+    averages = {name: first[name.replace("generator.", "generator_ema.", 1)] for name in live}
+    assert any(not torch.equal(value, averages[name]) for name, value in live.items())  # it was trained

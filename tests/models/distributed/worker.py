@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.callbacks import SampleGrid
 from t2i_zoo.errors import T2IError
+from t2i_zoo.models import list_models, model_class
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.text import TextFeatures
 
 # by its path, since other folders have modules of this name
 _CONFTEST = runpy.run_path(str(Path(__file__).parents[2] / "conftest.py"))
-build_data, build_trainer = _CONFTEST["build_data"], _CONFTEST["build_trainer"]
+build_data, build_trainer, _WIDTHS = _CONFTEST["build_data"], _CONFTEST["build_trainer"], _CONFTEST["TINY"]
 
 TINY = {"image_size": 16, "noise_dim": 4, "text_encoder": {"kind": "hashing", "dim": 32}, "learning_rate": 1e-3}
 WIDTHS = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4}
@@ -143,6 +144,20 @@ def refused(folder: Path, strategy: str) -> str:
     return "trained"
 
 
+def every_gan() -> list[str]:
+    """The models that draw and, behind a colon, their variants in ``TINY`` of the tests."""
+    return [key for name in list_models("gan") for key in [name, *(k for k in _WIDTHS if k.startswith(f"{name}:"))]]
+
+
+def two_batches(folder: Path, variant: str) -> dict[str, Tensor]:
+    """The parameters of one model after two batches."""
+    L.seed_everything(4, verbose=False)
+    model = model_class(variant.partition(":")[0])(**{**TINY, **_WIDTHS[variant]})
+    data = build_data(image_size=model.hparams["image_size"], batch_size=4)
+    build_trainer(folder, max_epochs=1, limit_train_batches=2, **TWO).fit(model, data)
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
 def main(folder: Path) -> None:
     found: dict[str, Any] = {"whole": train(folder / "whole", 2)}
     train(folder / "half", 1)
@@ -150,6 +165,7 @@ def main(folder: Path) -> None:
     rank = torch.distributed.get_rank()
     found["gradients"] = plain_gradients(slice(4 * rank, 4 * rank + 4), **TWO)
     found["refused"] = refused(folder, "ddp")
+    found["models"] = {variant: two_batches(folder, variant) for variant in every_gan()}
     torch.save(found, folder / f"rank_{rank}.pt")
 
 
