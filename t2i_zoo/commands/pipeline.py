@@ -121,7 +121,8 @@ def run_step(step: Step) -> bool:
 
 def _class_named(name: str, path: Path) -> Any:
     for key, entry in MODELS.items():
-        if name in (entry.path, entry.path.rpartition(".")[2]) or entry.path.endswith(f".{name.rpartition('.')[2]}"):
+        short = entry.path.rpartition(".")[2]  # a class of one's own may have the same
+        if name == short or (name.startswith("t2i_zoo.") and name.endswith(f".{short}")):
             return model_class(key)
     raise T2IError(f"{path} names the model {name!r}, which is not of the zoo: run its steps one by one with fit")
 
