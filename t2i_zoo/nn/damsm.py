@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 _LEAST = 1e-8  # of a product of two lengths, as in the authors' cosine
+_GROUP = 12  # captions at a time on a CPU: their inner values stay in its cache
 
 
 class PairLosses(NamedTuple):
@@ -51,8 +52,9 @@ def words_loss(
         gamma1: sharpness of a word's attention to regions; the paper says 5, the authors' configs 4.
         gamma2: sharpness of the sum over words.
         gamma3: sharpness of the sum over pairs.
-        chunk: captions at a time, whose inner values are computed again in the backward pass; None takes all at once,
-            which keeps some five tensors of B * B * T * R numbers.
+        chunk: captions at a time, whose inner values are computed again in the backward pass; None keeps all of them,
+            some five tensors of B * B * T * R numbers. A CPU works on a few captions of similar lengths at a time
+            in any case, and leaves their padding out.
     """
     return pair_losses(gamma3 * word_scores(regions, words, lengths_or_mask, gamma1, gamma2, chunk), class_ids)
 
@@ -74,13 +76,20 @@ def word_scores(
     with torch.autocast(regions.device.type, enabled=False):
         regions, words = regions.flatten(2).float(), words.float()
         mask = _mask(lengths_or_mask, words)
-        if chunk is None or chunk >= len(words):
-            return _pair_scores(regions, words, mask, gamma1, gamma2)
-        columns = [
-            checkpoint(_pair_scores, regions, part, kept, gamma1, gamma2, use_reentrant=False, preserve_rng_state=False)
-            for part, kept in zip(torch.split(words, chunk), torch.split(mask, chunk), strict=True)
-        ]
-        return torch.cat(columns, 1)
+        if words.device.type == "cpu":  # lengths are read without waiting for a device: padding need cost nothing
+            order = mask.sum(1).argsort()
+            groups = [(rows, _end(mask[rows])) for rows in torch.split(order, min(chunk or _GROUP, _GROUP))]
+        else:
+            order = torch.arange(len(words), device=words.device)
+            groups = [(rows, words.shape[1]) for rows in torch.split(order, chunk or len(words))]
+        columns = []
+        for rows, end in groups:
+            part = (regions, words[rows, :end], mask[rows, :end], gamma1, gamma2)
+            if chunk is None:
+                columns.append(_pair_scores(*part))
+            else:
+                columns.append(checkpoint(_pair_scores, *part, use_reentrant=False, preserve_rng_state=False))
+        return torch.cat(columns, 1)[:, order.argsort()]
 
 
 def sentence_scores(codes: Tensor, sentences: Tensor) -> Tensor:
@@ -126,6 +135,11 @@ def _mask(lengths_or_mask: Tensor, words: Tensor) -> Tensor:
     """(J, T) bool on the device of the words."""
     given = lengths_or_mask.to(words.device)
     return given if given.dtype == torch.bool else torch.arange(words.shape[1], device=words.device) < given[:, None]
+
+
+def _end(mask: Tensor) -> int:
+    """One behind the last word of any caption."""
+    return int(mask.any(0).nonzero()[-1]) + 1
 
 
 def _attend(similarity: Tensor, mask: Tensor, gamma1: float) -> Tensor:
