@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, before any fixture could set it
 os.environ["WANDB_MODE"] = "offline"
@@ -34,6 +37,10 @@ TINY: dict[str, dict[str, Any]] = {
         **{"backbone": "torchvision:shufflenet_v2_x0_5", "backbone_weights": "random", "train_backbone": True},
         **{"layer": "stage3", "input_size": 32, "dim": 12, "word_dim": 8},
     },
+    "damsm:short": {
+        **{"backbone": "torchvision:shufflenet_v2_x0_5", "backbone_weights": "random", "train_backbone": True},
+        **{"layer": "stage3", "input_size": 32, "dim": 12, "word_dim": 8, "max_words": 4},  # some words by chance
+    },
     "gancls": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4},
     "stackgan": {"condition_dim": 4, "generator_width": 4, "discriminator_width": 4},
     "stackgan:stage2": {
@@ -49,7 +56,7 @@ TINY: dict[str, dict[str, Any]] = {
     "attngan:dcgan": {**WORDS, "damsm_weight": 0.0, "last_only": True, "residual_blocks": 0, "mismatch": "class"},
     "mirrorgan": {**WORDS, "damsm": None, "stream": None, "stream_weight": 0.0},
     "stream": {**TINY_BACKBONE, "embed_dim": 6, "hidden_dim": 8},
-    "classifier": {**TINY_BACKBONE},
+    "classifier": {**TINY_BACKBONE, "colour": 0.3, "scale": 0.6},  # which draw
     "stackganpp": {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4},
     "stackganpp:unconditional": {
         **{"image_size": 32, "generator_width": 8, "discriminator_width": 4},
@@ -85,8 +92,8 @@ def tiny_widths() -> Any:
     return widths
 
 
-def build_data(**options: Any) -> CaptionDataModule:
-    source = SyntheticFlowers(**FLOWERS)
+def build_data(split: Literal["class_disjoint", "random"] = "class_disjoint", **options: Any) -> CaptionDataModule:
+    source = SyntheticFlowers(**FLOWERS, split=split)
     return CaptionDataModule(source, **{"image_size": 16, "batch_size": 8, **options})
 
 
@@ -113,3 +120,32 @@ def build_trainer(folder: Path, **options: Any) -> L.Trainer:
 def build_trainer_fixture(tmp_path: Path) -> Any:
     """``build_trainer(max_epochs=2)``: a quiet Trainer on one CPU in this test's folder."""
     return lambda **options: build_trainer(options.pop("folder", tmp_path), **options)
+
+
+def two_ranks(script: str, folder: Path) -> list[dict[str, Any]]:
+    """What two processes of ``script FOLDER``, which are the ranks of one run, wrote to ``FOLDER/rank_N.pt``."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
+    logs = [folder / f"rank_{rank}.log" for rank in range(2)]  # files: a full pipe would stop one rank, then the other
+    processes = []
+    try:
+        for rank, log in enumerate(logs):
+            environment = {**os.environ, **place, "LOCAL_RANK": str(rank)}
+            with log.open("w") as file:
+                command = [sys.executable, script, str(folder)]
+                processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT))
+        for process, log in zip(processes, logs, strict=True):
+            assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.fixture(name="two_ranks", scope="session")
+def two_ranks_fixture() -> Any:
+    """``two_ranks(script, folder)``: what both processes of a script wrote down."""
+    return two_ranks

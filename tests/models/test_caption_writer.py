@@ -115,19 +115,6 @@ def test_validation_reports_perplexity_and_bleu(build: Any, build_trainer: Any, 
     assert not any("bleu" in key for key in model.state_dict())
 
 
-def test_resuming_is_never_having_stopped(build: Any, build_trainer: Any, build_data: Any, tmp_path: Path) -> None:
-    whole = build()
-    build_trainer(max_epochs=2).fit(whole, build_data(image_size=32))
-    first = build_trainer(max_epochs=1)
-    first.fit(build(), build_data(image_size=32))
-    first.save_checkpoint(tmp_path / "one.ckpt")
-    resumed = build()
-    torch.manual_seed(99)
-    build_trainer(max_epochs=2).fit(resumed, build_data(image_size=32), ckpt_path=tmp_path / "one.ckpt")
-    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(one, two), name
-
-
 def test_a_checkpoint_brings_its_words_and_starts_another_run(
     build: Any, build_trainer: Any, build_data: Any, tmp_path: Path
 ) -> None:

@@ -191,20 +191,6 @@ def test_retrieval_is_over_the_whole_split(build: Any, build_trainer: Any, build
     assert 0 <= float(trainer.callback_metrics["test/class_accuracy"]) <= 1
 
 
-def test_resuming_is_never_having_stopped(
-    build: Any, build_trainer: Any, build_data: Any, keeper: ModelCheckpoint, tmp_path: Path
-) -> None:
-    build_trainer(max_epochs=2, limit_train_batches=3).fit(whole := build(), build_data())
-    build_trainer(max_epochs=1, limit_train_batches=3, callbacks=[keeper]).fit(build(), build_data())
-    L.seed_everything(99, verbose=False)
-    trainer = build_trainer(max_epochs=2, limit_train_batches=3)
-    trainer.fit(resumed := build(), build_data(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
-    wanted = copies(whole)
-    assert not [name for name, tensor in copies(resumed).items() if not torch.equal(tensor, wanted[name])]
-    assert resumed.clock == whole.clock == 6
-    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(7e-4 * 0.98**2)
-
-
 @pytest.mark.parametrize("variant", ["rnn", "gru"])
 def test_a_checkpoint_is_whole_and_has_an_encoder(
     build: Any, build_trainer: Any, tiny_data: Any, keeper: ModelCheckpoint, tmp_path: Path, variant: str

@@ -247,26 +247,6 @@ def test_a_checkpoint_is_whole_and_starts_another_run(
     assert numbers["val/accuracy"] == pytest.approx(model.held_out["accuracy"])
 
 
-def test_resuming_is_never_having_stopped(build: Any, build_trainer: Any, build_data: Any, tmp_path: Path) -> None:
-    options = {"colour": 0.3, "scale": 0.6}  # they draw
-    whole = build(**options)
-    build_trainer(max_epochs=2).fit(whole, build_data())
-    model = build(**options)
-    save = LambdaCallback(on_train_end=lambda trainer, _: trainer.save_checkpoint(tmp_path / "one.ckpt"))
-    half = build_trainer(max_epochs=2, callbacks=[save, LambdaCallback(on_train_epoch_end=_stop)])
-    half.fit(model, build_data())
-    resumed = build(**options)
-    torch.manual_seed(99)
-    build_trainer(max_epochs=2).fit(resumed, build_data(), ckpt_path=tmp_path / "one.ckpt")
-    assert resumed.clock == whole.clock == 2 * model.clock
-    for (name, one), two in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(one, two), name
-
-
-def _stop(trainer: L.Trainer, _: Any) -> None:
-    trainer.should_stop = True
-
-
 def test_refusals(build: Any, build_trainer: Any, build_data: Any) -> None:
     for options, message in (
         ({"train_backbone": False}, "backbone_weights random for a backbone that is not trained"),

@@ -181,14 +181,6 @@ def test_the_loss_falls(build: Any, build_data: Any) -> None:
         assert terms["loss"] == pytest.approx(terms["words"] + terms["sentence"] + 0.5 * terms["class"], rel=1e-5)
 
 
-def test_half_precision_agrees_loosely(build: Any, build_trainer: Any, build_data: Any) -> None:
-    single, half = (build_trainer(limit_train_batches=1, precision=p) for p in ("32", "bf16-mixed"))
-    for trainer in (single, half):
-        trainer.fit(build(text_dropout=0.0), build_data())
-    one, two = (float(trainer.callback_metrics["train/loss"]) for trainer in (single, half))
-    assert one != two == pytest.approx(one, rel=0.15)
-
-
 # Evaluation ---------------------------------------------------------------------------------------------------------
 
 
@@ -231,29 +223,6 @@ def test_codes_are_those_of_eval_mode(build: Any) -> None:
 
 
 # Checkpoints --------------------------------------------------------------------------------------------------------
-
-
-def test_resuming_is_never_having_stopped(
-    build: Any, build_trainer: Any, build_data: Any, keeper: ModelCheckpoint, tmp_path: Path
-) -> None:
-    def save(trainer: L.Trainer, model: Any, *_: Any) -> None:
-        if model.clock == 8:  # the second epoch's second batch
-            trainer.save_checkpoint(tmp_path / "middle.ckpt")
-
-    options = {"persistent_optimizer": False, "max_words": 4}
-    whole = build(**options)
-    build_trainer(max_epochs=2, callbacks=[keeper, LambdaCallback(on_train_batch_end=save)]).fit(whole, build_data())
-    build_trainer(max_epochs=1, callbacks=[keeper]).fit(build(**options), build_data())
-    for path in (tmp_path / "checkpoints" / "last.ckpt", tmp_path / "middle.ckpt"):
-        resumed = build(**options)
-        L.seed_everything(99, verbose=False)
-        trainer = build_trainer(max_epochs=2)
-        trainer.fit(resumed, build_data(), ckpt_path=path)
-        assert resumed.known.words == whole.known.words
-        assert resumed.clock == whole.clock > 9
-        wanted = copies(whole)
-        assert not [name for name, tensor in copies(resumed).items() if not torch.equal(tensor, wanted[name])]
-        assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.98**2)
 
 
 def test_a_checkpoint_is_whole(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,33 +32,9 @@ def run(folder: Path, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def ranks(tmp_path_factory: pytest.TempPathFactory, two_ranks: Any) -> list[dict[str, Any]]:
     """What both processes wrote down."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}
-    logs = [folder / f"rank_{rank}.log" for rank in range(2)]  # files: a full pipe would stop one rank, then the other
-    processes = []
-    try:
-        for rank, log in enumerate(logs):
-            with log.open("w") as file:
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, __file__, str(folder)],
-                        env={**shared, "LOCAL_RANK": str(rank)},
-                        stdout=file,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
-        for process, log in zip(processes, logs, strict=True):
-            assert process.wait(timeout=120) == 0, log.read_text()[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+    return two_ranks(__file__, tmp_path_factory.mktemp("ranks"))
 
 
 def test_ranks_end_equal_though_their_captions_differ_in_length(ranks: list[dict[str, Any]]) -> None:

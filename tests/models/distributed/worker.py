@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, Fakes
@@ -144,17 +144,26 @@ def refused(folder: Path, strategy: str) -> str:
     return "trained"
 
 
-def every_gan() -> list[str]:
-    """The models that draw and, behind a colon, their variants in ``TINY`` of the tests."""
-    return [key for name in list_models("gan") for key in [name, *(k for k in _WIDTHS if k.startswith(f"{name}:"))]]
+def every_model() -> list[str]:
+    """The models of the zoo and, behind a colon, their variants in ``TINY`` of the tests."""
+    return [key for name in list_models() for key in [name, *(k for k in _WIDTHS if k.startswith(f"{name}:"))]]
 
 
-def two_batches(folder: Path, variant: str) -> dict[str, Tensor]:
-    """The parameters of one model after two batches."""
+def two_batches(folder: Path, variant: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters of one model before and after two batches."""
     L.seed_everything(4, verbose=False)
-    model = model_class(variant.partition(":")[0])(**{**TINY, **_WIDTHS[variant]})
-    data = build_data(image_size=model.hparams["image_size"], batch_size=4)
-    build_trainer(folder, max_epochs=1, limit_train_batches=2, **TWO).fit(model, data)
+    name, widths = variant.partition(":")[0], _WIDTHS[variant]
+    draws = name in list_models("gan")
+    model = model_class(name)(**{**TINY, **widths} if draws else widths)
+    data = build_data(split="random", image_size=model.hparams["image_size"] if draws else 32, batch_size=4)
+    seen: list[dict[str, Tensor]] = []
+    note = LambdaCallback(on_train_start=lambda _, module: seen.append(weights(module)))
+    options = TWO if draws else {**TWO, "strategy": "ddp"}
+    build_trainer(folder, max_epochs=1, limit_train_batches=2, callbacks=[note], **options).fit(model, data)
+    return seen[0], weights(model)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
@@ -165,7 +174,7 @@ def main(folder: Path) -> None:
     rank = torch.distributed.get_rank()
     found["gradients"] = plain_gradients(slice(4 * rank, 4 * rank + 4), **TWO)
     found["refused"] = refused(folder, "ddp")
-    found["models"] = {variant: two_batches(folder, variant) for variant in every_gan()}
+    found["models"] = {variant: two_batches(folder, variant) for variant in every_model()}
     torch.save(found, folder / f"rank_{rank}.pt")
 
 
