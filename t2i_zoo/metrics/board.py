@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from t2i_zoo.metrics.published import DATA, MARKS, Published, comparable, publis
 from t2i_zoo.metrics.records import Line, number
 
 _NONE = "-"
-_NUMBER = re.compile(r"-?[\d.e+-]*\d( ± [\d.e+-]+)?")
+_NUMBER = re.compile(r"-?[\d.e+-]*\d( ± [\d.e+-]+)?( \(chance [\d.e+-]+\))?")
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
 .wide { overflow-x: auto } table { border-collapse: collapse; margin: 1rem 0 }
@@ -26,7 +27,7 @@ small { color: #666 }
 
 @dataclass
 class Entry:
-    """One row of the board.
+    """One model of the board.
 
     Attributes:
         title: what the board calls the model.
@@ -44,12 +45,12 @@ class Entry:
     lines: list[Line] = field(default_factory=list)
     strips: dict[str, str] = field(default_factory=dict)
 
-    def published(self) -> list[tuple[Published, str]]:
-        """Published numbers of this model for the board's metrics and data, and whether ours may be compared."""
+    def published(self, metric: str | None = None) -> list[tuple[Published, str]]:
+        """Published numbers of this model for the board's metrics (or one) and data, and whether ours compare."""
         data, found = DATA.get(self.source), []
         if self.key is None or data is None:
             return []
-        for line in self.lines:
+        for line in (line for line in self.lines if metric in (None, line["metric"])):
             rows = published(self.key, data, line["metric"])
             found += [(row, comparable(row, data, line["network"], line["images"])) for row in rows]
         return found
@@ -76,10 +77,11 @@ def _value(value: float, error: float | None) -> str:
     return number(value) + ("" if error is None else f" ± {number(error)}")
 
 
-def _published(entry: Entry) -> str:
+def _published(entry: Entry, metric: str | None = None) -> str:
+    """Published numbers of a model, of one metric or of all."""
     return "; ".join(
         f"{row.metric} {_value(row.value, row.error)} ({row.source}; {MARKS[row.read]}). Comparable: {why}"
-        for row, why in entry.published()
+        for row, why in entry.published(metric)
     )
 
 
@@ -96,13 +98,30 @@ def as_csv(entries: Sequence[Entry]) -> str:
     return text.getvalue()
 
 
+def _shown(line: Line) -> str:
+    """A score with the digits that its error leaves worth reading, and the chance beside it."""
+    error = line["error"]
+    if error:
+        places = max(1 - math.floor(math.log10(error)), 0)
+        text = f"{line['value']:.{places}f} ± {error:.{places}f}"
+    else:
+        text = number(line["value"])
+    return text if line.get("chance") is None else f"{text} (chance {line['chance']:.2g})"
+
+
 def _rows(entries: Sequence[Entry]) -> list[list[str]]:
-    columns = _columns(entries)
-    rows = [["model", "about", *columns.values(), "published"]]
-    for entry in entries:
-        found = [entry.line(column) for column in columns]
-        cells = [_NONE if line is None else _value(line["value"], line["error"]) for line in found]
-        rows.append([entry.title, entry.about, *cells, _published(entry) or _NONE])
+    """A row for each score and a column for each model: there are more scores than models."""
+    rows = [["score", "protocol", *(entry.title for entry in entries), "published"]]
+    rows.append(["", "", *(entry.about for entry in entries), ""])
+    for column in _columns(entries):
+        lines = [entry.line(column) for entry in entries]
+        cells = [_NONE if line is None else _shown(line) for line in lines]
+        known = [
+            f"{entry.title}: {text}"
+            for entry, line in zip(entries, lines, strict=True)
+            if line is not None and (text := _published(entry, line["metric"]))
+        ]
+        rows.append([column[0], f"{column[1]} {column[2]}", *cells, "; ".join(known) or _NONE])
     return rows
 
 
@@ -151,12 +170,16 @@ def as_page(entries: Sequence[Entry], captions: Sequence[str], protocols: Sequen
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>t2i-zoo leaderboard</title>',
         f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style></head><body>',
-        "<h1>Leaderboard</h1>\n<p>Every number names its protocol; numbers of one column are comparable.</p>",
+        "<h1>Leaderboard</h1>\n<p>Every number names its protocol; numbers of one row are comparable.</p>",
         _table(_rows(entries)),
-        "".join(f"<p><small>{html.escape(note)}</small></p>\n" for note in notes),
+        "<details><summary>Notes</summary>\n<ul>"
+        + "".join(f"<li><small>{html.escape(note)}</small></li>\n" for note in notes)
+        + "</ul></details>"
+        if notes
+        else "",
         "<h2>The same captions and noise seeds</h2>\n" + _table(pictures, raw=True) if drawn else "",
         "<h2>Published numbers</h2>\n<p>Of other networks, splits, crops and captions than the table above: none is "
-        "comparable with it unless its column there says so.</p>\n" + _table(known)
+        "comparable with it unless the last column there says so.</p>\n" + _table(known)
         if known[1:]
         else "",
         "<h2>Protocols</h2>\n" + _table(shown),

@@ -86,12 +86,12 @@ def test_photographs_stand_beside_without_pictures(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["leaderboard", "real", str(run), "--protocol", "agreement_synthetic", "--images", "8"]) == 0
     table = (tmp_path / "leaderboard" / "leaderboard.md").read_text()
-    assert [line.split(" | ")[0] for line in table.splitlines()] == [
-        "| model",
-        "| ---",
-        "| photographs",
-        "| GANCLS (gancls/version_0)",
-    ]
+    head, _, about, first, *_ = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    assert head == ["score", "protocol", "photographs", "GANCLS (gancls/version_0)", "published"]
+    assert about[2:4] == ["", "16 px, 6 batches"]
+    assert first[0] == "agreement of petal colour"
+    assert first[1].startswith("agreement_synthetic ")
+    assert all(re.fullmatch(r"[\d.]+( ± [\d.]+)? \(chance [\d.]+\)", cell) for cell in first[2:4])
     assert all(name.startswith("01_") for name in (p.name for p in (tmp_path / "leaderboard" / "pictures").iterdir()))
 
 
@@ -105,11 +105,13 @@ def test_published_numbers_say_whether_they_may_be_compared():
     drawn = Entry("StackGAN b", "256 px", "stackgan", "SyntheticFlowers", [line_of()])
     stand_in = Entry("StackGAN c", "", "stackgan", "Flowers102", [line_of(label="m Frechet distance", network="m")])
     table = as_markdown([entry, drawn, stand_in]).splitlines()
-    assert "frechet_distance 55.28 (a stored benchmark page; read in code" in table[2]
-    assert "Comparable: roughly" in table[2]
-    assert table[3].endswith("| - |")
-    assert "Comparable: no: other network" in table[4]
-    assert "60 ± 0.5" in table[2]
+    fid, other = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table[3:])
+    assert fid[:5] == ["FID", "fd_test_30k abc", "60.00 ± 0.50", "60.00 ± 0.50", "-"]
+    assert "StackGAN: frechet_distance 55.28 (a stored benchmark page; read in code" in fid[5]
+    assert "Comparable: roughly" in fid[5]
+    assert "StackGAN b" not in fid[5]
+    assert other[2:5] == ["-", "-", "60.00 ± 0.50"]
+    assert "Comparable: no: other network" in other[5]
     assert as_csv([entry]).splitlines()[1].startswith('StackGAN,256 px,60.0,0.5,"frechet_distance 55.28')
 
 
