@@ -24,6 +24,7 @@ VERBS = {
     "prepare": "pack a data set and encode its captions ahead of training",
     "evaluate": "numbers of a checkpoint by a named protocol",
     "leaderboard": "all runs side by side: numbers, and pictures of the same captions and noise",
+    "export": "the generator of a run as one small file, to draw with and to share",
     "convert": "official weight files to ours, and back",
     "benchmark": "speed of the training step, beside a bare loop of the same networks",
     "list": "models, packaged configs and data sources",

@@ -23,8 +23,15 @@ def experiments_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "experiments"
 
 
+def shipped_generators() -> dict[str, Path]:
+    """Trained generators that come with the package, by name; beside each lies its card, as .md."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that a path means: the file itself, or the last one of a run's folder or of its newest version.
+
+    Where there is no such file or folder, the name of a generator that comes with the package means its file.
 
     Raises:
         T2IError: where there is none.
@@ -40,5 +47,7 @@ def find_checkpoint(path: str | Path) -> Path:
             raise T2IError(f"found no last.ckpt in the run folder {path}: train first, or give a .ckpt file")
         return max(found, key=lambda p: p.stat().st_mtime)
     if not path.exists():
+        if shipped := shipped_generators().get(str(path)):
+            return shipped
         raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
     return path

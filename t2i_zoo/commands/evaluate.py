@@ -28,7 +28,7 @@ from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of
 from t2i_zoo.models import MODELS, load_model
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.parsing import Parser, expand_configs, find_config
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_checkpoint, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
 
 REAL, UNTRAINED = "real", "untrained:"
@@ -58,7 +58,8 @@ def find_subject(ckpt: str, device: str = "cpu") -> Subject:
     """Load what ``--ckpt`` means.
 
     Args:
-        ckpt: a .ckpt file, the folder of a run, ``real``, or ``untrained:CONFIG`` for the initial weights of a config.
+        ckpt: a .ckpt or exported file, the folder of a run, the name of a generator that comes with the package,
+            ``real``, or ``untrained:CONFIG`` for the initial weights of a config.
         device: of the model.
 
     Raises:
@@ -76,6 +77,8 @@ def find_subject(ckpt: str, device: str = "cpu") -> Subject:
         model, name = load_model(path, device), ""
         run, sha = run_of_checkpoint(path), _sha256(path)
         folder = run if run is not None else path.parent
+        if path in shipped_generators().values():  # nothing is written into the package
+            folder = Path("runs") / path.stem
         config = folder / "config.yaml"
         ckpt = str(path)
     if not isinstance(model, TextToImageGAN):

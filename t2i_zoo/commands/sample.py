@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,13 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.state import read_checkpoint
-from t2i_zoo.models.stream import STREAM
 from t2i_zoo.parsing import Parser
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_checkpoint, shipped_generators
 from t2i_zoo.pictures import caption_grid, save_beside
 from t2i_zoo.text import TextFeatures
+
+if TYPE_CHECKING:
+    from t2i_zoo.models.stream import STREAM
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -43,7 +46,7 @@ def sample(
     """Draw a grid with one row a caption; the same seed draws the same pictures.
 
     Args:
-        ckpt: a .ckpt file, or the folder of a run.
+        ckpt: a .ckpt file, the folder of a run, an exported file, or the name of a generator of the package.
         text: captions.
         text_file: file with a caption a line, after those of ``text``.
         n: pictures of each caption, or steps of each path.
@@ -78,6 +81,8 @@ def sample(
             raise T2IError(f"found --{name} {value}, expected a whole number from {least}")
     if path.suffix.lower() not in SUFFIXES:
         raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
+    if not ema and find_checkpoint(ckpt).suffix == ".safetensors":
+        raise T2IError(f"found --live and {ckpt}, which holds no other weights than it draws with: leave out --live")
     model = load_model(ckpt, pick_device(device))
     if not isinstance(model, TextToImageGAN):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no pictures: give a run of a GAN")
@@ -149,6 +154,8 @@ def _writer(ckpt: str, stream: str | None, device: torch.device) -> STREAM:
         stream = read_checkpoint(place)["hyper_parameters"].get("stream")
     if not stream:
         raise T2IError(f"{ckpt} was trained without a STREAM: name the run of one with --stream RUN")
+    from t2i_zoo.models.stream import STREAM  # its torchvision would make every other picture wait
+
     if not Path(stream).expanduser().exists():
         raise T2IError(f"found no run of a STREAM at {stream}: name it with --stream RUN")
     writer = load_model(stream, str(device))
@@ -197,10 +204,28 @@ def pick_device(wish: str) -> str:
     return wish
 
 
+def find_generator(name: str) -> str:
+    """The file that ``--model`` names: a generator of the package, or the path of a file or run.
+
+    Raises:
+        T2IError: where there is neither, with the names that there are.
+    """
+    if shipped := shipped_generators().get(name):
+        return str(shipped)
+    if Path(name).expanduser().exists():
+        return name
+    raise T2IError(f"found no generator {name!r} in the package, expected {_shipped()}: correct --model")
+
+
+def _shipped() -> str:
+    return ", ".join(shipped_generators()) or "a file, since none came with this installation"
+
+
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
     parser = Parser(prog="t2i-zoo sample", description="Draw pictures of your own sentences.")
-    parser.add_argument("--ckpt", type=str, required=True, help="a .ckpt file, or the folder of a run")
+    parser.add_argument("--model", type=str, default=None, help=f"a generator of the package ({_shipped()}), or a file")
+    parser.add_argument("--ckpt", type=str, default=None, help="a .ckpt or .safetensors file, or the folder of a run")
     parser.add_argument("--text", nargs="+", type=str, default=[], help="one caption or several")
     parser.add_argument("--text-file", type=str, default=None, help="file with a caption a line")
     parser.add_argument("--n", type=int, default=8, help="pictures of each caption, or steps of each path")
@@ -215,8 +240,11 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures drawn at once")
     found = parser.parse_args(list(words))
+    if (found.model is None) == (found.ckpt is None):
+        which = "neither --model nor --ckpt" if found.ckpt is None else "both --model and --ckpt"
+        raise T2IError(f"found {which}, expected one: --model NAME comes with the package, --ckpt RUN is your own")
     sample(
-        found.ckpt,
+        found.ckpt if found.model is None else find_generator(found.model),
         found.text,
         found.text_file,
         found.n,

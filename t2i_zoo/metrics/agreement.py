@@ -71,13 +71,8 @@ class Agreement(ZooMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """``value``, ``chance`` and ``count`` of captions, (4,) as in ``ATTRIBUTES``; NaN if none names it."""
-        count = self.table.sum((1, 2))
-        named, shown = self.table.sum(2) / count[:, None], self.table.sum(1) / count[:, None]
-        return {
-            "value": self.table.diagonal(dim1=1, dim2=2).sum(1) / count,
-            "chance": (named * shown).sum(1),
-            "count": count,
-        }
+        value, chance, count = accuracy(self.table)
+        return {"value": value, "chance": chance, "count": count}
 
     def scores(self) -> list[Score]:
         """One number for each attribute that a caption named."""
@@ -90,6 +85,13 @@ class Agreement(ZooMetric):
                 label = f"agreement of {name.replace('_', ' ')}"
                 result.append(Score(f"agreement.{name}", label, value, error, "standard error", chance, note))
         return result
+
+
+def accuracy(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Share that agrees, the share that would by chance, and the count: each (...) for tables (..., named, shown)."""
+    count = table.sum((-2, -1))
+    named, shown = (table.sum(dim) / count[..., None] for dim in (-1, -2))
+    return table.diagonal(dim1=-2, dim2=-1).sum(-1) / count, (named * shown).sum(-1), count
 
 
 def read_caption(caption: str) -> Mapping[str, int]:

@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.agreement import Agreement
 from t2i_zoo.metrics.base import ZooMetric
+from t2i_zoo.metrics.colour_agreement import ColourAgreement
 from t2i_zoo.metrics.diversity import CaptionDiversity, ClassDiversity
 from t2i_zoo.metrics.frechet import FrechetDistance
 from t2i_zoo.metrics.inception_score import InceptionScore
@@ -33,6 +34,7 @@ METRICS: dict[str, type[ZooMetric]] = {
     "msssim_class": ClassDiversity,
     "caption_diversity": CaptionDiversity,
     "agreement": Agreement,
+    "colour_agreement": ColourAgreement,
 }
 
 
@@ -147,10 +149,20 @@ def _check(protocol: Protocol) -> None:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, 1) or [", ".join(METRICS)]
             raise T2IError(f"found the metric {name!r} in {where}: did you mean {near[0]}?")
-        known = [option for option in inspect.signature(METRICS[name]).parameters if option != "job"]
+        defaults = {k: p.default for k, p in inspect.signature(METRICS[name]).parameters.items() if k != "job"}
+        known = list(defaults)
         if unknown := [option for option in options if option not in known]:
             expected = f"one of {', '.join(known)}" if known else "none"
             raise T2IError(f"found the option {unknown[0]!r} of {name} in {where}, expected {expected}: correct it")
+        for option, value in options.items():
+            if not _is_like(value, defaults[option]):
+                expected = f"the like of {defaults[option]}"
+                raise T2IError(f"found {option} {value!r} of {name} in {where}, expected {expected}: correct it")
+    for name, likeness in (("ema", True), ("antialias", True), ("network", ""), ("truncation", 1.0)):
+        value = getattr(protocol, name)
+        if not _is_like(value, likeness) and not (value is None and name in ("network", "truncation")):
+            expected = "a name" if likeness == "" else "true or false" if likeness is True else "a number"
+            raise T2IError(f"found {name} {value!r} in {where}, expected {expected}: correct it")
     for name, allowed in (("reference", ("train", "val", "test")), ("bits", (8, 32))):
         if getattr(protocol, name) not in allowed:
             found, expected = getattr(protocol, name), " or ".join(map(str, allowed))
@@ -163,3 +175,12 @@ def _check(protocol: Protocol) -> None:
         raise T2IError(f"found truncation {protocol.truncation!r} in {where}, expected a bound above 0 or null")
     if protocol.network is None and (needy := [n for n in protocol.metrics if METRICS[n].needs_network]):
         raise T2IError(f"found no network in {where}, which {needy[0]} needs: name one in it, or give --network")
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value of a YAML file may stand where ``default`` does."""
+    if isinstance(default, tuple):
+        return isinstance(value, (list, tuple)) and all(_is_like(item, default[0]) for item in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))

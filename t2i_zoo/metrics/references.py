@@ -38,7 +38,7 @@ def photograph_features(
     words = " ".join((str(_FORMAT), photographs.key, network.fingerprint))
     key = hashlib.sha256(words.encode() + rows.numpy().tobytes()).hexdigest()[:24]
     path = cache_folder() / "metrics" / f"{key}.npy"
-    cached = _read(path, len(rows))
+    cached = read_kept(path, len(rows))
     rank, world = ranks()
     if world > 1:  # all must take the same way, or some would wait for the others
         found = torch.tensor(int(cached is not None), device=device)
@@ -56,11 +56,11 @@ def photograph_features(
     if not torch.isfinite(features).all():
         raise T2IError(f"found features of photographs by {network.label} that are not finite: give another --network")
     if rank == 0:
-        _write(path, features)
+        write_kept(path, features)
     return features
 
 
-def _read(path: Path, count: int) -> Tensor | None:
+def read_kept(path: Path, count: int) -> Tensor | None:
     """The kept features, None where they are missing or not whole."""
     try:
         found = np.load(path, allow_pickle=False)
@@ -69,7 +69,7 @@ def _read(path: Path, count: int) -> Tensor | None:
     return torch.from_numpy(found) if found.ndim == 2 and len(found) == count else None
 
 
-def _write(path: Path, features: Tensor) -> None:
+def write_kept(path: Path, features: Tensor) -> None:
     """Write beside and rename, so that nobody meets half a file."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -98,21 +98,38 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     """Rebuild any model of the zoo from a checkpoint, ready to ``generate`` and to encode new sentences.
 
     Args:
-        path: a .ckpt file, the folder of a run, or a .safetensors file of ``t2i-zoo convert``.
+        path: a .ckpt file, the folder of a run, a .safetensors file of ``t2i-zoo export`` or ``t2i-zoo convert``, or
+            the name of a generator that comes with the package.
         device: where to put it, such as ``"cuda"``.
 
     Raises:
         T2IError: where the file is missing, not a checkpoint of ours, or of a class that is not imported.
     """
     from t2i_zoo.models.state import model_key, read_checkpoint
-    from t2i_zoo.models.zoo import ZooModule
 
     place = find_checkpoint(path)
     if place.suffix == ".safetensors":
-        return _load_converted(place).to(device).eval()
+        return _load_safetensors(place).to(device).eval()
     checkpoint = read_checkpoint(place)
     key = checkpoint["t2i_zoo"]["model"]
-    for name in MODELS:  # subclasses of one's own are known once they are imported
+    cls = _class_of(key)
+    hparams: dict[str, Any] = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
+    # the files that a run began from or looks at may be gone
+    absent = (*cls.starting_points, *cls.builds_on)
+    hparams |= {name: None for name in absent if name in hparams}
+    model = cls(**hparams)
+    assert model_key(model) == key
+    model.on_load_checkpoint(checkpoint)
+    model._resumed_states = None  # training it on is a new run with its own seed
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.to(device).eval()
+
+
+def _class_of(key: str) -> type[ZooModule]:
+    """The class that a checkpoint or an exported file names; subclasses of one's own are known once imported."""
+    from t2i_zoo.models.zoo import ZooModule
+
+    for name in MODELS:
         model_class(name)
     pending: list[type[ZooModule]] = [ZooModule]
     known: dict[str, type[ZooModule]] = {}
@@ -122,33 +139,41 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
         pending += cls.__subclasses__()
     if key not in known:
         raise T2IError(f"the checkpoint was made by {key}, which is not imported: import it before load_model")
-    hparams: dict[str, Any] = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-    # the files that a run began from or looks at may be gone
-    absent = (*known[key].starting_points, *known[key].builds_on)
-    hparams |= {name: None for name in absent if name in hparams}
-    model = known[key](**hparams)
-    assert model_key(model) == key
-    model.on_load_checkpoint(checkpoint)
-    model._resumed_states = None  # training it on is a new run with its own seed
-    model.load_state_dict(checkpoint["state_dict"])
-    return model.to(device).eval()
+    return known[key]
 
 
-def _load_converted(path: Path) -> ZooModule:
-    """The model of a .safetensors file that names it; networks that the file lacks keep their initial values."""
+def name_of(model: ZooModule) -> str | None:
+    """The name in ``MODELS`` of a model's very class; None for a class of one's own."""
+    cls = type(model)
+    return next((name for name in MODELS if model_class(name) is cls), None)
+
+
+def _load_safetensors(path: Path) -> ZooModule:
+    """The model of an exported or converted file that names it."""
     from t2i_zoo.models.state import read_weights
 
-    about = read_weights(path)[1]
+    tensors, about = read_weights(path)
+    if isinstance(about, dict) and "format" in about:
+        from t2i_zoo.models.exported import check_header, rebuild
+
+        check_header(path, about)
+        cls = model_class(about["model"]) if about["model"] in MODELS else _class_of(about["class"])
+        return rebuild(cls, path, tensors, about)
     if not isinstance(about, dict) or not isinstance(about.get("hparams"), dict):
         raise T2IError(
-            f"{path} does not say which model it holds, as files of t2i-zoo convert do: start a run of that model "
-            f"from it with --model.weights {path}"
+            f"{path} does not say which model it holds, as files of t2i-zoo export and convert do: start a run of that "
+            f"model from it with --model.weights {path}"
         )
+    return _load_converted(path, about)
+
+
+def _load_converted(path: Path, about: dict[str, Any]) -> ZooModule:
+    """The model of a converted file; networks that the file lacks keep their initial values."""
     model = model_class(str(about.get("model")))(**{**about["hparams"], "weights": str(path)})
     if model.text_encoder is not None and model.text_encoder.dim:
         warnings.warn(
             f"{path} came without its text encoder, and hashed words stand in for it: give generate the features of "
             "sentences from the encoder that the weights were trained with",
-            stacklevel=3,
+            stacklevel=4,
         )
     return model

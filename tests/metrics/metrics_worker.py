@@ -22,6 +22,7 @@ def numbers() -> dict[str, Any]:
     from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
     from t2i_zoo.data.store import open_store
     from t2i_zoo.metrics.base import Job
+    from t2i_zoo.metrics.colour_agreement import ColourAgreement
     from t2i_zoo.metrics.diversity import CaptionDiversity, ClassDiversity
     from t2i_zoo.metrics.draws import draw_captions
     from t2i_zoo.metrics.evaluation import evaluate
@@ -66,6 +67,10 @@ def numbers() -> dict[str, Any]:
     similarity = Similarity(job)
     similarity.update(features[own], reference[:IMAGES][own])
     found["Similarity"] = similarity.compute()
+    colours = ColourAgreement(job)
+    for part in own.split(4):
+        colours.update(images[part], flowers.sentences(draws.captions[part]))
+    found["ColourAgreement"] = {key: colours.compute()[key] for key in ("value", "chance", "count", "seen")}
 
     hashing = {"kind": "hashing", "dim": 32}
     torch.manual_seed(0)

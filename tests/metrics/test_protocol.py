@@ -10,6 +10,7 @@ from t2i_zoo.metrics.published import MARKS, comparable, published
 from t2i_zoo.models import MODELS
 
 NAMES = ["fd_test_30k", "is_10x", "rprec_damsm", "rprec_clip", "msssim_class", "agreement_synthetic", "fmd_5k", "tiny"]
+NAMES += ["agreement_colour"]
 
 
 def test_the_packaged_protocols():
@@ -61,6 +62,13 @@ def test_folders_are_not_part_of_the_hash():
         ("metrics: [agreement]\nreference: all", "found reference 'all'"),
         ("metrics: [agreement]\nbits: 16", "found bits 16 in the protocol mine, expected 8 or 32"),
         ("metrics: [agreement]\ntruncation: -1", "found truncation -1"),
+        ("metrics: [agreement]\ntruncation: wide", "found truncation 'wide' in the protocol mine, expected a number"),
+        ("metrics: [agreement]\nema: maybe", "found ema 'maybe' in the protocol mine, expected true or false"),
+        ("metrics: [prdc]\nnetwork: 3", "found network 3 in the protocol mine, expected a name"),
+        ("metrics: {prdc: {k: five}}\nnetwork: ask", "found k 'five' of prdc in .* mine, expected the like of 5"),
+        ("metrics: {prdc: {k: true}}\nnetwork: ask", "found k True of prdc in .* mine, expected the like of 5"),
+        ("metrics: {r_precision: {top: 3}}\nnetwork: ask", r"found top 3 of .*, expected the like of \(1, 2, 3\)"),
+        ("metrics: {nearest_training: {percentile: x}}\nnetwork: ask", "found percentile 'x' of .*like of 1.0"),
         ("- agreement", "found no options"),
         ("metrics: [", "as YAML"),
     ],

@@ -10,15 +10,18 @@ from t2i_zoo.__main__ import TRAINING, VERBS, main
 from t2i_zoo.data import SOURCES
 from t2i_zoo.models import MODELS
 from t2i_zoo.parsing import packaged_configs
+from t2i_zoo.paths import shipped_generators
 
 
 def test_list_names_models_configs_and_sources(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name in [*MODELS, *packaged_configs(), *SOURCES]:
+    shipped = shipped_generators()
+    for name in [*MODELS, *packaged_configs(), *SOURCES, *shipped]:
         (line,) = [line for line in lines if line.split()[:1] == [name]]
         assert len(line.split()) > 3  # and says what it is
-    assert len(MODELS) + len(packaged_configs()) + len(SOURCES) + 3 + 2 == len(lines)  # three headings, two blank lines
+    headings = 3 + bool(shipped)  # with a blank line between two
+    assert len(MODELS) + len(packaged_configs()) + len(SOURCES) + len(shipped) + 2 * headings - 1 == len(lines)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["help"]])

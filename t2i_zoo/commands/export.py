@@ -1,0 +1,197 @@
+"""``t2i-zoo export``: the generator of a run as one small file without pickles, and a card that says what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.metrics.records import FILE, Line, number, read_lines
+from t2i_zoo.models import load_model, name_of
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.exported import pack, write
+from t2i_zoo.models.state import model_key
+from t2i_zoo.parsing import Parser
+from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.runs import run_of_checkpoint
+from t2i_zoo.version import __version__
+
+_PLACES = ("root", "cache_dir", "path", "files", "url")  #: options of data and encoders that are of one machine alone
+_UNSAID = "Not stated. Write here under which terms data and weights may be passed on, before you share the file."
+
+
+def export(
+    ckpt: str, out: str | Path, about: str | None = None, licence: str | None = None, overwrite: bool = False
+) -> Path:
+    """Write the averaged generator of a run and its text encoder as one .safetensors file, and its card beside it.
+
+    Args:
+        ckpt: a .ckpt file, or the folder of a run.
+        out: the .safetensors file; the card has the same name and ends in .md.
+        about: one line about it, the first of the card.
+        licence: what may be done with data and weights.
+        overwrite: replace a file and a card that are there.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        T2IError: where the run is no GAN, cannot be exported, or something is in the way.
+    """
+    path = Path(out).expanduser()
+    card = path.with_suffix(".md")
+    if path.suffix != ".safetensors":
+        raise T2IError(f"found --out {out}, expected a file name that ends in .safetensors")
+    if (present := [str(file) for file in (path, card) if file.exists()]) and not overwrite:
+        raise T2IError(f"found {' and '.join(present)} already, expected a new name: change --out, or --overwrite")
+    source = find_checkpoint(ckpt)
+    if source.suffix == ".safetensors":
+        raise T2IError(f"{ckpt} is a .safetensors file already, expected a run: copy it, or give a .ckpt file")
+    model = load_model(source)
+    if not isinstance(model, TextToImageGAN):
+        raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no pictures: give a run of a GAN")
+    tensors, header = pack(model, name_of(model) or model_key(model))
+    run = run_of_checkpoint(source)
+    folder = run if run is not None else source.parent
+    config = _read_config(folder / "config.yaml")
+    scores = [line for line in read_lines(folder / FILE) if line.get("checkpoint_sha256") == _sha256(source)[:16]]
+    try:
+        write(tensors, json.dumps(header), path)
+        text = describe(path, model, config, scores, about, licence)
+        beside = card.with_name(f".{card.name}.{os.getpid()}.partial")
+        beside.write_text(text, "utf-8")
+        beside.replace(card)
+    except TypeError as error:
+        raise T2IError(
+            f"found an option that is no plain value ({error}): export a model with plain options"
+        ) from error
+    except OSError as error:
+        raise T2IError(f"cannot write {error.filename or path} ({error.strerror}): give another --out") from error
+    print(f"{path.stat().st_size / 1e6:.2f} MB: {path}\nits card: {card}")
+    return path
+
+
+def describe(
+    path: Path,
+    model: TextToImageGAN,
+    config: Mapping[str, Any],
+    scores: Sequence[Line],
+    about: str | None = None,
+    licence: str | None = None,
+) -> str:
+    """The card of an exported file as Markdown: what it is, data, licence, recipe and scores.
+
+    Args:
+        path: of the file.
+        model: as it was trained.
+        config: of its run; empty where there is none.
+        scores: lines of ``metrics.jsonl`` of its checkpoint.
+        about: one line about it.
+        licence: what may be done with data and weights.
+    """
+    size, kind = model.hparams["image_size"], type(model).__name__
+    lines = [
+        f"# {path.stem}: {about or f'{kind}, {size} px, trained on {_name_of_data(config)}'}",
+        "",
+        f"The averaged generator of a {kind} with its text encoder, exported by t2i-zoo {__version__}: "
+        f"{path.stat().st_size / 1e6:.2f} MB, weights in half precision, pictures of {size} px.",
+        "",
+        f"SHA-256 `{_sha256(path)}`",
+        "",
+        "```sh",
+        f't2i-zoo sample --ckpt {path.name} --text "..." --out out.png',
+        "```",
+        *("", "## Data", "", *_data(config)),
+        *("", "## Licence", "", licence or _UNSAID),
+        *("", "## Recipe", "", *_recipe(model, config)),
+        *("", "## Scores", "", *_scores(scores, path)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _name_of_data(config: Mapping[str, Any]) -> str:
+    source = (config.get("data") or {}).get("source")
+    found = source.get("class_path") if isinstance(source, Mapping) else source
+    return str(found).rpartition(".")[2] if found else "data that no config names"
+
+
+def _data(config: Mapping[str, Any]) -> list[str]:
+    data = dict(config.get("data") or {})
+    if not data:
+        return ["The run has no config.yaml that names its data. Write here what it was trained on."]
+    source = data.pop("source", None)
+    options = dict((source.get("init_args") or {}) if isinstance(source, Mapping) else {})
+    return [f"{_name_of_data(config)}, {_listed(options)}.", "", f"As the model saw them: {_listed(data)}."]
+
+
+def _recipe(model: TextToImageGAN, config: Mapping[str, Any]) -> list[str]:
+    batch = (config.get("data") or {}).get("batch_size")
+    options = {k: v for k, v in model.hparams.items() if k not in (*model.starting_points, *model.builds_on)}
+    if isinstance(encoder := options.pop("text_encoder"), Mapping):
+        encoder = {k: v for k, v in encoder.items() if k != "assets"}
+    else:
+        encoder = {"kind": encoder}
+    return [
+        f"{type(model).__name__}, {model.clock} batches" + (f" of {batch} pictures." if batch else "."),
+        "",
+        f"- text encoder: {_listed(encoder)}",
+        *(f"- `{name}`: {value}" for name, value in options.items()),
+    ]
+
+
+def _scores(scores: Sequence[Line], path: Path) -> list[str]:
+    if not scores:
+        return [f"None were measured before the export; `t2i-zoo evaluate --ckpt {path.name}` measures them."]
+    rows = ["| protocol | metric | value | error | chance |", "|---|---|---|---|---|"]
+    latest = {(line["protocol"], line["protocol_hash"], line["label"], line["network"]): line for line in scores}
+    for line in latest.values():
+        label = line["label"] + (f" ({line['network']})" if line["network"] else "")
+        error, chance = ("" if line[key] is None else number(line[key]) for key in ("error", "chance"))
+        name = f"{line['protocol']} {line['protocol_hash']}"
+        rows.append(f"| {name} | {label} | {number(line['value'])} | {error} | {chance} |")
+    return ["Of the checkpoint, before its weights were rounded to half precision.", "", *rows]
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    """Options in words, without the places of one machine."""
+    kept = {k: v for k, v in options.items() if v is not None and k not in _PLACES}
+    return ", ".join(f"{k} {v}" for k, v in kept.items()) or "no options"
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    """A run's config; empty where it is missing."""
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise T2IError(f"cannot read {path}: correct it, or move it away to export without its data") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        found = hashlib.sha256()
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def main(words: Sequence[str]) -> None:
+    """Parse and run."""
+    parser = Parser(prog="t2i-zoo export", description="The generator of a run as one small file, with its card.")
+    parser.add_argument("--ckpt", type=str, required=True, help="a .ckpt file, or the folder of a run")
+    parser.add_argument("--out", type=str, required=True, help="the .safetensors file; its card lies beside it as .md")
+    parser.add_argument("--about", type=str, default=None, help="one line about it, the first of the card")
+    parser.add_argument(
+        "--licence", type=str, default=None, help="what may be done with data and weights, for the card"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file and a card that are there")
+    found = parser.parse_args(list(words))
+    export(found.ckpt, found.out, found.about, found.licence, found.overwrite)

@@ -1,0 +1,126 @@
+"""A generator by itself in one small file: averaged weights in half precision, with all that encodes a sentence.
+
+The file is .safetensors: tensors and one JSON, so that reading it runs no code. Discriminator, optimizers and the
+training captions stay behind. The averaged generator is called ``generator`` in it, as in files of
+``t2i-zoo convert``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models.state import model_key
+from t2i_zoo.version import __version__
+
+if TYPE_CHECKING:
+    from t2i_zoo.models.base import TextToImageGAN
+
+FORMAT = 1  #: to be raised where an older version would read a file wrongly
+_LIVE, _AVERAGE, _JUDGE = "generator.", "generator_ema.", "discriminator."
+_FOLDERS = ("path", "model", "vocabulary", "expansion", "captions")  #: an encoder's arguments that may name files
+
+
+def pack(model: TextToImageGAN, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What goes into the file of a model.
+
+    Args:
+        model: in float32.
+        name: by which the reader finds the class: the zoo's, or ``package.module.Class`` of one's own.
+
+    Returns:
+        Weights on the CPU: float16, but for whole numbers and what float16 has no room for; and the header, plain
+        values.
+
+    Raises:
+        T2IError: where a weight is NaN or infinite, or the text encoder is a table of captions.
+    """
+    spec = model.hparams["text_encoder"]
+    spec = {"kind": spec} if isinstance(spec, str) else dict(spec)
+    if spec["kind"] == "precomputed":
+        raise T2IError(
+            "found a model with the text encoder precomputed, a table of its captions, expected one that reads any "
+            "sentence: train with another --model.text_encoder to export"
+        )
+    tensors = {}
+    for key, tensor in model.state_dict().items():
+        if not key.startswith((_LIVE, _JUDGE)):
+            renamed = _LIVE + key.removeprefix(_AVERAGE) if key.startswith(_AVERAGE) else key
+            tensors[renamed] = _halved(key, tensor)
+    assets = model.text_encoder.assets()
+    if assets:  # they and the weights rebuild the encoder, so where it came from matters to nobody else
+        spec |= {key: Path(spec[key]).name for key in _FOLDERS if isinstance(spec.get(key), str)}
+        spec["assets"] = assets
+    files = {option: None for option in (*model.starting_points, *model.builds_on) if option in model.hparams}
+    header = {
+        "format": FORMAT,
+        "model": name,
+        "class": model_key(model),
+        "hparams": {**model.hparams, **files, "text_encoder": spec},
+        "clock": model.clock,
+        "vocabulary": sorted(model.vocabulary),
+        "versions": {"t2i_zoo": __version__, "torch": torch.__version__},
+    }
+    return tensors, header
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    """A copy in half precision, where that holds it."""
+    tensor = tensor.detach().cpu()
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    if not torch.isfinite(tensor).all():
+        raise T2IError(f"found {name} with NaN or infinite values, expected finite ones: export an earlier checkpoint")
+    half = tensor.to(torch.float16, copy=True, memory_format=torch.contiguous_format)
+    return half if torch.isfinite(half).all() else tensor.float().contiguous().clone()
+
+
+def write(tensors: dict[str, Tensor], header: str, path: Path) -> None:
+    """Write beside and rename, so that nobody meets half a file; ``header`` is the JSON."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, beside, {"t2i_zoo": header})
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def check_header(path: Path, about: dict[str, Any]) -> None:
+    """Raise for a file that this version cannot read, or that says nonsense."""
+    found = about["format"]
+    if found != FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
+        raise T2IError(
+            f"{path} is an export of format {found!r} and t2i-zoo {__version__} reads {FORMAT}: "
+            + ("pip install --upgrade t2i-zoo" if newer else "export it again")
+        )
+    kinds = {"model": str, "class": str, "hparams": dict, "clock": int, "vocabulary": list}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(about.get(key), kind)]:
+        raise T2IError(f"{path} is an export without a readable {wrong[0]!r} in its header: export it again")
+
+
+def rebuild(cls: type[Any], path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> TextToImageGAN:
+    """The model of a file: both generators have its weights, in float32, and the discriminator its initial ones.
+
+    Raises:
+        T2IError: where header and weights do not belong together.
+    """
+    try:
+        model: TextToImageGAN = cls(**{k: v for k, v in about["hparams"].items() if not k.startswith("_")})
+        averages = {_AVERAGE + key.removeprefix(_LIVE): x for key, x in tensors.items() if key.startswith(_LIVE)}
+        missing, unexpected = model.load_state_dict({**tensors, **averages}, strict=False)
+        if odd := [*(key for key in missing if not key.startswith(_JUDGE)), *unexpected]:
+            raise KeyError(f"{odd[0]} is {'missing' if odd[0] in missing else 'of no use'}")
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, T2IError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise T2IError(f"{path} holds weights that its own header does not fit ({reason}): export it again") from error
+    model.clock, model.vocabulary = about["clock"], frozenset(map(str, about["vocabulary"]))
+    return model

@@ -1,0 +1,120 @@
+"""t2i-zoo export: a run becomes one small file with its card, and every command that draws takes it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.commands.export import export
+from t2i_zoo.models import load_model
+
+RED = "a flower with red petals"
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The exported file of the tiny run, which must not be written to."""
+    path = tmp_path_factory.mktemp("exported") / "small.safetensors"
+    return export(str(trained), path)
+
+
+def test_the_same_picture_as_of_the_run(exported, trained, tmp_path, capsys):
+    words = ["--text", RED, "a zeppelin", "--n", "2", "--seed", "3"]
+    for flag in ("--model", "--ckpt"):
+        assert main(["sample", flag, str(exported), *words, "--out", str(tmp_path / f"{flag}.png")]) == 0
+        assert "note: no training caption holds 'zeppelin'" in capsys.readouterr().err
+    assert (tmp_path / "--model.png").read_bytes() == (tmp_path / "--ckpt.png").read_bytes()
+    noise = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
+    run, small = load_model(trained), load_model(exported)
+    torch.testing.assert_close(
+        small.generate([RED] * 2, noise=noise), run.generate([RED] * 2, noise=noise), rtol=0, atol=0.02
+    )
+    run.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in run.state_dict().items()})
+    assert torch.equal(run.generate([RED] * 2, noise=noise), small.generate([RED] * 2, noise=noise))
+
+
+def test_it_is_small_and_tells_nothing_of_this_machine(exported, trained):
+    content, card = exported.read_bytes(), exported.with_suffix(".md").read_text("utf-8")
+    assert len(content) < (trained / "checkpoints" / "last.ckpt").stat().st_size / 4
+    for caption in ("petals of this flower", "flower with"):  # words of the training captions, but no caption
+        assert caption.encode() not in content
+    for place in (trained.parent, exported.parent):
+        assert str(place).encode() not in content
+        assert str(place) not in card
+
+
+def test_numbers_of_the_file(exported, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = ["--config", str(trained / "config.yaml"), "--protocol", "agreement_synthetic", "--images", "12"]
+    assert main(["evaluate", "--ckpt", str(exported), *config, "--out", "m.jsonl"]) == 0
+    (first, *_) = [json.loads(line) for line in Path("m.jsonl").read_text().splitlines()]
+    assert (first["model"], first["batches"], first["size"]) == ("GANCLS", 6, 16)
+
+
+def test_the_card(trained, tmp_path, capsys):
+    run = Path(shutil.copytree(trained, tmp_path / "copied" / "version_0"))
+    words = ["--ckpt", str(run), "--out", str(tmp_path / "a.safetensors")]
+    assert main(["evaluate", "--ckpt", str(run), "--protocol", "agreement_synthetic", "--images", "12"]) == 0
+    table = capsys.readouterr().out
+    assert main(["export", *words, "--about", "tiny flowers", "--licence", "Drawn by code: Apache-2.0."]) == 0
+    card = (tmp_path / "a.md").read_text("utf-8")
+    lines = card.splitlines()
+    assert lines[0] == "# a: tiny flowers"
+    headings = [line for line in lines if line.startswith("## ")]
+    assert headings == ["## Data", "## Licence", "## Recipe", "## Scores"]
+    assert "SyntheticFlowers, " in card
+    assert "images 64" in card
+    assert "GANCLS, 6 batches of " in card
+    assert "- text encoder: kind hashing, dim " in card
+    assert lines[lines.index("## Licence") + 2] == "Drawn by code: Apache-2.0."
+    rows = [line for line in lines if line.startswith("| agreement_synthetic ")]
+    assert len(rows) == 4
+    for row in rows:
+        _, _, label, value, *_ = (cell.strip() for cell in row.split("|"))
+        assert any(line.startswith(label) and value in line for line in table.splitlines())
+
+
+def test_a_card_of_a_checkpoint_alone_says_what_is_unknown(trained, tmp_path):
+    alone = shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "model.ckpt")
+    export(str(alone), tmp_path / "a.safetensors")
+    card = (tmp_path / "a.md").read_text("utf-8")
+    for sentence in ("has no config.yaml that names its data", "Not stated.", "None were measured before the export"):
+        assert sentence in card
+
+
+def test_what_is_there_stays_unless_told(trained, tmp_path, mistake):
+    words = ["export", "--ckpt", str(trained), "--out", str(tmp_path / "a.safetensors")]
+    (tmp_path / "a.md").write_text("my own words")
+    said = mistake(*words)
+    assert said == f"found {tmp_path / 'a.md'} already, expected a new name: change --out, or --overwrite"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.md"]
+    assert main([*words, "--overwrite"]) == 0
+    assert (tmp_path / "a.md").read_text("utf-8").startswith("# a: GANCLS, 16 px, trained on SyntheticFlowers")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.md", "a.safetensors"]
+
+
+def test_mistakes(trained, exported, tmp_path, mistake):
+    out = ["--out", str(tmp_path / "a.safetensors")]
+    assert mistake("export", "--ckpt", str(trained), "--out", "a.pt").startswith(
+        "found --out a.pt, expected a file name"
+    )
+    assert mistake("export", "--ckpt", "nowhere", *out).startswith("found no checkpoint at nowhere")
+    assert "is a .safetensors file already" in mistake("export", "--ckpt", str(exported), *out)
+    (tmp_path / "file").write_text("")
+    blocked = mistake("export", "--ckpt", str(trained), "--out", str(tmp_path / "file" / "a.safetensors"))
+    assert blocked.startswith(f"cannot write {tmp_path / 'file'}")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_which_generator(trained, exported, mistake):
+    text = ["--text", RED]
+    assert mistake("sample", *text).startswith("found neither --model nor --ckpt, expected one: --model NAME comes")
+    both = mistake("sample", "--model", str(exported), "--ckpt", str(trained), *text)
+    assert both.startswith("found both --model and --ckpt, expected one")
+    live = mistake("sample", "--model", str(exported), "--live", *text)
+    assert live == f"found --live and {exported}, which holds no other weights than it draws with: leave out --live"
