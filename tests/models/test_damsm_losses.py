@@ -70,6 +70,21 @@ def test_golden_losses(
     assert float(total["words"] + total["sentence"]) == pytest.approx(float(total["loss"]))
 
 
+def test_captions_in_groups_are_those_at_once() -> None:
+    """More captions than a CPU takes at a time, their lengths in no order: scores and gradients."""
+    rng = torch.Generator().manual_seed(0)
+    regions = torch.randn(3, 8, 2, 2, generator=rng, requires_grad=True)
+    words = torch.randn(31, 7, 8, generator=rng, requires_grad=True)
+    mask = torch.arange(7) < torch.randint(1, 8, (31, 1), generator=rng)
+    weights = torch.randn(3, 31, generator=rng)
+    whole = damsm._pair_scores(regions.flatten(2), words, mask, 4.0, 5.0)
+    wanted = torch.autograd.grad((weights * whole).sum(), [regions, words])
+    for chunk in (None, 4, 64):
+        scores = damsm.word_scores(regions, words, mask, 4.0, 5.0, chunk)
+        torch.testing.assert_close(scores, whole)
+        torch.testing.assert_close(torch.autograd.grad((weights * scores).sum(), [regions, words]), wanted)
+
+
 def by_loop(regions: Tensor, words: Tensor, lengths: list[int], gamma1: float, gamma2: float) -> tuple[Tensor, Tensor]:
     """Scores (B, B) and the attention (T, R) of the last pair, from one picture and one caption at a time."""
     scores = torch.zeros(len(regions), len(words))
