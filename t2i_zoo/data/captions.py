@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +11,10 @@ from torch import Tensor
 
 from t2i_zoo.data.store import Store
 from t2i_zoo.text import TextCache
+from t2i_zoo.text.cache import CachedRows
 
 Words = tuple[Tensor, Tensor]
+_AT_ONCE = 16_384  # captions whose features cross to a device together
 
 
 class CaptionLookup:
@@ -24,27 +24,22 @@ class CaptionLookup:
         store: whose captions.
         cache: of an encoder that has encoded all of them, or None for strings alone.
         words: whether word features are looked up too.
-        device: where sentence features are kept; those of words always stay on the host: of COCO they are tens of
-            gigabytes.
+        device: where sentence features are kept; on a CPU they stay in the cache's files and are read batch by batch.
+            Those of words always do: of COCO they are gigabytes.
     """
 
     def __init__(self, store: Store, cache: TextCache | None, words: bool, device: torch.device) -> None:
         self.store = store
-        self.sentences: Tensor | None = None
-        self._words: tuple[Any, Any] | None = None
-        if cache is None:
-            return
-        cache.ensure(store.captions)
-        with warnings.catch_warnings():  # it may be a read-only mapping of the cache, which nobody writes to
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-            self.sentences = torch.from_numpy(cache.sentences(store.captions)).to(device)
-        if words:
-            self._words = cache.word_rows(store.captions)
+        self.has_words = cache is not None and words
+        self._rows = cache.rows(store.captions) if cache is not None else None
+        self._table: Tensor | None = None
+        if self._rows is not None and device.type != "cpu":
+            self._table = _table(self._rows, device)
 
     @property
-    def has_words(self) -> bool:
-        """Whether word features are there."""
-        return self._words is not None
+    def has_sentences(self) -> bool:
+        """Whether sentence features are there."""
+        return self._rows is not None
 
     def strings(self, numbers: Tensor) -> list[str]:
         """The first caption of each picture, of (B, K) numbers; blank where the source has none."""
@@ -61,24 +56,40 @@ class CaptionLookup:
 
     def sentence(self, numbers: Tensor) -> Tensor:
         """Sentence features (B, D), each the mean over its K captions: (B, K) caption numbers."""
-        assert self.sentences is not None
-        return self.sentences[numbers[:, 0]] if numbers.shape[1] == 1 else self.sentences[numbers].mean(1)
+        if (table := self._table) is not None:
+            return table[numbers[:, 0]] if numbers.shape[1] == 1 else table[numbers].mean(1)
+        assert self._rows is not None
+        return _tensor(self._rows.sentences(numbers.flatten().numpy())).view(*numbers.shape, -1).mean(1)
 
     def padded_words(self, numbers: Tensor) -> Words:
         """Word features (B, T, W) of each picture's first caption, zeros behind its end, and the mask (B, T)."""
-        assert self._words is not None
-        flat, offsets = self._words
-        first = offsets[numbers[:, 0].numpy()]
-        lengths = offsets[numbers[:, 0].numpy() + 1] - first
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        words = np.zeros((*mask.shape, flat.shape[1]), np.float32)
-        words[mask] = flat[(first[:, None] + np.arange(mask.shape[1]))[mask]]
-        return torch.from_numpy(words), torch.from_numpy(mask)
+        assert self._rows is not None
+        return _padded(*self._rows.words(numbers[:, 0].numpy()))
+
+
+def _table(rows: CachedRows, device: torch.device) -> Tensor:
+    """All sentence features on a device, without a copy of all of them on the host."""
+    parts = (_tensor(rows.sentences(slice(i, i + _AT_ONCE))) for i in range(0, len(rows), _AT_ONCE))
+    first = next(parts)
+    table = torch.empty(len(rows), first.shape[1], device=device)
+    table[: len(first)] = first
+    for number, part in enumerate(parts, start=1):
+        table[number * _AT_ONCE :][: len(part)] = part
+    return table
+
+
+def _tensor(rows: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(rows if rows.flags.writeable else rows.copy())  # torch warns of read-only ones
 
 
 def pad_words(rows: Sequence[NDArray[np.float32]]) -> Words:
     """The same from one array (T, W) a caption."""
-    mask = np.arange(max(len(row) for row in rows)) < np.array([len(row) for row in rows])[:, None]
-    words = np.zeros((*mask.shape, rows[0].shape[1]), np.float32)
-    words[mask] = np.concatenate(list(rows))
+    return _padded(np.concatenate(list(rows)), np.cumsum([0, *(len(row) for row in rows)]))
+
+
+def _padded(flat: NDArray[np.float32], offsets: NDArray[np.int64]) -> Words:
+    lengths = np.diff(offsets)
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    words = np.zeros((*mask.shape, flat.shape[1]), np.float32)
+    words[mask] = flat
     return torch.from_numpy(words), torch.from_numpy(mask)

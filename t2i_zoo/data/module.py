@@ -54,6 +54,7 @@ class CaptionDataModule(_BySource):
         resize: ignore the aspect ratio (GAN-CLS, StackGAN), cut the middle square first, or bring the short side to
             ``load_size`` and keep the aspect ratio (StackGAN++, AttnGAN, MirrorGAN).
         resample: area average, as the authors of GAN-CLS do, or PIL's bilinear filter, as the others do.
+        draft: decode large JPEGs at a part of their size, at least twice ``load_size``; faster, other pixels by a bit.
         pyramid: further, smaller sizes of each picture, such as [64, 128]; ``image_size`` is always the last. By
             default what the model asks for.
         batch_size: of each process.
@@ -75,6 +76,7 @@ class CaptionDataModule(_BySource):
         load_size: int | None = None,
         resize: Resize = "stretch",
         resample: Resample = "area",
+        draft: bool = False,
         pyramid: list[int] | None = None,
         batch_size: int = 64,
         captions_averaged: int = 1,
@@ -103,7 +105,7 @@ class CaptionDataModule(_BySource):
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample)
+        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft)
         self.store: Store | None = None
         self._pixels: Pixels | None = None
         self._captions: CaptionLookup | None = None
@@ -291,22 +293,22 @@ class CaptionDataModule(_BySource):
         if self._pixels.device.type != "cpu":
             self._cut(batch, plan)
             self._add_sentences(batch, plan)
-        return self._finished(batch, plan.pictures, plan.crops.flip, plan.wrong_crops.flip)
+        return self._finished(batch, plan.pictures)
 
-    def _finished(self, part: dict[str, Any], index: Tensor, flip: Tensor, wrong_flip: Tensor) -> Batch:
+    def _finished(self, part: dict[str, Any], index: Tensor) -> Batch:
         """Words beside their sentences, and pixels as the models see them."""
         for kind in ("", "wrong_") if "words" in part else ():
             words, mask = part.pop(f"{kind}words")
             part[f"{kind}text"] = TextFeatures(part[f"{kind}text"].sentence, words, mask)
-        for kind, mirrored in (("", flip), ("wrong_", wrong_flip)):
+        for kind in ("", "wrong_"):
             if f"{kind}pixels" in part:
-                part[f"{kind}images"] = normalise(part.pop(f"{kind}pixels"), mirrored, self.sizes)
+                part[f"{kind}images"] = normalise(part.pop(f"{kind}pixels"), self.sizes)
         result: Batch = {"index": index, **part}  # type: ignore[typeddict-item]
         return result
 
     def _add_sentences(self, part: dict[str, Any], plan: Plan) -> None:
         assert self._captions is not None
-        if self._captions.sentences is not None:
+        if self._captions.has_sentences:
             part["text"] = TextFeatures(self._captions.sentence(plan.captions))
             part["wrong_text"] = TextFeatures(self._captions.sentence(plan.wrong_captions))
 

@@ -35,27 +35,42 @@ class Pixels:
         return Pixels(self.data.to(device), self.shapes.to(device), starts)
 
     def gather(self, rows: Tensor, crops: Crops, size: int) -> Tensor:
-        """Cut pictures out without copying them whole: (B,) rows to (B, 3, size, size) uint8."""
-        if self.starts is None:
-            windows = self.data.unfold(1, size, 1).unfold(2, size, 1)  # (N, L - S + 1, L - S + 1, 3, S, S), a view
-            return windows[rows, crops.top, crops.left]
+        """Cut pictures out and mirror them, without copying them whole: (B,) rows to (B, 3, size, size) uint8.
+
+        On a CPU the three colours of a pixel stay together (``channels_last``), so that lines are copied as they are.
+        """
         widths = self.shapes[rows, 1]
-        first = self.starts[rows] + 3 * (crops.top * widths + crops.left)
+        starts = rows * self.data[0].numel() if self.starts is None else self.starts[rows]
+        first = starts + 3 * (crops.top * widths + crops.left)
         # an index a byte is eight times the pixels: good where thousands of threads follow it, slow on a CPU
-        return (copy_windows if self.device.type == "cpu" else index_windows)(self.data, first, widths, size)
+        cut = copy_windows if self.device.type == "cpu" else index_windows
+        return cut(self.data.view(-1), first, widths, crops.flip, size)
 
 
-def copy_windows(data: Tensor, first: Tensor, widths: Tensor, size: int) -> Tensor:
-    """Windows of pictures in a flat array, one copy each: first bytes and widths (B,) to (B, 3, size, size)."""
-    out = torch.empty(len(first), 3, size, size, dtype=torch.uint8)
-    for picture, start, width in zip(out, first.tolist(), widths.tolist(), strict=True):
-        picture.copy_(data.as_strided((3, size, size), (1, 3 * width, 3), start))
-    return out
+def copy_windows(data: Tensor, first: Tensor, widths: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Windows of pictures in a flat array, one copy each.
+
+    Args:
+        data: (bytes,) uint8, rows of pixels of three bytes.
+        first: (B,) int64 first byte of each window.
+        widths: (B,) int64 width of each picture in pixels.
+        flip: (B,) bool, which windows are mirrored.
+        size: side of the windows.
+
+    Returns:
+        (B, 3, size, size) uint8, ``channels_last``.
+    """
+    out = torch.empty(len(first), size, size, 3, dtype=torch.uint8)
+    for picture, start, width, mirrored in zip(out, first.tolist(), widths.tolist(), flip.tolist(), strict=True):
+        window = data.as_strided((size, size, 3), (3 * width, 3, 1), start)
+        picture.copy_(window.flip(1) if mirrored else window)
+    return out.permute(0, 3, 1, 2)
 
 
-def index_windows(data: Tensor, first: Tensor, widths: Tensor, size: int) -> Tensor:
-    """The same by one gather, without asking the host for anything."""
+def index_windows(data: Tensor, first: Tensor, widths: Tensor, flip: Tensor, size: int) -> Tensor:
+    """The same by one gather, without asking the host for anything; contiguous."""
     line = torch.arange(size, device=data.device)
     channels = torch.arange(3, device=data.device)[:, None, None]
     rows = first[:, None] + 3 * widths[:, None] * line  # (B, S) first byte of each row
-    return data[rows[:, None, :, None] + 3 * line + channels]
+    columns = torch.where(flip[:, None], line.flip(0), line)  # (B, S)
+    return data[rows[:, None, :, None] + 3 * columns[:, None, None, :] + channels]

@@ -134,7 +134,7 @@ def _pictures(spec: StoreSpec, records: Sequence[Record], skipped: list[str]) ->
 
     def encode(record: Record) -> bytes | T2IError:
         try:
-            pixels = load_image(record.image, spec.load_size, spec.resize, record.box, spec.resample)
+            pixels = load_image(record.image, spec.load_size, spec.resize, record.box, spec.resample, spec.draft)
         except T2IError as error:
             if spec.on_bad_image == "raise":
                 raise

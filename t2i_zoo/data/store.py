@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -45,7 +46,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-        self.images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="c")  # torch wants it writable
+        # "r" and not "c": of a private mapping the system may want that it fits into memory, and COCO's does not
+        self.images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r")
         with np.load(folder / "table.npz") as table:
             self.starts: NDArray[np.int64] = table["starts"]
             self.shapes: NDArray[np.int64] = table["shapes"]
@@ -63,7 +65,10 @@ class Store:
 
     def pixels(self) -> Pixels:
         """All pictures as one tensor: an array of squares where they lie without gaps and have one size, else flat."""
-        data, shapes, starts = (torch.from_numpy(part) for part in (self.images, self.shapes, self.starts))
+        with warnings.catch_warnings():  # nobody writes to it
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+            data = torch.from_numpy(self.images)
+        shapes, starts = torch.from_numpy(self.shapes), torch.from_numpy(self.starts)
         (height, width), count = self.shapes[0].tolist(), len(self.starts)
         if (self.shapes == self.shapes[0]).all() and height == width and len(data) == 3 * height * width * count:
             return Pixels(data.view(count, height, width, 3), shapes)

@@ -122,7 +122,7 @@ class StreamDataModule(CaptionDataModule):
         if sample.pixels is not None:
             return sample.pixels
         picture = Embedded(sample.place, lambda: sample.image)
-        return load_image(picture, self.spec.load_size, self.spec.resize, None, self.spec.resample)
+        return load_image(picture, self.spec.load_size, self.spec.resize, None, self.spec.resample, self.spec.draft)
 
     def assemble(
         self, samples: Sequence[Sample], wrong: Sequence[Sample], pixels: Sequence[Pixels], crop: bool, seed: int
@@ -149,7 +149,7 @@ class StreamDataModule(CaptionDataModule):
             if cut:
                 room = torch.tensor([picture.shape[:2] for picture in cut]) - self.image_size
                 crops = draw_crops(room, True, rng) if crop else centre_crops(room)
-                part[f"{kind}pixels"], part[f"{kind}flip"] = _windows(cut, crops, self.image_size), crops.flip
+                part[f"{kind}pixels"] = _windows(cut, crops, self.image_size)
         return part
 
     def _pick(self, sample: Sample, rng: torch.Generator) -> list[int]:
@@ -174,18 +174,18 @@ class StreamDataModule(CaptionDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:
-        """Mirror, map to [-1, 1] and make the pyramid, on the device."""
+        """Make the pyramid and map it to [-1, 1], on the device."""
         part = dict(batch)
-        nothing = torch.empty(0)
-        return self._finished(part, part.pop("index"), part.pop("flip", nothing), part.pop("wrong_flip", nothing))
+        return self._finished(part, part.pop("index"))
 
 
 def _windows(pictures: Sequence[Pixels], crops: Crops, size: int) -> Tensor:
-    """Cut (B, 3, S, S) uint8."""
-    out = np.empty((len(pictures), 3, size, size), np.uint8)
-    for i, (picture, top, left) in enumerate(zip(pictures, crops.top.tolist(), crops.left.tolist(), strict=True)):
-        out[i] = picture[top : top + size, left : left + size].transpose(2, 0, 1)
-    return torch.from_numpy(out)
+    """Cut and mirror (B, 3, S, S) uint8, the colours of a pixel together."""
+    out = np.empty((len(pictures), size, size, 3), np.uint8)
+    for i, (picture, top, left, flip) in enumerate(zip(pictures, *(part.tolist() for part in crops), strict=True)):
+        window = picture[top : top + size, left : left + size]
+        out[i] = window[:, ::-1] if flip else window
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 class Stream:

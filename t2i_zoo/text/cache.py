@@ -38,6 +38,69 @@ class _Segment:
     offsets: Integers | None
 
 
+class CachedRows:
+    """Features of a list of captions where they lie on disk; only what is asked for is read.
+
+    Args:
+        segments: of the cache.
+        places: (N,) segment of each caption.
+        rows: (N,) its row in there.
+        dim: D, numbers of a sentence vector.
+        word_dim: W, numbers of a word vector.
+    """
+
+    def __init__(self, segments: Sequence[_Segment], places: Integers, rows: Integers, dim: int, word_dim: int) -> None:
+        self._segments, self._places, self._rows = segments, places, rows
+        self._dim, self._word_dim = dim, word_dim
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def sentences(self, numbers: Integers | slice = slice(None)) -> Floats:
+        """Sentence vectors (n, D), float32, of the captions with these numbers; by default of all.
+
+        A contiguous run of one segment is a read-only view of the file; anything else is a copy.
+        """
+        places, rows = self._places[numbers], self._rows[numbers]
+        if (run := _run(places, rows)) is not None:
+            return np.asarray(self._segments[places[0]].sentence[run])
+        out = np.empty((len(rows), self._dim), dtype=np.float32)
+        for place in np.unique(places):
+            chosen = places == place
+            out[chosen] = self._segments[place].sentence[rows[chosen]]
+        return out
+
+    def words(self, numbers: Integers | slice = slice(None)) -> tuple[Floats, Integers]:
+        """Word vectors of captions in one array: flat (sum T, W) float32 and offsets (n + 1,) int64.
+
+        Caption ``i`` of these has the rows ``flat[offsets[i]:offsets[i + 1]]``, its real tokens without padding. A
+        contiguous run is a read-only view of the file, as in ``sentences``.
+        """
+        places, rows = self._places[numbers], self._rows[numbers]
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        starts = np.zeros(len(rows), dtype=np.int64)
+        for place in np.unique(places):
+            chosen = places == place
+            edges = self._segments[place].offsets
+            assert edges is not None, "this cache was opened without words=True"
+            starts[chosen] = edges[rows[chosen]]
+            lengths[chosen] = edges[rows[chosen] + 1] - starts[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        if _run(places, rows) is not None:
+            whole = self._segments[places[0]].words
+            assert whole is not None
+            return np.asarray(whole[starts[0] : starts[0] + offsets[-1]]), offsets
+        flat = np.empty((offsets[-1], self._word_dim), dtype=np.float32)
+        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        owner = np.repeat(places, lengths)
+        for place in np.unique(places):
+            chosen = owner == place
+            whole = self._segments[place].words
+            assert whole is not None
+            flat[chosen] = whole[source[chosen]]
+        return flat, offsets
+
+
 class TextCache:
     """Append-only cache of one encoder's features in ``folder/<fingerprint>[-words]/seg-*``.
 
@@ -94,54 +157,23 @@ class TextCache:
                 buffer, start, held = [], end, 0
         self._refresh()
 
-    def sentences(self, captions: Sequence[str]) -> Floats:
-        """Sentence vectors (N, D), float32; captions not there yet are encoded first.
+    def rows(self, captions: Sequence[str]) -> CachedRows:
+        """Where the features of these captions lie; those not there yet are encoded first."""
+        keys = _keys_of(captions)
+        if not self._found(keys).all():
+            self.ensure(captions)
+        index = np.searchsorted(self._keys, keys)
+        places, rows = self._segment_of[index], self._row_of[index]
+        return CachedRows(list(self._segments.values()), places, rows, self.encoder.dim, self.encoder.word_dim)
 
-        One contiguous run of one segment (the captions in the order given to ``ensure``) is a read-only view
-        of the file; anything else is a copy.
-        """
-        places, rows = self._locate(captions)
-        segments = list(self._segments.values())
-        run = _run(places, rows)
-        if run is not None:
-            return np.asarray(segments[places[0]].sentence[run])
-        out = np.empty((len(rows), self.encoder.dim), dtype=np.float32)
-        for place in np.unique(places):
-            chosen = places == place
-            out[chosen] = segments[place].sentence[rows[chosen]]
-        return out
+    def sentences(self, captions: Sequence[str]) -> Floats:
+        """Sentence vectors (N, D) of these captions, as ``CachedRows.sentences``."""
+        return self.rows(captions).sentences()
 
     def word_rows(self, captions: Sequence[str]) -> tuple[Floats, Integers]:
-        """Word vectors of all captions in one array: flat (sum T, W) float32 and offsets (N + 1,) int64.
-
-        Caption ``i`` has the rows ``flat[offsets[i]:offsets[i + 1]]``, its real tokens without padding. One
-        contiguous run is a read-only view of the file, as in ``sentences``.
-        """
+        """Word vectors of all these captions in one array, as ``CachedRows.words``."""
         assert self.with_words, "this cache was opened without words=True"
-        places, rows = self._locate(captions)
-        segments = list(self._segments.values())
-        lengths = np.zeros(len(rows), dtype=np.int64)
-        starts = np.zeros(len(rows), dtype=np.int64)
-        for place in np.unique(places):
-            chosen = places == place
-            edges = segments[place].offsets
-            assert edges is not None
-            starts[chosen] = edges[rows[chosen]]
-            lengths[chosen] = edges[rows[chosen] + 1] - starts[chosen]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        if _run(places, rows) is not None:
-            whole = segments[places[0]].words
-            assert whole is not None
-            return whole[starts[0] : starts[0] + offsets[-1]], offsets
-        flat = np.empty((offsets[-1], self.encoder.word_dim), dtype=np.float32)
-        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        owner = np.repeat(places, lengths)
-        for place in np.unique(places):
-            chosen = owner == place
-            whole = segments[place].words
-            assert whole is not None
-            flat[chosen] = whole[source[chosen]]
-        return flat, offsets
+        return self.rows(captions).words()
 
     def _encode(self, captions: list[str]) -> tuple[Floats, Floats | None, Integers | None]:
         features = self.encoder.encode(captions, words=self.with_words)
@@ -152,13 +184,6 @@ class TextCache:
         assert features.mask is not None
         flat = features.words[features.mask].to("cpu", torch.float32).numpy()
         return sentence, flat, features.mask.sum(1).cpu().numpy().astype(np.int64)
-
-    def _locate(self, captions: Sequence[str]) -> tuple[Integers, Integers]:
-        keys = _keys_of(captions)
-        if not self._found(keys).all():
-            self.ensure(captions)
-        index = np.searchsorted(self._keys, keys)
-        return self._segment_of[index], self._row_of[index]
 
     def _found(self, keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
         if not len(self._keys):

@@ -166,8 +166,25 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch, limit):
         load_image(path, 8, "stretch")
 
 
+@pytest.mark.parametrize("side", [200, 400])
+def test_a_draft_is_a_smaller_decode_of_large_jpegs_alone(tmp_path, side):
+    """At load size 64 a picture of 400 pixels may be decoded at half its size, and one of 200 may not."""
+    slope = np.linspace(0, 255, side)
+    pixels = np.stack([*np.meshgrid(slope, slope), np.full((side, side), 90.0)], -1).astype(np.uint8)
+    noisy = Image.fromarray((pixels // 2 + np.random.default_rng(0).integers(0, 120, pixels.shape)).astype(np.uint8))
+    path = save(noisy, tmp_path / "a.jpg", quality=90)
+    for resize, resample, box in (("stretch", "area", None), ("center_crop", "bilinear", None)):
+        whole, draft = (load_image(path, 64, resize, box, resample, draft) for draft in (False, True))
+        assert whole.shape == draft.shape == (64, 64, 3)
+        assert np.array_equal(whole, draft) == (side == 200)
+        assert np.abs(whole.astype(int) - draft).mean() < 2
+    for resize, box in (("short_side", None), ("stretch", (3, 5, side - 9, side - 9))):  # where sizes have to be kept
+        whole, draft = (load_image(path, 64, resize, box, "area", draft) for draft in (False, True))
+        assert np.array_equal(whole, draft)
+
+
 def test_want_of_memory_is_no_fault_of_the_picture(tmp_path, monkeypatch):
-    def starve(*_):
+    def starve(*_, **__):
         raise MemoryError
 
     path = save(Image.new("RGB", (10, 10)), tmp_path / "a.png")

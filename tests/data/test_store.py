@@ -73,6 +73,7 @@ def test_packs_once_and_opens_from_then_on(spec, stores, packings):
 
 
 def test_options_have_stores_of_their_own(spec, stores):
+    assert StoreSpec(spec.source, 8, draft=True).key() != spec.key()
     other = StoreSpec(spec.source, 6, "center_crop")
     assert open_store(other, stores).pixels().data.shape == (12, 6, 6, 3)
     check(open_store(spec, stores), range(12))

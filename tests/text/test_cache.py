@@ -65,6 +65,27 @@ def test_a_contiguous_run_is_a_view_of_the_file(tmp_path):
     assert np.array_equal(cache.sentences(CAPTIONS[::-1]), direct(CAPTIONS)[::-1])
 
 
+def test_rows_are_read_where_they_lie(tmp_path, monkeypatch):
+    """By their numbers, out of several segments, and nothing else is read."""
+    monkeypatch.setattr("t2i_zoo.text.cache._CHUNK", 8)
+    monkeypatch.setattr("t2i_zoo.text.cache._SEGMENT_CAPTIONS", 16)
+    cache = TextCache(tmp_path, encoder := Spy(), words=True)
+    captions = [*CAPTIONS, CAPTIONS[3]]
+    rows = cache.rows(captions)
+    assert len(rows) == 51
+    assert len(segments(cache)) == 4
+    assert len(encoder.seen) == 50
+    for numbers in (np.array([50, 20, 20, 0, 49]), np.array([7]), slice(14, 18), slice(None), np.array([], np.int64)):
+        chosen = list(np.array(captions)[numbers])
+        assert np.array_equal(rows.sentences(numbers), direct(chosen) if chosen else np.zeros((0, 32)))
+        flat, offsets = rows.words(numbers)
+        expected_flat, expected_offsets = cache.word_rows(chosen)
+        assert np.array_equal(flat, expected_flat)
+        assert np.array_equal(offsets, expected_offsets)
+    assert np.shares_memory(rows.sentences(slice(1, 9)), rows.sentences(slice(0, 16)))  # not a copy of the file
+    assert len(encoder.seen) == 50
+
+
 def test_asking_for_what_is_missing_encodes_it(tmp_path):
     cache = TextCache(tmp_path, Spy())
     assert np.array_equal(cache.sentences(CAPTIONS[:3]), direct(CAPTIONS[:3]))
