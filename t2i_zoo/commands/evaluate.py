@@ -130,8 +130,8 @@ def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -
     module: CaptionDataModule = parser.instantiate_classes(config).data
     if getattr(module.source, "stream", False):
         raise T2IError(
-            "found streamed shards, whose pictures cannot be taken in any order: evaluate on a packed source, with "
-            "--data.source"
+            "found streamed shards, whose pictures cannot be taken in any order: pack shards of "
+            "this machine with --data.source.stream false, or choose another --data.source"
         )
     store = open_store(module.spec, module.cache / "stores", progress=True)
     return Photographs(store, module.image_size), module
