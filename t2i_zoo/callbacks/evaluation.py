@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.evaluation import check, evaluate
+from t2i_zoo.metrics.evaluation import evaluate, prepare
 from t2i_zoo.metrics.networks import Network, build_network
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import METRICS, load_protocol
@@ -66,8 +66,9 @@ class Evaluation(L.Callback):
             self.network = build_network(self.protocol.network, self.protocol.antialias, load_model, self.weights)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look whether data, model and network can give what the protocol asks for."""
-        check(self.protocol, self._photographs(trainer), pl_module, self.network)
+        """Look whether data, model and network can give what the protocol asks for, before anything is trained."""
+        prepare(self.protocol, self._photographs(trainer), pl_module, self.network, pl_module.device, self.batch_size)
+        self._network_rests()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate where it is time; all processes come here together."""
@@ -75,7 +76,7 @@ class Evaluation(L.Callback):
         due = self.every_n_epochs and epoch % self.every_n_epochs == 0
         if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
-        if due or epoch == trainer.max_epochs:
+        if due or epoch == trainer.max_epochs or trainer.should_stop:
             assert isinstance(pl_module, TextToImageGAN)
             self._evaluate(trainer, pl_module, epoch)
 
@@ -87,18 +88,27 @@ class Evaluation(L.Callback):
                 "found no packed data, which Evaluation takes its photographs from: leave it out, or train on a source "
                 "that is packed"
             )
-        return Photographs(store, self.protocol.size or data.image_size)
+        if self.protocol.size not in (None, data.image_size):
+            raise T2IError(
+                f"found the protocol {self.protocol.name} of {self.protocol.size} px and data of {data.image_size} px, "
+                "expected the same in training: leave size out of the protocol, or use t2i-zoo evaluate"
+            )
+        return Photographs(store, data.image_size)
+
+    def _network_rests(self) -> None:
+        """The memory of a device is the training's."""
+        if self.network is not None:
+            self.network.to("cpu")
 
     def _evaluate(self, trainer: L.Trainer, model: TextToImageGAN, epoch: int) -> None:
         folder, photographs = trainer.log_dir, self._photographs(trainer)  # both in all processes
         report = evaluate(self.protocol, photographs, model, self.network, model.device, self.batch_size)
-        if self.network is not None:
-            self.network.to("cpu")  # the memory is the training's
+        self._network_rests()
         if not trainer.is_global_zero:
             return
         values = {f"eval/{self.protocol.name}/{score.metric}": score.value for score in report.scores}
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+            logger.log_metrics(values, step=model.clock)
         if folder is not None:
             about = {
                 **{"name": type(model).__name__, "checkpoint": f"epoch {epoch}", "checkpoint_sha256": ""},

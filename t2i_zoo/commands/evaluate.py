@@ -21,7 +21,7 @@ from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.store import open_store
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.evaluation import evaluate as run_protocol
-from t2i_zoo.metrics.networks import Network, build_network
+from t2i_zoo.metrics.networks import Network, build_network, weights_hash
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import METRICS, Protocol, list_protocols, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
@@ -54,23 +54,24 @@ class Subject(NamedTuple):
     config: Path | None
 
 
-def find_subject(ckpt: str, device: str = "cpu") -> Subject:
+def find_subject(ckpt: str, device: str = "cpu", live: bool = False) -> Subject:
     """Load what ``--ckpt`` means.
 
     Args:
         ckpt: a .ckpt or exported file, the folder of a run, the name of a generator that comes with the package,
             ``real``, or ``untrained:CONFIG`` for the initial weights of a config.
         device: of the model.
+        live: whether the last weights are asked for and not their average.
 
     Raises:
-        T2IError: where it is not there, or draws no pictures.
+        T2IError: where it is not there, draws no pictures, or has no last weights.
     """
     if ckpt == REAL:
         return Subject(None, "photographs", REAL, "", Path("runs") / REAL, None)
     if ckpt.startswith(UNTRAINED):
         config = Path(find_config(ckpt.removeprefix(UNTRAINED)))
         model: Any = _initial_model(config).to(device).eval()
-        folder, sha = Path("runs") / f"untrained_{config.stem}", ""
+        folder, sha = Path("runs") / f"untrained_{config.stem}", weights_hash(model)
         name = f"{type(model).__name__}, untrained"
     else:
         path = find_checkpoint(ckpt)
@@ -83,6 +84,8 @@ def find_subject(ckpt: str, device: str = "cpu") -> Subject:
         ckpt = str(path)
     if not isinstance(model, TextToImageGAN):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no pictures: give a run of a GAN")
+    if live and ckpt.endswith(".safetensors"):
+        raise T2IError(f"found --live and {ckpt}, which holds no other weights than it draws with: leave out --live")
     found = config if config.is_file() else None
     return Subject(model, name or type(model).__name__, ckpt, sha, folder, found)
 
@@ -125,7 +128,10 @@ def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -
     parser = _parser()
     config = parser.parse_args(_only_data(expand_configs([*chosen, *words])))
     model_size = subject.model.sizes[-1] if subject.model is not None and subject.model.sizes else None
-    config.data.image_size = size or model_size or config.data.image_size
+    side = size or model_size or config.data.image_size
+    if config.data.load_size:  # the same cut at every size
+        config.data.load_size = max(round(config.data.load_size * side / config.data.image_size), side)
+    config.data.image_size = side
     config.data.pyramid = None
     module: CaptionDataModule = parser.instantiate_classes(config).data
     if getattr(module.source, "stream", False):
@@ -284,7 +290,7 @@ def main(words: Sequence[str]) -> None:
     protocol = load_protocol(found.protocol).change(**changes(found))
     device = pick_device(found.device)
     protocol, network = ask_network(protocol, found.network, found.weights)
-    subject = find_subject(found.ckpt, device)
+    subject = find_subject(found.ckpt, device, found.live)
     photographs, _ = find_photographs(subject, rest, protocol.size)
     out = Path(found.out).expanduser() if found.out else None
     evaluate(subject, protocol, network, photographs, found.batch_size, device, out)

@@ -60,7 +60,9 @@ def export(
     run = run_of_checkpoint(source)
     folder = run if run is not None else source.parent
     config = _read_config(folder / "config.yaml")
-    scores = [line for line in read_lines(folder / FILE) if line.get("checkpoint_sha256") == _sha256(source)[:16]]
+    sha = _sha256(source)[:16]
+    lines = [line for line in read_lines(folder / FILE) if line.get("checkpoint_sha256") == sha]
+    scores = [line for line in lines if line["protocol_content"]["ema"]]  # of what is exported
     try:
         write(tensors, json.dumps(header), path)
         text = describe(path, model, config, scores, about, licence)
@@ -149,7 +151,7 @@ def _scores(scores: Sequence[Line], path: Path) -> list[str]:
     if not scores:
         return [f"None were measured before the export; `t2i-zoo evaluate --ckpt {path.name}` measures them."]
     rows = ["| protocol | metric | value | error | chance |", "|---|---|---|---|---|"]
-    latest = {(line["protocol"], line["protocol_hash"], line["label"], line["network"]): line for line in scores}
+    latest = {tuple(line[key] for key in ("protocol_hash", "label", "network", "data")): line for line in scores}
     for line in latest.values():
         label = line["label"] + (f" ({line['network']})" if line["network"] else "")
         error, chance = ("" if line[key] is None else number(line[key]) for key in ("error", "chance"))

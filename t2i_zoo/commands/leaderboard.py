@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 from t2i_zoo.commands.evaluate import (
     REAL,
+    UNTRAINED,
     Subject,
     add_own_options,
     ask_network,
@@ -67,22 +69,22 @@ def leaderboard(
         T2IError: for runs on different data.
     """
     entries: list[Entry] = []
-    data: dict[str, str] = {}  # fingerprint of the data: the first run on it
+    data: dict[str, str] = {}  # what tells data apart: the first run on it
     configs = (find_subject(run).config for run in runs if run != REAL)
     config = next((found for found in configs if found is not None), None) if REAL in runs else None
     for run in runs:
-        subject = find_subject(run, device)
+        subject = find_subject(run, device, live=not protocols[0][0].ema)
         if run == REAL:
             subject = subject._replace(config=config)
         entry: Entry | None = None
         for protocol, network in protocols:
             photographs, module = find_photographs(subject, words, protocol.size)
-            data.setdefault(str(photographs.store.manifest.get("source_fingerprint")), run)
+            data.setdefault(_which_data(photographs), run)
             if len(data) > 1:
                 first, second = data.values()
                 raise T2IError(
-                    f"found {first} and {second} on different data, expected one data set on a board: leave one out, "
-                    "or say --config NAME for all"
+                    f"found {first} and {second} on different data or splits, expected one on a board: leave one out, "
+                    "or say --config NAME or --data.source.split for all"
                 )
             if entry is None:
                 entry = _entry(subject, module, {other.title for other in entries})
@@ -100,10 +102,17 @@ def leaderboard(
     return out / "index.html"
 
 
+def _which_data(photographs: Photographs) -> str:
+    """The files and options of a source, its split among them, wherever it lies."""
+    made = photographs.store.manifest
+    options = {name: value for name, value in (made.get("source") or {}).items() if name != "root"}
+    return json.dumps([made.get("source_fingerprint"), options], sort_keys=True, default=str)
+
+
 def _entry(subject: Subject, module: CaptionDataModule, taken: set[str]) -> Entry:
     """A row without scores; its title is no other row's."""
     model, title = subject.model, subject.name
-    if subject.sha256:
+    if subject.model is not None and not subject.checkpoint.startswith(UNTRAINED):
         title = f"{title} ({subject.folder.parent.name}/{subject.folder.name})"
     titles = [title, *(f"{title} {n}" for n in range(2, len(taken) + 2))]
     title = next(each for each in titles if each not in taken)

@@ -24,6 +24,7 @@ from t2i_zoo.text import TextFeatures
 if TYPE_CHECKING:
     from t2i_zoo.models.stream import STREAM
 
+_ROWS = 200  # of a page: a JPEG has at most 65,535 pixels a side
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -109,9 +110,7 @@ def sample(
     notes = [writer.describe(row) for row in rows] if writer is not None else None
     for title, said in zip(titles, notes or [], strict=False):
         print("\n  ".join([title, *said]))
-    save_beside(caption_grid(rows, titles, notes=notes), path)
-    print(f"{sum(map(len, rows))} pictures: {path}")
-    if folder:
+    if folder:  # first: no page is too large for them
         place = Path(folder).expanduser()
         names: dict[str, str] = {}
         for i, (title, row) in enumerate(zip(titles, rows, strict=True)):
@@ -120,6 +119,10 @@ def sample(
             names |= {f"{file}.png": title for file in files}
         (place / "captions.json").write_text(json.dumps(names, indent=1, ensure_ascii=False), "utf-8")
         print(f"one by one: {place}")
+    shown = rows[:_ROWS]
+    save_beside(caption_grid(shown, titles[:_ROWS], notes=notes and notes[:_ROWS]), path)
+    rest = f", of the first {_ROWS} of {len(rows)} captions" if len(rows) > _ROWS else ""
+    print(f"{sum(map(len, shown))} pictures{rest}: {path}")
     return path
 
 

@@ -45,12 +45,12 @@ class Entry:
     lines: list[Line] = field(default_factory=list)
     strips: dict[str, str] = field(default_factory=dict)
 
-    def published(self, metric: str | None = None) -> list[tuple[Published, str]]:
-        """Published numbers of this model for the board's metrics (or one) and data, and whether ours compare."""
+    def published(self, only: Line | None = None) -> list[tuple[Published, str]]:
+        """Published numbers of this model for the board's scores (or one) and data, and whether ours compare."""
         data, found = DATA.get(self.source), []
         if self.key is None or data is None:
             return []
-        for line in (line for line in self.lines if metric in (None, line["metric"])):
+        for line in self.lines if only is None else [only]:
             rows = published(self.key, data, line["metric"])
             found += [(row, comparable(row, data, line["network"], line["images"])) for row in rows]
         return found
@@ -77,11 +77,11 @@ def _value(value: float, error: float | None) -> str:
     return number(value) + ("" if error is None else f" ± {number(error)}")
 
 
-def _published(entry: Entry, metric: str | None = None) -> str:
-    """Published numbers of a model, of one metric or of all."""
+def _published(entry: Entry, only: Line | None = None) -> str:
+    """Published numbers of a model, for one of its scores or for all."""
     return "; ".join(
         f"{row.metric} {_value(row.value, row.error)} ({row.source}; {MARKS[row.read]}). Comparable: {why}"
-        for row, why in entry.published(metric)
+        for row, why in entry.published(only)
     )
 
 
@@ -119,7 +119,7 @@ def _rows(entries: Sequence[Entry]) -> list[list[str]]:
         known = [
             f"{entry.title}: {text}"
             for entry, line in zip(entries, lines, strict=True)
-            if line is not None and (text := _published(entry, line["metric"]))
+            if line is not None and (text := _published(entry, line))
         ]
         rows.append([column[0], f"{column[1]} {column[2]}", *cells, "; ".join(known) or _NONE])
     return rows
@@ -170,7 +170,8 @@ def as_page(entries: Sequence[Entry], captions: Sequence[str], protocols: Sequen
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>t2i-zoo leaderboard</title>',
         f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style></head><body>',
-        "<h1>Leaderboard</h1>\n<p>Every number names its protocol; numbers of one row are comparable.</p>",
+        "<h1>Leaderboard</h1>\n<p>Every number names its protocol; numbers of one row are comparable, "
+        "where pictures have the same size.</p>",
         _table(_rows(entries)),
         "<details><summary>Notes</summary>\n<ul>"
         + "".join(f"<li><small>{html.escape(note)}</small></li>\n" for note in notes)

@@ -50,6 +50,8 @@ class ClassDiversity(ZooMetric):
         self.classes = int((kept > 1).sum())
         if not self.classes:
             raise T2IError("found no class with two pictures, expected pairs for msssim_class: raise --images")
+        few = int((kept < images_per_class).sum())
+        self._note = f"{few} of {len(kept)} classes have fewer than {images_per_class} pictures" if few else ""
         self._collect("index", "images")
 
     def update(self, images: Tensor, index: Tensor) -> None:
@@ -80,7 +82,7 @@ class ClassDiversity(ZooMetric):
     def scores(self) -> list[Score]:
         """One number."""
         each = self.compute()["classes"].reshape(-1)
-        note = "as the published script, bugs included" if self.reference_bugs else ""
+        note = "as the published script, bugs included" if self.reference_bugs else self._note
         kind = "standard error over classes"
         return [Score("msssim_class", "MS-SSIM within classes", float(each.mean()), spread(each), kind, note=note)]
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, parts, stable_seed
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, parts, stable_seed
 from t2i_zoo.metrics.draws import Draws, draw_captions
 from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.photographs import Photographs
@@ -72,6 +72,38 @@ def evaluate(
         T2IError: where the protocol asks for what model, network or data cannot give, before anything is drawn.
     """
     start, device = time.perf_counter(), torch.device(device)
+    draws, built, references, split = prepare(protocol, photographs, model, network, device, batch_size)
+    place = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
+    built = [metric.to(place) for metric in built]
+    sampler = _real_sampler(photographs, draws) if model is None else model_sampler(model, photographs, draws, protocol)
+    rank, world = ranks()
+    own = torch.arange(rank, len(draws), world)
+    with repeatable():
+        for number, index in enumerate(parts(own, batch_size)):
+            view = _look(sampler(index), index, photographs, draws, protocol, network, device)
+            view = view.to(place)
+            for metric in built:
+                metric.see(view)
+            progress(min((number + 1) * batch_size, len(own)), len(own))
+        scores = [score for metric in built for score in metric.scores()]
+    return Report(scores, len(draws), references, split, time.perf_counter() - start)
+
+
+def prepare(
+    protocol: Protocol,
+    photographs: Photographs,
+    model: Any,
+    network: Network | None,
+    device: torch.device,
+    batch_size: int = 64,
+) -> tuple[Draws, list[ZooMetric], int, str]:
+    """All that comes before the first picture; raises for what the protocol cannot have.
+
+    What the network sees in the photographs is kept in the cache folder, so that this is quick the second time.
+
+    Returns:
+        What is to be drawn, the metrics, how many photographs they compare with, and the split of these.
+    """
     split, rows = photographs.split(protocol.reference)
     check(protocol, photographs, model, network)
     metrics, reference, repeats, images = dict(protocol.metrics), rows, protocol.samples_per_caption, protocol.images
@@ -88,8 +120,7 @@ def evaluate(
         draws = draw_captions(photographs, rows_drawn, images, protocol.seed, pool=rows)
     else:
         draws = draw_captions(photographs, rows, images, protocol.seed, repeats)
-    rank, world = ranks()
-    if images < world:
+    if images < (world := ranks()[1]):
         raise T2IError(f"found {images} pictures for {world} processes, expected at least one each: raise --images")
     if network is not None:
         network.to(device)
@@ -100,19 +131,8 @@ def evaluate(
         return photograph_features(photographs, chosen, network, device, batch_size)
 
     job = Job(draws, photographs, network, features, protocol.seed, model is None)
-    place = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
-    built = [METRICS[name](job, **options).to(place) for name, options in metrics.items()]
-    sampler = _real_sampler(photographs, draws) if model is None else model_sampler(model, photographs, draws, protocol)
-    own = torch.arange(rank, images, world)
-    with repeatable():
-        for number, index in enumerate(parts(own, batch_size)):
-            view = _look(sampler(index), index, photographs, draws, protocol, network, device)
-            view = view.to(place)
-            for metric in built:
-                metric.see(view)
-            progress(min((number + 1) * batch_size, len(own)), len(own))
-        scores = [score for metric in built for score in metric.scores()]
-    return Report(scores, images, len(reference), split, time.perf_counter() - start)
+    built = [METRICS[name](job, **options) for name, options in metrics.items()]
+    return draws, built, len(reference), split
 
 
 def check(protocol: Protocol, photographs: Photographs, model: Any, network: Network | None) -> None:
@@ -136,6 +156,11 @@ def check(protocol: Protocol, photographs: Photographs, model: Any, network: Net
             raise T2IError(
                 f"{name} compares pictures with captions and this model draws without text: leave {name} out"
             )
+    if protocol.truncation is not None and not getattr(model, "noise_is_normal", True):
+        raise T2IError(
+            f"found truncation {protocol.truncation} and a {type(model).__name__}, whose noise is not normal: leave "
+            "truncation out of the protocol"
+        )
     if model is not None and model.conditional and not photographs.captions:
         raise T2IError("found a model that reads captions and data without any: choose data with captions")
 

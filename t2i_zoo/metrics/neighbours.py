@@ -99,7 +99,7 @@ class NearestTraining(ZooMetric):
         self.percentile, self.network = percentile, job.looking.label
         self.learned = job.features("train")
         held_out = nearest(job.features("reference"), self.learned)
-        if not held_out.median() > 0:
+        if not held_out.median() > 1e-5 * self.learned.double().square().sum(1).mean().sqrt():  # above rounding
             raise T2IError(
                 "found training pictures among the reference pictures, which nearest_training takes as new: choose the "
                 "reference test"

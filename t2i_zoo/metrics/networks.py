@@ -28,20 +28,38 @@ class DualEncoder(Protocol):
         """B captions to codes (B, D), comparable with those of pictures by their cosine."""
 
 
+@runtime_checkable
+class Captioner(Protocol):
+    """What redescription needs: STREAM, or a caption writer of one's own."""
+
+    #: in eval mode; pictures (B, 3, S, S) in [-1, 1] to codes (B, E), which captions are written from
+    reader: Callable[[Tensor], Tensor]
+
+    def describe(self, images: Tensor) -> list[str]:
+        """The most likely caption, word by word, of each picture (B, 3, S, S) in [-1, 1]."""
+
+
 class Network:
-    """A picture network or a dual encoder.
+    """A picture network, a dual encoder or a caption writer.
 
     Args:
         label: what tables call it, without a path.
         fingerprint: of its weights and of how pictures reach it.
         vision: a picture network, or
-        dual: a dual encoder.
+        dual: a dual encoder, or
+        captioner: a caption writer.
     """
 
     def __init__(
-        self, label: str, fingerprint: str, vision: VisionNetwork | None = None, dual: DualEncoder | None = None
+        self,
+        label: str,
+        fingerprint: str,
+        vision: VisionNetwork | None = None,
+        dual: DualEncoder | None = None,
+        captioner: Captioner | None = None,
     ) -> None:
         self.label, self.fingerprint, self.vision, self.dual = label, fingerprint, vision, dual
+        self.captioner = captioner
 
     @property
     def num_logits(self) -> int:
@@ -55,7 +73,7 @@ class Network:
 
     def to(self, device: torch.device | str) -> Network:
         """Move it, and return it."""
-        module: Any = self.vision or self.dual
+        module: Any = self.vision or self.dual or self.captioner
         if hasattr(module, "to"):
             module.to(device)
         return self
@@ -65,6 +83,8 @@ class Network:
         """Features (B, D) and logits (B, K) or None, float32, of pictures (B, 3, S, S) in [-1, 1]."""
         if self.dual is not None:
             return self.dual.image_codes(images).float(), None
+        if self.captioner is not None:
+            return self.captioner.reader(images).float(), None
         assert self.vision is not None
         seen = self.vision(images)
         return seen.features.float(), None if seen.logits is None else seen.logits.float()
@@ -84,8 +104,8 @@ def build_network(
 
     Args:
         name: ``inception_v3_tf``, ``torchvision:NAME``, ``file:PATH``, ``transformers:NAME`` of a dual encoder such as
-            CLIP, ``checkpoint:PATH`` of a model of the zoo that is one, such as DAMSM, or ``classifier:PATH`` of a
-            classifier of the data's own classes that was trained here.
+            CLIP, ``checkpoint:PATH`` of a model of the zoo that is one, such as DAMSM, or that writes captions, such as
+            STREAM, or ``classifier:PATH`` of a classifier of the data's own classes that was trained here.
         antialias: whether resizing to fewer pixels averages; ``inception_v3_tf``, dual encoders and classifiers have
             their own way.
         load_checkpoint: how a checkpoint is opened.
@@ -102,12 +122,15 @@ def build_network(
         return Network(rest.rstrip("/").rpartition("/")[2], dual.fingerprint, dual=dual)
     if kind == "checkpoint" and rest and load_checkpoint is not None:
         model = load_checkpoint(rest)
-        if not isinstance(model, DualEncoder):
-            raise T2IError(
-                f"found a {type(model).__name__} in {rest}, expected a model with codes of pictures and captions, such "
-                "as DAMSM: give its checkpoint to --network checkpoint:PATH"
-            )
-        return Network(type(model).__name__, weights_hash(model), dual=model)
+        label = type(model).__name__
+        if isinstance(model, DualEncoder):
+            return Network(label, weights_hash(model), dual=model)
+        if isinstance(model, Captioner):
+            return Network(label, weights_hash(model), captioner=model)
+        raise T2IError(
+            f"found a {label} in {rest}, expected a model with codes of pictures and captions, such as DAMSM, or one "
+            "that writes captions, such as STREAM: give its checkpoint to --network checkpoint:PATH"
+        )
     if kind == "classifier" and rest and load_checkpoint is not None:
         model = load_checkpoint(rest)
         vision = getattr(model, "network", None)
@@ -120,7 +143,9 @@ def build_network(
     if kind not in ("torchvision", "file") and name != INCEPTION:
         raise T2IError(f"found the network {name!r}, expected {_KINDS}: correct --network")
     network = build_vision(name, weights=weights, antialias=antialias).requires_grad_(False)
-    label = Path(rest).stem if kind == "file" else rest or INCEPTION
+    label = rest or INCEPTION
+    if kind == "file":  # a file of one's own is called FID by no name
+        label = Path(rest).stem if Path(rest).stem != INCEPTION else name.rpartition("/")[2]
     return Network(label, network.fingerprint, vision=network)
 
 

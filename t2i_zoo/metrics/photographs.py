@@ -59,7 +59,8 @@ class Photographs:
     @property
     def key(self) -> str:
         """What tells these pictures from others: their store, what it was made of, and the cut."""
-        return f"{self.store.folder.name} {self.store.manifest.get('source_fingerprint')} {self.size}"
+        made = self.store.manifest
+        return f"{self.store.folder.name} {made.get('format')} {made.get('source_fingerprint')} {self.size}"
 
     def split(self, name: str) -> tuple[str, Tensor]:
         """A split's name and rows; data without a test split give their validation split for it, by its own name.

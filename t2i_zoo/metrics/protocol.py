@@ -21,6 +21,8 @@ from t2i_zoo.metrics.frechet import FrechetDistance
 from t2i_zoo.metrics.inception_score import InceptionScore
 from t2i_zoo.metrics.kernel import KernelDistance
 from t2i_zoo.metrics.neighbours import PRDC, NearestTraining
+from t2i_zoo.metrics.pointing import Pointing
+from t2i_zoo.metrics.redescription import Redescription
 from t2i_zoo.metrics.retrieval import RPrecision, Similarity
 
 METRICS: dict[str, type[ZooMetric]] = {
@@ -35,6 +37,8 @@ METRICS: dict[str, type[ZooMetric]] = {
     "caption_diversity": CaptionDiversity,
     "agreement": Agreement,
     "colour_agreement": ColourAgreement,
+    "redescription": Redescription,
+    "pointing": Pointing,
 }
 
 

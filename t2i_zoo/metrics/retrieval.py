@@ -101,7 +101,9 @@ class RPrecision(ZooMetric):
 
 
 class Similarity(ZooMetric):
-    """The CLIP score (Hessel et al. 2021 as torchmetrics has it): mean of ``100 max(cos, 0)``; higher is better.
+    """The CLIP score (Hessel et al. 2021, without their 2.5): mean of ``100 max(cos, 0)``; higher is better.
+
+    By another encoder than a CLIP it is called caption similarity.
 
     Args:
         job: what is evaluated.
@@ -137,5 +139,6 @@ class Similarity(ZooMetric):
         """One number."""
         found = {name: float(value) for name, value in self.compute().items()}
         error = found["error"] if found["error"] == found["error"] else None
-        label = f"CLIP score ({self.network.label})"
+        name = "CLIP score" if "clip" in self.network.label.lower() else "caption similarity"
+        label = f"{name} ({self.network.label})"
         return [Score("clip_score", label, found["value"], error, "standard error")]

@@ -51,6 +51,7 @@ class TextToImageGAN(ZooModule):
     generator_ema: nn.Module
     attends = False  #: whether ``generate`` can return attention over words
     text_is_optional = False  #: whether the model can draw from noise alone, with ``text_encoder: none``
+    noise_is_normal = True  #: whether the noise is standard normal, which a truncation cuts
     generator_steps = 1  #: generator steps a batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
 

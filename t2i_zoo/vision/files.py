@@ -15,6 +15,7 @@ of operations in order, each with its source ``src`` and the name of its result 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,25 @@ from t2i_zoo.vision.network import Seen, VisionNetwork
 _GRAPH_SIZE = 224  # what networks that carry a graph read, unless told otherwise
 
 
-class GraphNetwork(VisionNetwork):
+class FileNetwork(VisionNetwork):
+    """Base of both forms."""
+
+    def __init__(self, path: Path, **resize: Any) -> None:
+        super().__init__(f"file:{path.name}", **resize)
+        self._content = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole file too: a graph or a script is no weight."""
+        return hashlib.sha256(f"{super().fingerprint} {self._content}".encode()).hexdigest()[:16]
+
+
+class GraphNetwork(FileNetwork):
     """Interprets the graph of a .safetensors file; weights may be kept in half precision there."""
 
     def __init__(self, path: Path, graph: list[dict[str, Any]], source: str, tensors: dict[str, Tensor],
-                 *, input_size: int, align_corners: bool, antialias: bool) -> None:  # fmt: skip
-        super().__init__(f"file:{path.name}", input_size, align_corners, antialias)
+                 **resize: Any) -> None:  # fmt: skip
+        super().__init__(path, **resize)
         self.graph, self.source = graph, str(source)
         self.weights = nn.ParameterDict({key.replace(".", "_"): value.float() for key, value in tensors.items()})
 
@@ -65,11 +79,11 @@ class GraphNetwork(VisionNetwork):
         return F.relu6(x) if step.get("relu6") else x
 
 
-class ScriptNetwork(VisionNetwork):
+class ScriptNetwork(FileNetwork):
     """A TorchScript file."""
 
     def __init__(self, path: Path, net: nn.Module, **resize: Any) -> None:
-        super().__init__(f"file:{path.name}", **resize)
+        super().__init__(path, **resize)
         self.net = net
 
     def look(self, images: Tensor) -> Seen:

@@ -6,22 +6,63 @@ import os
 import runpy
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from t2i_zoo.text.features import TextFeatures
+from t2i_zoo.text.vocabulary import Words, padded
 
 _HERE = Path(__file__).parent
 _CONFTEST = runpy.run_path(str(_HERE / "conftest.py"), run_name="metrics_conftest")
 IMAGES = 26  # 14 and 12: batches of four are ragged on both
 
 
+class Looker:
+    """A dual encoder with words and regions: each word a direction of its own, four regions by their mean colour."""
+
+    def __init__(self, captions: Sequence[str]) -> None:
+        self.known, self.hparams = Words.of_captions(captions), {"max_words": 18, "gamma1": 4.0}
+        self.directions = torch.randn(len(self.known), 3, generator=torch.Generator().manual_seed(0))
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        regions = torch.einsum("dc,bchw->bdhw", self.directions, F.adaptive_avg_pool2d(images, 2))
+        return 9 * regions, images.mean((2, 3))
+
+    def read(self, captions: Sequence[str]) -> TextFeatures:
+        rows, lengths = padded([self.known.numbers(caption) for caption in captions])
+        words = F.one_hot(rows, len(self.known)).float()
+        return TextFeatures(words.sum(1), words, torch.arange(rows.shape[1]) < lengths[:, None])
+
+    def image_codes(self, images: Tensor) -> Tensor:
+        return self.features(images)[1]
+
+    def sentence_codes(self, captions: Sequence[str]) -> Tensor:
+        return self.read(captions).sentence[:, :3]
+
+
+class Scribe:
+    """A caption writer that says red, yellow or blue, whichever channel is the brightest."""
+
+    def reader(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3))
+
+    def describe(self, images: Tensor) -> list[str]:
+        colours = ("red", "yellow", "blue")
+        return [f"a single {colours[i]} flower with six petals" for i in self.reader(images).argmax(1).tolist()]
+
+
 def numbers() -> dict[str, Any]:
     """Numbers of made-up features, exactly, and of a whole evaluation."""
     from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
     from t2i_zoo.data.store import open_store
-    from t2i_zoo.metrics.base import Job
+    from t2i_zoo.metrics.base import Job, View
     from t2i_zoo.metrics.colour_agreement import ColourAgreement
     from t2i_zoo.metrics.diversity import CaptionDiversity, ClassDiversity
     from t2i_zoo.metrics.draws import draw_captions
@@ -32,7 +73,9 @@ def numbers() -> dict[str, Any]:
     from t2i_zoo.metrics.neighbours import PRDC, NearestTraining
     from t2i_zoo.metrics.networks import Network, build_network
     from t2i_zoo.metrics.photographs import Photographs
+    from t2i_zoo.metrics.pointing import Pointing
     from t2i_zoo.metrics.protocol import load_protocol
+    from t2i_zoo.metrics.redescription import Redescription
     from t2i_zoo.metrics.references import ranks
     from t2i_zoo.metrics.retrieval import RPrecision, Similarity
     from t2i_zoo.models.gancls import GANCLS
@@ -71,6 +114,14 @@ def numbers() -> dict[str, Any]:
     for part in own.split(4):
         colours.update(images[part], flowers.sentences(draws.captions[part]))
     found["ColourAgreement"] = {key: colours.compute()[key] for key in ("value", "chance", "count", "seen")}
+    pointing = Pointing(replace(job, network=Network("looker", "", dual=Looker(flowers.captions)), real=True))
+    written = Redescription(replace(job, network=Network("scribe", "", captioner=Scribe())))
+    for part in own.split(4):
+        view = View(part, images[part], flowers.sentences(draws.captions[part]))
+        pointing.see(view)
+        written.see(view)
+    found["Pointing"] = pointing.compute()
+    found["Redescription"] = {key: written.compute()[key] for key in ("value", "chance", "count", "unread", "seen")}
 
     hashing = {"kind": "hashing", "dim": 32}
     torch.manual_seed(0)

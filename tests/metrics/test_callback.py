@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 
 from t2i_zoo.callbacks.evaluation import Evaluation
 from t2i_zoo.errors import T2IError
@@ -66,3 +67,19 @@ def test_mistakes_come_before_training(fit):
         fit([Evaluation("rprec_clip", network="torchvision:resnet18", weights="random")])
     with pytest.raises(T2IError, match="no classifier named 'resnt18'"):
         fit([Evaluation("fmd_5k", network="torchvision:resnt18")])
+    with pytest.raises(T2IError, match="found --images 12, expected a multiple of the protocol's 8 pictures a caption"):
+        fit([Evaluation("diversity_caption", images=12)])
+    smaller = Evaluation("agreement_synthetic", images=12)
+    smaller.protocol = smaller.protocol.change(size=8)
+    with pytest.raises(T2IError, match="of 8 px and data of 16 px, expected the same in training"):
+        fit([smaller])
+
+
+def test_the_end_may_come_before_the_last_epoch(fit):
+    def stop(trainer, _):
+        trainer.should_stop = True
+
+    callback = Evaluation("agreement_synthetic", every_n_epochs=0, images=12)
+    _, folder = fit([LambdaCallback(on_train_batch_end=lambda t, m, *_: stop(t, m)), callback], epochs=5)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {(line["epoch"], line["batches"]) for line in lines} == {(1, 1)}

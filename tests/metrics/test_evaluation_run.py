@@ -160,6 +160,12 @@ def test_what_cannot_be_measured_is_refused(model, protocol, flowers, small):
     assert 0 < report.scores[0].value <= 1  # a model without text is measured where captions do not matter
 
 
+def test_a_truncation_of_noise_that_is_not_normal(protocol, flowers, model, monkeypatch):
+    monkeypatch.setattr(type(model), "noise_is_normal", False)
+    with pytest.raises(T2IError, match=r"found truncation 1\.5 and a GANCLS, whose noise is not normal"):
+        evaluate(protocol("metrics: [agreement]\nimages: 4\ntruncation: 1.5\n"), flowers, model)
+
+
 def test_pictures_that_are_not_finite_are_refused(model, protocol, flowers, monkeypatch):
     monkeypatch.setattr(model, "generate", lambda *a, noise, **k: torch.full((len(noise), 3, 16, 16), torch.nan))
     with pytest.raises(T2IError, match="NaN or infinite, expected finite ones: evaluate an earlier checkpoint"):

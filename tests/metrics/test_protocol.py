@@ -10,7 +10,7 @@ from t2i_zoo.metrics.published import MARKS, comparable, published
 from t2i_zoo.models import MODELS
 
 NAMES = ["fd_test_30k", "is_10x", "rprec_damsm", "rprec_clip", "msssim_class", "agreement_synthetic", "fmd_5k", "tiny"]
-NAMES += ["agreement_colour"]
+NAMES += ["agreement_colour", "redescription", "pointing_synthetic"]
 
 
 def test_the_packaged_protocols():
@@ -104,3 +104,5 @@ def test_when_numbers_may_be_compared():
     assert comparable(row, None, "inception_v3_tf", 30000).startswith("no: oxford102")
     (row,) = published("stackgan", "oxford102", "inception_score")
     assert "fine-tuned" in comparable(row, "oxford102", "inception_v3_tf", 30000)
+    (row,) = published("attngan", "coco", "inception_score")
+    assert comparable(row, "coco", "inception_v3_tf", 10) == "no: fewer pictures"

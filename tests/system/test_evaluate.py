@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from t2i_zoo.__main__ import main
+from t2i_zoo.commands.evaluate import find_photographs, find_subject
 from t2i_zoo.metrics.protocol import load_protocol
 
 
@@ -105,6 +106,22 @@ def test_other_data_than_the_runs(run, network):
     other, own = (line for line in lines(run) if line["metric"] == "frechet_distance")
     assert other["data"] != own["data"]
     assert other["value"] != own["value"]
+
+
+def test_a_smaller_size_shows_the_same_part_of_the_photographs(run):
+    """A load size in the config would leave the middle alone, where drawn pictures are resized whole."""
+    cuts = []
+    for words in ([], ["--data.load_size", "32"]):
+        for size in (16, 8):
+            photographs, module = find_photographs(find_subject(str(run)), words, size)
+            cuts.append((module.spec.load_size / size, photographs.size))
+    assert cuts == [(19 / 16, 16), (10 / 8, 8), (2.0, 16), (2.0, 8)]
+
+
+def test_no_last_weights_in_an_exported_file(run, tmp_path, mistake):
+    assert main(["export", "--ckpt", str(run), "--out", str(tmp_path / "mine.safetensors")]) == 0
+    said = mistake("evaluate", "--ckpt", str(tmp_path / "mine.safetensors"), "--protocol", "tiny", "--live")
+    assert said.startswith("found --live and ")
 
 
 def test_a_checkpoint_without_its_run(run, network, tmp_path, mistake):

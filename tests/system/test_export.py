@@ -79,6 +79,16 @@ def test_the_card(trained, tmp_path, capsys):
         assert any(line.startswith(label) and value in line for line in table.splitlines())
 
 
+def test_the_card_has_scores_of_what_is_exported_alone(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "copied" / "version_0")
+    for more in ([], ["--live"]):
+        words = ["evaluate", "--ckpt", str(run), "--protocol", "agreement_synthetic", "--images", "8", *more]
+        assert main(words) == 0
+    export(str(run), tmp_path / "mine.safetensors")
+    rows = [line for line in (tmp_path / "mine.md").read_text().splitlines() if "agreement of petal colour" in line]
+    assert len(rows) == 1
+
+
 def test_a_card_of_a_checkpoint_alone_says_what_is_unknown(trained, tmp_path):
     alone = shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "model.ckpt")
     export(str(alone), tmp_path / "a.safetensors")

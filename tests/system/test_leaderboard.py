@@ -112,14 +112,29 @@ def test_published_numbers_say_whether_they_may_be_compared():
     assert "StackGAN b" not in fid[5]
     assert other[2:5] == ["-", "-", "60.00 ± 0.50"]
     assert "Comparable: no: other network" in other[5]
+    both = Entry(
+        "StackGAN", "", "stackgan", "Flowers102", [line_of(), line_of(label="m Frechet distance", network="m")]
+    )
+    fid, other = as_markdown([both]).splitlines()[3:]
+    assert "no: other network" not in fid
+    assert "roughly" not in other
+    birds = Entry("AttnGAN", "", "attngan", "CUB200", [line_of()])
+    assert "23.98" in as_markdown([birds])
     assert as_csv([entry]).splitlines()[1].startswith('StackGAN,256 px,60.0,0.5,"frechet_distance 55.28')
 
 
 def test_other_data_is_refused(run, trained, tmp_path, mistake, words):
     assert main(["fit", *words(tmp_path / "other", "--data.source.seed", "3")]) == 0
     said = mistake("leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board"))
-    assert re.match(r"found .*gancls/version_0 and .*other on different data, expected one data set on a board", said)
+    assert re.match(r"found .*gancls/version_0 and .*other on different data or splits, expected one on a board", said)
     assert not (tmp_path / "board" / "index.html").exists()
+
+
+def test_another_split_is_other_data(run, trained, tmp_path, mistake, words):
+    assert main(["fit", *words(tmp_path / "other", "--data.source.split", "random")]) == 0
+    command = ["leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board")]
+    assert "say --config NAME or --data.source.split for all" in mistake(*command)
+    assert main([*command, "--data.source.split", "random"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,15 @@ def test_a_torchscript_file(tmp_path: Path) -> None:
     assert (network.feature_dim, network.region_dim, network.num_logits) == (3, 0, 3)
 
 
+def test_the_fingerprint_knows_the_code_of_a_file(tmp_path: Path) -> None:
+    prints = []
+    for number, net in enumerate((Pair(), nn.Sequential(Pair()))):  # no weights in either
+        torch.jit.trace(net, PICTURES).save(str(tmp_path / f"{number}.pt"))
+        (tmp_path / "net.pt").write_bytes((tmp_path / f"{number}.pt").read_bytes())
+        prints.append(build_vision(f"file:{tmp_path / 'net.pt'}").fingerprint)
+    assert prints[0] != prints[1]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

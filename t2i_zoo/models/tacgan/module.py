@@ -49,6 +49,7 @@ class TACGAN(TextToImageGAN):
     context_sentence: Tensor  #: (64, D), zeros before training
     context_noise: Tensor  #: (64, z) in [-1, 1]
     needs_wrong_images = True
+    noise_is_normal = False
 
     def __init__(
         self,
