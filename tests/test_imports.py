@@ -65,6 +65,8 @@ RULES = [
          {"torch", "lightning", "torchmetrics"}),
     Rule(r"metrics/(agreement|flower_reader)\.py",
          {"metrics", "data.drawing", "data.synthetic", *COMMON}, {*NUMBERS, "torchmetrics"}),
+    Rule(r"metrics/flower_masks\.py", {"metrics", "data.drawing", "data.images", "data.records", *COMMON}, NUMBERS),
+    Rule(r"metrics/pointing\.py", {"metrics", "nn", *COMMON}, NUMBERS),
     Rule(r"metrics/transformers_dual\.py", {"metrics", *COMMON}, {*NUMBERS, "transformers"}),
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),

@@ -120,7 +120,9 @@ def test_a_smaller_size_shows_the_same_part_of_the_photographs(run):
 
 def test_no_last_weights_in_an_exported_file(run, tmp_path, mistake):
     assert main(["export", "--ckpt", str(run), "--out", str(tmp_path / "mine.safetensors")]) == 0
-    said = mistake("evaluate", "--ckpt", str(tmp_path / "mine.safetensors"), "--protocol", "tiny", "--live")
+    said = mistake(
+        "evaluate", "--ckpt", str(tmp_path / "mine.safetensors"), "--protocol", "agreement_synthetic", "--live"
+    )
     assert said.startswith("found --live and ")
 
 
