@@ -268,19 +268,21 @@ def test_from_captions_to_pictures_on_the_command_line(
     SyntheticFlowers(str(tmp_path / "set"), images=48, size=24).records()
     place = ["--data.source.root", str(tmp_path / "set"), "--data.batch_size", "8", "--data.image_size", "16"]
     place += ["--data.load_size", "19"]
-    quick = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
+    quick = ["--trainer.max_epochs", "3", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
     quick += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     quick += ["--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "1"]
     widths = [word for k, v in tiny_widths("damsm").items() for word in (f"--model.{k}", str(v).lower())]
     assert main(["fit", "--config", "damsm_flowers", *place, *quick, *widths]) == 0
     run = tmp_path / "runs" / "damsm_flowers"
     version = run / "version_0"
-    assert {path.name for path in (version / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    kept = {path.name: torch.load(path, weights_only=True) for path in (version / "checkpoints").iterdir()}
+    assert kept.keys() == {"best.ckpt", "last.ckpt"}
+    assert kept["last.ckpt"]["t2i_zoo"]["clock"] == 6  # whatever epoch was the best
     header = (version / "metrics.csv").read_text().splitlines()[0]
     assert {"val/r_precision", "val/r1_image_to_text", "val/r1_text_to_image"} <= set(header.split(","))
     again = ["--config", str(version / "config.yaml"), "--trainer.default_root_dir", str(run), "--ckpt_path", "last"]
     assert main(["test", *again]) == 0
-    assert main(["fit", *again, "--trainer.max_epochs", "3"]) == 0
+    assert main(["fit", *again, "--trainer.max_epochs", "4"]) == 0
     capsys.readouterr()
     assert main(["predict", *again]) == 2
     assert "DAMSM draws no pictures" in capsys.readouterr().err
