@@ -13,7 +13,11 @@ import torch
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands.benchmark import PARTS, BareLoop, SideBySide
-from t2i_zoo.commands.benchmark_data import decode_batch
+from t2i_zoo.commands.benchmark_data import benchmark_data, decode_batch
+from t2i_zoo.data import CaptionDataModule, SyntheticFlowers, WebDataset
+from t2i_zoo.data.shard_writer import write_shards
+from t2i_zoo.data.store import StoreSpec
+from t2i_zoo.errors import T2IError
 from t2i_zoo.models.gancls import GANCLS
 
 TIMES = ["step_ms", "bare_step_ms", *(f"{part.replace(' ', '_')}_ms" for part in PARTS)]
@@ -108,3 +112,12 @@ def test_both_ways_give_the_same_pictures(resize, build_data):
     batch = module.on_after_batch_transfer(module.on_before_batch_transfer(plan))
     for store, files in zip(batch["images"], decode_batch(module.source.records(), plan, module), strict=True):
         torch.testing.assert_close(store, files, rtol=0, atol=0.02)  # Pillow rounds the smaller size
+
+
+def test_the_data_path_of_shards(tmp_path):
+    write_shards(StoreSpec(SyntheticFlowers(images=64, size=24), 19), tmp_path / "shards")
+    sizes = {"image_size": 16, "batch_size": 8, "cache_dir": str(tmp_path / "cache")}
+    with pytest.raises(T2IError, match=r"found streamed shards, .*: pass --data\.source\.stream false"):
+        benchmark_data(CaptionDataModule(WebDataset(str(tmp_path / "shards")), **sizes))
+    packed = CaptionDataModule(WebDataset(str(tmp_path / "shards"), stream=False), **sizes)
+    assert benchmark_data(packed, window=1, rounds=1)["pictures"] == 64

@@ -134,6 +134,16 @@ def test_steps_of_packaged_configs() -> None:
     assert len(steps_of("gancls_synthetic", [])) == 1
 
 
+def test_the_data_are_those_of_every_step() -> None:
+    data = ["--data.source", "CaptionFolder", "--data.source.root", "my", "--data.on_bad_image", "skip"]
+    own = ["--data.batch_size", "4", "--data.resize", "stretch"]
+    steps = steps_of("attngan_flowers", [*data, "--seed_everything=3", *own])
+    assert [step.words for step in steps] == [
+        [*data, "--seed_everything", "3"],
+        [*data, "--seed_everything", "3", *own],
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
