@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from torch import Tensor
 from t2i_zoo.commands.prepare import data_parser
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.plan import Plan
-from t2i_zoo.data.records import Record
+from t2i_zoo.data.records import Embedded, Record
+from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.parsing import expand_configs
 
@@ -37,7 +39,8 @@ def decode_batch(records: Sequence[Record], plan: Plan, module: CaptionDataModul
     load, size, bilinear = module.spec.load_size, module.image_size, Image.Resampling.BILINEAR
     rows: list[list[Tensor]] = [[] for _ in module.sizes]
     for row, top, left, flip in zip(plan.rows.tolist(), *(part.tolist() for part in plan.crops), strict=True):
-        image = Image.open(records[row].image).convert("RGB")  # type: ignore[arg-type]
+        place = records[row].image
+        image = Image.open(io.BytesIO(place.read()) if isinstance(place, Embedded) else place).convert("RGB")
         if module.spec.resize == "short_side":
             scale = load / min(image.size)
             image = image.resize((round(image.width * scale), round(image.height * scale)), bilinear)
@@ -46,9 +49,9 @@ def decode_batch(records: Sequence[Record], plan: Plan, module: CaptionDataModul
         image = image.crop((left, top, left + size, top + size))
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        for place, side in zip(rows, module.sizes, strict=True):
+        for images, side in zip(rows, module.sizes, strict=True):
             small = image if side == size else image.resize((side, side), bilinear)
-            place.append(torch.from_numpy(np.array(small)).permute(2, 0, 1).float().div_(127.5).sub_(1.0))
+            images.append(torch.from_numpy(np.array(small)).permute(2, 0, 1).float().div_(127.5).sub_(1.0))
     return [torch.stack(images) for images in rows]
 
 
@@ -63,6 +66,11 @@ def benchmark_data(module: CaptionDataModule, window: int = 20, rounds: int = 5)
         window: batches of the store at a time; a tenth as many are decoded.
         rounds: windows that count.
     """
+    if isinstance(module, StreamDataModule):
+        raise T2IError(
+            "found streamed shards, expected a source that is packed, so that its files and store can be compared: "
+            "pass --data.source.stream false"
+        )
     module.prepare_data()
     module.setup("fit")
     records = module.source.records()

@@ -16,16 +16,17 @@ from t2i_zoo.models import MODELS, model_class
 from t2i_zoo.parsing import find_config, packaged_configs
 from t2i_zoo.runs import FINISHED
 
-#: options that belong to the data and the machine, and so to every step
-SHARED = ("--data.source.", "--data.cache_dir", "--trainer.accelerator", "--trainer.devices", "--trainer.strategy",
-          "--trainer.precision", "--trainer.num_nodes", "--seed_everything")  # fmt: skip
+#: options that belong to the data and the machine, and so to every step, with all that is below them
+SHARED = ("--data.source", "--data.on_bad_image", "--data.draft", "--data.cache_dir", "--trainer.accelerator",
+          "--trainer.devices", "--trainer.strategy", "--trainer.precision", "--trainer.num_nodes",
+          "--seed_everything")  # fmt: skip
 
 USAGE = """usage: t2i-zoo pipeline CONFIG [options of fit]
 
 Trains what CONFIG builds on (the DAMSM of an AttnGAN, Stage I of a Stage II, ...) and then CONFIG itself. A finished
 run is left alone, one that was stopped is resumed, so the same command goes on wherever it was.
 
-  --data.source.* --trainer.accelerator and the like hold for every step
+  --data.source --data.source.* --data.on_bad_image --trainer.accelerator and the like hold for every step
   --damsm.data.batch_size 32      an option of the step whose path --model.damsm names
   all other options of fit        hold for CONFIG alone
   --dry-run                       only say what there is to do
@@ -70,7 +71,7 @@ def steps_of(config: str, words: Sequence[str], folder: Path | None = None, role
     chosen = {"class_path": chosen} if isinstance(chosen, str) else chosen
     options = dict(chosen.get("init_args") or {})
     kind = _class_named(_value(words, "--model") or str(chosen.get("class_path")), path)
-    shared = [word for word in _pairs(words) if word[0].startswith(SHARED)]
+    shared = [(flag, value) for flag, value in _pairs(words) if f"{flag}.".startswith(tuple(f"{s}." for s in SHARED))]
     own, result = _pairs(words), list[Step]()
     for name in kind.builds_on:
         prefix = f"--{name}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS
+from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.parsing import Parser, expand_configs
 from t2i_zoo.text import TextEncoder, build_text_encoder
 
@@ -46,8 +48,7 @@ def prepare(
         T2IError: for what is wrong with the source, or a damaged store.
     """
     if to == "webdataset":
-        encoder = build_text_encoder(text_encoder) if text_encoder is not None else None
-        _write_shards(module, encoder, words, out, per_shard)
+        _write_shards(module, _built(text_encoder), words, out, per_shard)
         return
     if out is not None:
         raise T2IError("found --out without --to webdataset: add that, or choose the store's place by --data.cache_dir")
@@ -59,8 +60,7 @@ def prepare(
         raise T2IError(
             f"{', '.join(damaged)} in {store.folder} changed since packing: delete that folder and prepare again"
         )
-    if text_encoder is not None:
-        encoder = build_text_encoder(text_encoder)
+    if (encoder := _built(text_encoder)) is not None:
         module.text_cache(encoder, words).ensure(store.captions, progress=True)
     splits = ", ".join(f"{len(store.rows(split))} {split}" for split in ("train", "val", "test"))
     print(f"{store.manifest['pictures']} pictures ({splits}), {store.manifest['captions']} captions, {store.folder}")
@@ -68,6 +68,12 @@ def prepare(
         print(remark)
     for skipped in store.manifest["skipped"]:
         print(f"skipped: {skipped}")
+
+
+def _built(text_encoder: str | dict[str, object] | None) -> TextEncoder | None:
+    """The encoder, or None where there is none or it reads no text."""
+    encoder = build_text_encoder(text_encoder) if text_encoder is not None else None
+    return encoder if encoder is not None and encoder.dim else None
 
 
 def _write_shards(
@@ -116,7 +122,7 @@ def main(words: Sequence[str]) -> None:
     """Parse and run."""
     parser = data_parser("prepare", "Pack a data set and encode its captions ahead of training.")
     parser.add_argument(
-        "--text_encoder", type=str | dict[str, Any], default=None, help="by default the config's, else hashing"
+        "--text_encoder", type=str | dict[str, Any], default=None, help="by default what the config's model reads with"
     )
     parser.add_argument("--verify", type=bool, default=False, help="compare every byte with the manifest's hashes")
     parser.add_argument(
@@ -127,21 +133,38 @@ def main(words: Sequence[str]) -> None:
     config = parser.parse_args(expand_configs(words))
     model = config.model or {}
     asked = {**(model.get("init_args") or {}), **model}  # --model.text_encoder on the command line stands beside
-    damsm = asked.get("damsm")  # its text encoder reads for AttnGAN and MirrorGAN, once it is trained
-    own = {"kind": "rnn", "path": damsm} if damsm and Path(damsm).expanduser().exists() else "hashing"
-    chosen = config.text_encoder or asked.get("text_encoder") or own
+    kind = _model_class(str(model.get("class_path", "")))
     module = parser.instantiate_classes(config).data
-    needs_words = _needs_words(str(model.get("class_path", "")))
-    prepare(module, chosen, config.verify, needs_words, config.to, config.out, config.per_shard)
+    words_too = bool(getattr(kind, "needs_words", False))
+    chosen = config.text_encoder or _own_encoder(kind, asked)
+    prepare(module, chosen, config.verify, words_too, config.to, config.out, config.per_shard)
 
 
-def _needs_words(class_path: str) -> bool:
-    """Whether a config's model reads word features; a class of one's own, by its short name, may encode them later."""
+def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
+    """What a model reads captions with; None where that is nothing but itself, or not there yet."""
+    if kind is not None and not issubclass(kind, TextToImageGAN):
+        return None
+    if options.get("text_encoder"):
+        return options["text_encoder"]
+    if not (damsm := options.get("damsm")):
+        return "hashing"
+    if Path(damsm).expanduser().exists():
+        return {"kind": "rnn", "path": damsm}  # its text encoder reads for AttnGAN and MirrorGAN
+    print(
+        f"note: the captions are not encoded, for --model.damsm {damsm} is not there yet: prepare again once it is, or "
+        "leave it to fit",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _model_class(class_path: str) -> Any:
+    """A config's model; None without one, and for a class of one's own by its short name."""
     place = next((entry.path for entry in MODELS.values() if entry.path.endswith(f".{class_path}")), class_path)
     module, _, name = place.rpartition(".")
     if not module or name == "":
-        return False
+        return None
     try:
-        return bool(getattr(getattr(importlib.import_module(module), name), "needs_words", False))
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise T2IError(f"found no model class {class_path!r}: correct class_path in the config") from error

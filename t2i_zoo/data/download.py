@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import json
 import shutil
+import ssl
 import tarfile
 import time
 import urllib.error
@@ -27,6 +28,8 @@ TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # in a row without a byte of progress, at each address
 PAUSE = 1.0  # seconds before the second attempt, then twice as long each
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RuntimeError)
+#: what a broken connection raises, before an answer or while it is read
+CONNECTION = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better later
 
 
@@ -123,12 +126,14 @@ def _stubborn(url: str, part: Path, progress: bool) -> str | None:
             return None
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416:  # the part is longer than the file: another file
-                part.unlink(missing_ok=True)
+            if error.code == 416:
+                if error.headers.get("Content-Range", "").endswith(f"/{before}"):
+                    return None  # it is whole: a run was killed just before it gave the file its name
+                part.unlink(missing_ok=True)  # longer than the file: another file
             elif error.code not in PASSING:
                 return f"answers {error.code} {error.reason}"
             reason = f"answers {error.code} {error.reason}"
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except CONNECTION as error:
             reason = f"is not reached ({getattr(error, 'reason', None) or error})"
         except _BrokeOffError:
             reason = "breaks off"

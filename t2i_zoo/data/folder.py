@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from t2i_zoo.data.reading import inside, is_file, lines_of, other_case, read_text, walk
 from t2i_zoo.data.records import Record, Source, Split
@@ -27,6 +26,10 @@ from t2i_zoo.errors import T2IError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 METADATA_NAMES = tuple(f"{stem}.{kind}" for stem in ("metadata", "captions") for kind in ("jsonl", "csv", "tsv"))
+#: folders at the top that are splits
+_SPLITS: dict[str, Split] = {
+    "train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"
+}  # fmt: skip
 
 
 @dataclass
@@ -41,7 +44,8 @@ class CaptionFolder(Source):
 
     Without one, every picture has a ``.txt`` of the same name beside it, a caption a line, in any depth of
     sub-folders. The sub-folder is the class where there are at least two of them; where the first level holds
-    train, val and test and nothing else, it is the split instead and the sub-folder below it the class.
+    train, val (or valid, validation, dev) and test and nothing else, it is the split instead and the sub-folder
+    below it the class.
 
     Classes are numbered from 0 in sorted order: as integers where all are integers, else as words.
 
@@ -162,10 +166,10 @@ def _from_files(root: Path, captioned: bool) -> list[Entry]:
 def _classes_from_folders(root: Path, entries: list[Entry]) -> None:
     parts = [Path(str(entry.image)).relative_to(root).parts[:-1] for entry in entries]
     first = {part[0] if part else "" for part in parts}
-    if first and first <= set(get_args(Split)):
+    if first and first <= set(_SPLITS):
         for entry, part in zip(entries, parts, strict=True):
-            entry.split = part[0]
+            entry.split = _SPLITS[part[0]]
         parts = [part[1:] for part in parts]
-    if len(set(parts)) > 1:  # a single "images" folder is no class
+    if len({part for part in parts if part}) > 1:  # a single "images" folder is no class
         for entry, part in zip(entries, parts, strict=True):
             entry.label = "/".join(part) or None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +22,8 @@ _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "dev": "val", "test
 class HFDataset(Source):
     """A data set of the library ``datasets`` with pictures and captions, from a folder or from the hub.
 
-    Pictures are read from where the library keeps them; none is copied before it is packed.
+    Pictures are read from where the library keeps them; none is copied before it is packed. Where a row holds one
+    caption, equal pictures of a split and class are one, with the captions of all their rows.
 
     Args:
         root: a folder that ``save_to_disk`` has written, a folder of parquet files or of pictures with a
@@ -57,9 +59,9 @@ class HFDataset(Source):
         """
         check_share(self.val_fraction)
         parts = self._load()
-        entries = [
+        entries = _merged(
             entry for name, part in parts.items() for entry in self._entries(name, part, self._split(name, parts))
-        ]
+        )
         if not entries:
             raise T2IError(f"{self.root} has no rows: change --data.source.root or --data.source.splits")
         class_ids = number_classes(entries)
@@ -179,6 +181,27 @@ class HFDataset(Source):
 
 def _may_be_class(feature: Any) -> bool:
     return str(getattr(feature, "dtype", "")).startswith(("int", "uint", "string"))
+
+
+def _merged(entries: Iterable[Entry]) -> list[Entry]:
+    """Rows of one picture as one, so that its captions do not stand on both sides of a drawn split.
+
+    Only rows of one caption are looked at: where a row holds a list, a picture has one row, and need not be read here.
+    """
+    kept: list[Entry] = []
+    first: dict[tuple[str | None, str | None, bytes], Entry] = {}
+    for entry in entries:
+        if len(entry.captions) == 1 and isinstance(entry.image, Embedded):
+            try:
+                digest = hashlib.blake2b(entry.image.read(), digest_size=16).digest()
+            except (OSError, ValueError):  # packing says what is wrong with it, or leaves it out
+                kept.append(entry)
+                continue
+            if (same := first.setdefault((entry.split, entry.label, digest), entry)) is not entry:
+                same.captions += entry.captions
+                continue
+        kept.append(entry)
+    return kept
 
 
 def _reader(pictures: Any, number: int, column: str, place: str) -> Callable[[], bytes]:

@@ -59,10 +59,12 @@ def load_shape(path: Path | Embedded, size: int, resize: Resize, box: Box | None
     """Height and width that ``load_image`` will give, from the file's head alone; arguments and errors are its."""
     if resize != "short_side":
         return size, size
-    from PIL import ExifTags
+    from PIL import ExifTags, ImageOps
 
     with _opened(path) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        if image.format == "TIFF":  # of these newer versions of Pillow have turned the size already, older ones not
+            ImageOps.exif_transpose(image, in_place=True)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         whole = (image.height, image.width) if turned else (image.width, image.height)
     left, top, right, bottom = _cut(path, box, whole)
     return _fit(right - left, bottom - top, size)

@@ -155,13 +155,14 @@ class CaptionDataModule(_BySource):
         reader = (device, self.encoder and self.encoder.fingerprint(), self._wants("needs_words", False))
         if reader == self._reader:
             return
-        self._reader = reader  # another model may read other features
-        self._pixels = store.pixels()
-        if device.type == "cuda" and (
-            self.device_resident == "yes"
-            or (self.device_resident == "auto" and store.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4)
-        ):
-            self._pixels = self._pixels.to(device)
+        former, self._reader = self._reader, reader  # another model, or a restored one, may read other features
+        if self._pixels is None or former is None or former[0] != device:
+            self._pixels = store.pixels()
+            if device.type == "cuda" and (
+                self.device_resident == "yes"
+                or (self.device_resident == "auto" and store.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4)
+            ):
+                self._pixels = self._pixels.to(device)
         cache = self.text_cache(self.encoder) if self.encoder is not None else None
         self._captions = CaptionLookup(store, cache, self._wants("needs_words", False), self._pixels.device)
 

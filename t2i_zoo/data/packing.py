@@ -228,7 +228,6 @@ def _emptied(records: Sequence[Record], bad: dict[int, str]) -> list[str]:
 
 
 def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: NDArray[np.int64], folder: Path) -> None:
-    nothing = (np.nan,) * 4
     np.savez(
         folder / "table.npz",
         starts=starts,
@@ -236,7 +235,6 @@ def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: N
         labels=np.array([-1 if record.class_id is None else record.class_id for record in records], np.int64),
         splits=np.array([SPLITS.index(record.split) for record in records], np.int8),
         offsets=np.cumsum([0, *(len(record.captions) for record in records)], dtype=np.int64),
-        boxes=np.array([record.box or nothing for record in records], np.float32),
     )
     captions = [caption for record in records for caption in record.captions]
     (folder / "captions.json").write_text(json.dumps(captions), "utf-8")

@@ -129,6 +129,14 @@ def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
                 yield entry
 
 
+def left_out(root: Path, folder: Path) -> Path:
+    """What a fingerprint of ``root`` does not look at: the cache around ``folder``, for somebody may keep it in there.
+
+    Where that cache is ``root`` itself, it is ``folder`` alone.
+    """
+    return folder if folder.parent.resolve() == root.resolve() else folder.parent
+
+
 def tree_fingerprint(root: Path, without: Path | None = None) -> str:
     """Digest of the names, sizes and times of all files under ``root``: a quick sign that a source has changed.
 

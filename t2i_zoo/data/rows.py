@@ -70,6 +70,11 @@ def table_rows(path: Path) -> Iterator[tuple[int, Row]]:
         for cells in reader:
             if header is None:
                 header = [name.strip() for name in cells]
+                if twice := next((name for name in header if name and header.count(name) > 1), None):
+                    raise T2IError(
+                        f"{path}, line {line}: two columns are named {show(twice)}, expected each name once: rename "
+                        "one, such as captions to caption_1, caption_2, ..."
+                    )
                 names = dict.fromkeys(header)
                 value(names, FILE_KEYS, f"{path}, line {line}")
                 if not any(_CAPTION_COLUMN.fullmatch(name) for name in header):

@@ -115,7 +115,9 @@ def _write(
     if not shards:
         raise T2IError(f"none of the {len(records)} pictures can be read: correct --data.source.root")
     text_of = None if encoder is None else {"fingerprint": encoder.fingerprint(), "words": words}
-    return survey.index(shards, str(spec.source.path), text_of), skipped
+    index = survey.index(shards, str(spec.source.path), text_of)
+    index.load_size, index.resize = spec.load_size, spec.resize
+    return index, skipped
 
 
 def _parts(records: Sequence[Record], per_shard: int) -> Iterator[tuple[str, str, list[Record]]]:

@@ -107,6 +107,8 @@ class ShardIndex:
         vocabulary: words of the training captions, sorted.
         examples: captions of held-out pictures, of different classes first.
         text: fingerprint of the encoder whose features the shards hold, and whether of words too; or None.
+        load_size: side of the pictures, where it is known.
+        resize: how they were brought to it, where that is known.
         format: version of this file.
     """
 
@@ -117,6 +119,8 @@ class ShardIndex:
     vocabulary: list[str] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
     text: dict[str, Any] | None = None
+    load_size: int | None = None
+    resize: str | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:

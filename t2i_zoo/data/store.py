@@ -1,9 +1,8 @@
 """The packed store: a source's pictures decoded once, as uint8 arrays that are mapped and not read.
 
 A store is a folder with ``images.npy`` (uint8, one picture after the other), ``table.npz`` (where each picture begins,
-its height and width, labels, boxes, split codes, caption offsets), ``captions.json`` and ``manifest.json``. It is
-written beside its place and renamed into it, under a lock, so a killed or a second process never leaves, or sees, half
-a store.
+its height and width, labels, split codes, caption offsets), ``captions.json`` and ``manifest.json``. It is written
+beside its place and renamed into it, under a lock, so a killed or a second process never leaves, or sees, half a store.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from numpy.typing import NDArray
 
 from t2i_zoo.data.packing import FORMAT, SPLITS, StoreSpec, hash_file, pack, writing
 from t2i_zoo.data.pixels import Pixels
-from t2i_zoo.data.reading import tree_fingerprint
+from t2i_zoo.data.reading import left_out
 from t2i_zoo.errors import T2IError
 
-__all__ = ["SPLITS", "Store", "StoreSpec", "open_store", "tree_fingerprint"]
+__all__ = ["SPLITS", "Store", "StoreSpec", "open_store"]
 
 
 class Store:
@@ -54,7 +53,6 @@ class Store:
             self.labels: NDArray[np.int64] = table["labels"]
             self.splits: NDArray[np.int8] = table["splits"]
             self.offsets: NDArray[np.int64] = table["offsets"]
-            self.boxes: NDArray[np.float32] = table["boxes"]
         self.captions: list[str] = json.loads((folder / "captions.json").read_text("utf-8"))
 
     def picture(self, row: int) -> NDArray[np.uint8]:
@@ -101,7 +99,7 @@ def open_store(spec: StoreSpec, folder: Path, progress: bool = False) -> Store:
 
     Args:
         spec: what the store holds.
-        folder: parent of all stores.
+        folder: parent of all stores, in the cache folder.
         progress: show a bar while packing.
 
     Raises:
@@ -109,7 +107,7 @@ def open_store(spec: StoreSpec, folder: Path, progress: bool = False) -> Store:
     """
     place = folder / spec.key()
     spec.source.fetch()
-    fingerprint = spec.source.fingerprint(folder)
+    fingerprint = spec.source.fingerprint(left_out(spec.source.path, folder))
     if store := _open(place, fingerprint):
         return store
     with writing(folder):

@@ -66,6 +66,7 @@ class StreamDataModule(CaptionDataModule):
         """Check the shards against batch size and model."""
         index = self.index
         self._check(stage, index.pictures("train"), index.captions > 0)
+        self._check_size(index)
         if (encoder := self.encoder) is None:
             return
         held = index.text or {}
@@ -80,6 +81,18 @@ class StreamDataModule(CaptionDataModule):
         if not self.cached_text and (self.trainer is None or self.trainer.is_global_zero):
             print(
                 "the shards hold no features of this text encoder: captions are encoded in each batch", file=sys.stderr
+            )
+
+    def _check_size(self, index: ShardIndex) -> None:
+        """Raise where the shards hold other pictures than are asked for; ``short_side`` has kept what all need."""
+        spec = self.spec
+        if index.load_size and (
+            index.load_size < spec.load_size or index.resize not in (None, "short_side", spec.resize)
+        ):
+            raise T2IError(
+                f"the shards of {self.source.root} hold pictures of {index.load_size} px ({index.resize}), expected at "
+                f"least {spec.load_size} px ({spec.resize}): write them again with the same --data.image_size, "
+                "--data.load_size and --data.resize, or change these"
             )
 
     @property

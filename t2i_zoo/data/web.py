@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import time
 import urllib.error
@@ -54,13 +53,15 @@ class WebFile(io.RawIOBase):
         Raises:
             OSError: where the server cannot be reached in several attempts, or has no such file.
         """
+        if self._total is not None and self._at >= self._total:
+            return 0
         reason: Any = "breaks off"
         for attempt in range(download.ATTEMPTS):
             try:
                 if self._answer is None:
                     self._open()
                 block = self._answer.read(min(len(buffer), download.BLOCK))
-                if block or self._total is None or self._at >= self._total:
+                if block or self._total is None:
                     buffer[: len(block)] = block
                     self._at += len(block)
                     return len(block)
@@ -68,7 +69,7 @@ class WebFile(io.RawIOBase):
                 reason = f"answers {error.code} {error.reason}"
                 if error.code not in download.PASSING:
                     raise OSError(f"the server {reason}") from error
-            except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            except download.CONNECTION as error:
                 reason = getattr(error, "reason", None) or error
             self._shut()
             time.sleep(download.PAUSE * 2**attempt)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from t2i_zoo.data.reading import read_text, tree_fingerprint
+from t2i_zoo.data.reading import left_out, read_text, tree_fingerprint
 from t2i_zoo.data.records import Embedded, Record, Source, Split
 from t2i_zoo.data.shards import INDEX, Sample, Shard, ShardIndex, Survey, read_shard
 from t2i_zoo.data.web import fetched_text
@@ -68,7 +69,8 @@ class WebDataset(Source):
             raise T2IError(f"{self.path} has no .tar file, expected shards: change --data.source.root")
         if cache is None:
             return self._survey(names)
-        key = hashlib.blake2b(f"{self.path.resolve()}{tree_fingerprint(self.path)}".encode(), digest_size=8).hexdigest()
+        content = tree_fingerprint(self.path, left_out(self.path, cache / "shards"))
+        key = hashlib.blake2b(f"{self.path.resolve()}{content}".encode(), digest_size=8).hexdigest()
         kept = cache / "shards" / f"{key}.json"
         if kept.is_file():
             return ShardIndex.from_json(read_text(kept), str(kept))
@@ -77,7 +79,7 @@ class WebDataset(Source):
 
         with writing(cache):
             kept.parent.mkdir(parents=True, exist_ok=True)
-            beside = kept.with_suffix(".unfinished")
+            beside = kept.with_suffix(f".unfinished-{uuid.uuid4().hex[:8]}")  # several runs may begin at once
             beside.write_text(index.to_json(), "utf-8")
             beside.replace(kept)
         return index

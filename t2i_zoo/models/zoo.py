@@ -50,6 +50,7 @@ class ZooModule(L.LightningModule):
         self.rng: torch.Generator | None = None
         self.sizes: list[int] | None = None
         self._resumed_states: list[dict[str, Any]] | None = None
+        self.register_load_state_dict_post_hook(_look_up_again)  # type: ignore[no-untyped-call]
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of a caption that the encoder does not know or, once trained, that no training caption held."""
@@ -123,3 +124,15 @@ class ZooModule(L.LightningModule):
         self.clock = extra.get("clock", 0)
         self.vocabulary = frozenset(extra.get("vocabulary", ()))
         self._resumed_states = extra.get("random_states")
+
+
+def _look_up_again(model: ZooModule, _: Any) -> None:
+    """Let the data module give the features of the text encoder that a checkpoint has brought.
+
+    Lightning sets the data up before it restores the model, and the encoder's file may be another one by now.
+    """
+    trainer: Any = model._trainer
+    data: Any = getattr(trainer, "datamodule", None)
+    if model.text_encoder is not None and hasattr(data, "text_cache") and trainer.state.status == "running":
+        model.text_encoder.to(trainer.strategy.root_device)  # where what is missing is encoded
+        data.setup(trainer.state.fn.value)

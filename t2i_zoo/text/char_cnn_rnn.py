@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,7 +179,8 @@ def _tensors(place: Path) -> tuple[dict[str, Tensor], bool]:
         return load_file(place), False
     if place.suffix == ".t7":
         return {name: _from_lua(name, torch.tensor(array)) for name, array in load_t7(place).items()}, False
-    found: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
+    mapped = zipfile.is_zipfile(place)  # files of torch before 1.6 are none and cannot be
+    found: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True, mmap=mapped)
     options = found.get("hyper_parameters", {})
     tensors = found.get("state_dict", found)
     return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}, bool(

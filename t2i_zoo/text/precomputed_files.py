@@ -11,7 +11,7 @@ A folder, with what lies anywhere below it (so ``birds`` reads ``birds/train`` a
 
 - ``char-CNN-RNN-embeddings.pickle`` with ``filenames.pickle`` (StackGAN, StackGAN++), which names pictures alone;
 - ``flower_tv.pkl`` with its four neighbours (TAC-GAN);
-- ``.t7`` files, one a picture (GAN-CLS), which hold captions as their first 201 characters.
+- ``.t7`` files, one a picture (GAN-CLS), which hold captions as their first 201 characters; left alone beside pickles.
 """
 
 from __future__ import annotations
@@ -140,11 +140,14 @@ def _parts(place: Path) -> Iterable[_Rows]:
     if place.is_file():
         yield _file(place)
         return
+    found = False
     for name in (_STACKGAN, _TACGAN):
         for file in sorted(place.rglob(name)):
+            found = True
             yield _stackgan(file.parent) if name == _STACKGAN else _tacgan(file.parent)
-    records = [read_reed_t7(file) for file in sorted(place.rglob("*.t7")) if file.name != _COCO]
-    if records:
+    # beside these the .t7 files are those of the archive that captions come in: pictures and text, no features
+    files = [] if found else sorted(file for file in place.rglob("*.t7") if file.name != _COCO)
+    if records := [read_reed_t7(file) for file in files]:
         texts = [_spelled(column) for record in records for column in record.characters.T]
         yield _Rows(np.concatenate([record.embeddings for record in records]), texts, spelled=True)
     for file in sorted(place.rglob(_COCO)):
@@ -255,7 +258,8 @@ def _looked_up(part: _Rows, texts: dict[str, Path], folder: str | Path | None) -
                 raise T2IError(
                     f"found no captions of {image} below {folder}: set text_encoder's captions to their folder"
                 )
-            lines[image] = [line for line in file.read_text("utf-8", "replace").splitlines() if line.strip()]
+            content = file.read_text("utf-8-sig", "replace")  # lines end as in the sources: U+2028 ends none
+            lines[image] = [line for line in content.split("\n") if line.strip()]
         count = len(lines[image])
         if count != (part.each or count) or not 0 <= number < count:
             raise T2IError(

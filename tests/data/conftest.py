@@ -53,7 +53,10 @@ class Handler(BaseHTTPRequestHandler):
         if asked and self.server.ranges and self.headers.get("If-Range") == tag:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
             if start >= len(body):
-                self.send_error(416)
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(body)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")

@@ -1,8 +1,10 @@
 """Downloads from a server that breaks off, lies, and is not there; nothing outside this machine is asked."""
 
 import hashlib
+import http.client
 import io
 import json
+import ssl
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,6 +15,7 @@ from layouts import write_coco, write_cub
 
 from t2i_zoo.data import CUB200, COCOCaptions, Flowers102, birds, coco, flowers
 from t2i_zoo.data.download import Remote, fetch
+from t2i_zoo.data.web import WebFile
 from t2i_zoo.errors import T2IError
 
 BODY = bytes(range(256)) * 2000  # half a megabyte
@@ -67,6 +70,37 @@ def test_a_killed_download_is_resumed_unless_the_file_has_changed(server: Any, t
     get(remote, tmp_path)
     assert server.asked == [("a.bin", "bytes=100000-")]
     assert (tmp_path / "a.bin").read_bytes() == BODY[::-1]
+
+
+@pytest.mark.parametrize("longer", [b"", b"more"])
+def test_a_part_that_is_whole_is_not_fetched_again(server: Any, tmp_path: Path, longer: bytes) -> None:
+    server.files["a.bin"] = BODY
+    (tmp_path / ".a.bin.part").write_bytes(BODY + longer)  # of a run that was killed before it renamed it
+    (tmp_path / ".a.bin.part.tag").write_text(f'"{hashlib.md5(BODY).hexdigest()}"')
+    get(Remote("a.bin", "a.bin", (server.url("a.bin"),), hash=sha(BODY)), tmp_path)
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    asked = [("a.bin", f"bytes={len(BODY + longer)}-")]
+    assert server.asked == (asked if not longer else [*asked, ("a.bin", None)])
+
+
+def test_a_connection_that_breaks_in_its_encryption_is_opened_again(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["a.bin"] = BODY
+    real, broken = http.client.HTTPResponse.read, list[int]()
+
+    def read(answer: Any, *size: int) -> bytes:
+        if len(broken) % 2 == 0:
+            broken.append(1)
+            raise ssl.SSLError("record layer failure")
+        broken.append(0)
+        return real(answer, *size)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", read)
+    get(Remote("a.bin", "a.bin", (server.url("a.bin"),), hash=sha(BODY)), tmp_path)
+    with WebFile(server.url("a.bin")) as file:
+        assert file.read() == BODY
+    assert broken.count(1) > 2
 
 
 def test_a_mirror_helps(server: Any, tmp_path: Path) -> None:

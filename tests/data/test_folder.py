@@ -88,12 +88,23 @@ def test_split_folders(tmp_path: Path) -> None:
     assert found == {"x.jpg": (1, "train"), "y.jpg": (0, "train"), "z.jpg": (0, "test")}
 
 
-@pytest.mark.parametrize("where", ["", "images/"])
-def test_one_folder_is_no_class(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("name", ["valid", "validation", "dev", "val"])
+def test_other_names_of_split_folders(tmp_path: Path, name: str) -> None:
+    for folder in ("train", name, "test"):
+        for kind in ("rose", "lily"):
+            (tmp_path / folder / kind).mkdir(parents=True)
+            (tmp_path / folder / kind / "x.jpg").touch()
+            (tmp_path / folder / kind / "x.txt").write_text("a flower")
+    found = [(record.split, record.class_id) for record in read(tmp_path)]
+    assert sorted(found) == [(split, class_id) for split in ("test", "train", "val") for class_id in (0, 1)]
+
+
+@pytest.mark.parametrize("places", ["xy", ["images/x", "images/y"], ["x", "images/y"]])
+def test_one_folder_is_no_class(tmp_path: Path, places: list[str]) -> None:
     (tmp_path / "images").mkdir()
-    for stem in "xy":
-        (tmp_path / f"{where}{stem}.jpg").touch()
-        (tmp_path / f"{where}{stem}.txt").write_text("a flower")
+    for place in places:
+        (tmp_path / f"{place}.jpg").touch()
+        (tmp_path / f"{place}.txt").write_text("a flower")
     assert [record.class_id for record in read(tmp_path)] == [None, None]
 
 
@@ -173,6 +184,7 @@ def test_bad_row(root: Path, row: object, match: str) -> None:
         ("file_name,caption_1,caption_2\na.jpg,,\n", "line 2: the picture has no caption"),
         ("file_name,caption,label\na.jpg,c,-2\n", "line 2: the label is -2"),
         ("file_name,caption\n", r"metadata\.csv names no picture"),
+        ("file_name,caption,caption\na.jpg,c,d\n", "line 1: two columns are named 'caption', .*rename one"),
     ],
 )
 def test_bad_table(root: Path, table: str, match: str) -> None:
@@ -200,9 +212,11 @@ def test_text_file_that_is_not_utf8(root: Path) -> None:
 
 
 def test_some_pictures_outside_the_class_folders(root: Path) -> None:
-    for name in ["a.txt", "b.txt", "sub/c.txt"]:
+    (root / "other").mkdir()
+    (root / "other/d.jpg").touch()
+    for name in ["a.txt", "b.txt", "sub/c.txt", "other/d.txt"]:
         (root / name).write_text("a rose")
-    error(root, r"a\.jpg has no class but 1 other")
+    error(root, r"a\.jpg has no class but 2 other")
 
 
 def test_no_pictures(tmp_path: Path) -> None:

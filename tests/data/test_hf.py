@@ -157,3 +157,19 @@ def test_pictures_are_read_when_they_are_needed(tmp_path: Path) -> None:
     assert isinstance(record.image, Embedded)
     assert record.image.read()[:8] == b"\x89PNG\r\n\x1a\n"
     assert np.asarray(record.class_id is None)
+
+
+def test_rows_of_one_picture_are_one(tmp_path: Path) -> None:
+    """Twenty pictures in five rows of one caption each, mixed, and a row without a picture."""
+    names = [f"number {i}, line {k}" for k in range(5) for i in range(20)]
+    pictures = [Image.new("RGB", (9, 9), (int(name.split()[1][:-1]), 0, 0)) for name in names]
+    rows = {"image": [*pictures, None], "caption": [*names, "none"], "label": [*(["a", "b"] * 50), "a"]}
+    features = {"image": datasets.Image(), **dict.fromkeys(("caption", "label"), datasets.Value("string"))}
+    root = save(datasets.Dataset.from_dict(rows, features=datasets.Features(features)), tmp_path / "set")
+    *records, last = HFDataset(root).records()
+    assert [record.captions for record in records] == [
+        tuple(f"number {i}, line {k}" for k in range(5)) for i in range(20)
+    ]
+    assert [record.class_id for record in records] == [0, 1] * 10
+    assert last.captions == ("none",)
+    assert len({record.image.name for record in records if isinstance(record.image, Embedded)}) == 20

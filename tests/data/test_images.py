@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_zoo.data.images import load_image, shrink
+from t2i_zoo.data.images import load_image, load_shape, shrink
 from t2i_zoo.errors import T2IError
 
 
@@ -113,6 +113,17 @@ def test_exif_rotation_is_applied(tmp_path, name):
     out = load_image(save(image, tmp_path / name, exif=exif), 10, "stretch")
     assert out[:4].mean() < 10
     assert out[-4:].mean() > 245
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif", "a.png", "a.webp"])
+@pytest.mark.parametrize("turn", [1, 3, 5, 6, 7, 8, 9])  # there is no 9
+def test_the_shape_is_known_from_the_head(tmp_path, name, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = save(Image.new("RGB", (30, 20)), tmp_path / name, exif=exif)
+    shape = load_shape(path, 19, "short_side")
+    assert shape == ((28, 19) if turn in (5, 6, 7, 8) else (19, 28))
+    assert load_image(path, 19, "short_side").shape == (*shape, 3)
 
 
 def test_a_picture_with_broken_exif_is_read(tmp_path):

@@ -139,3 +139,25 @@ def test_a_typo_is_one_sentence(run):
     assert code == 2
     assert "did you mean --data.batch_size?" in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "note"),
+    [
+        ({"class_path": "DAMSM"}, ""),
+        ({"class_path": "AttnGAN", "init_args": {"damsm": "runs/none"}}, "--model.damsm runs/none is not there yet"),
+        ({"class_path": "StackGANPP", "init_args": {"text_encoder": "none"}}, ""),
+    ],
+)
+def test_features_that_nobody_would_read(model, note, run, tmp_path, capsys):
+    config = tmp_path / "own.yaml"
+    config.write_text(yaml.safe_dump({"model": model}), "utf-8")
+    code, out, error = run("-c", str(config))
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert not (tmp_path / "c/text").exists()
+    assert ("the captions are not encoded" in error) == bool(note)
+    assert note in error
+    assert run("-c", str(config), "--to", "webdataset", "--out", str(tmp_path / "shards"))[0] == 0
+    assert yaml.safe_load((tmp_path / "shards/index.json").read_text("utf-8"))["text"] is None
+    assert run("-c", str(config), "--text_encoder", "hashing")[0] == 0  # what is asked for is done
+    assert (tmp_path / "c/text").exists()

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.data import CaptionDataModule, StreamDataModule, WebDataset
+from t2i_zoo.data import CaptionDataModule, StreamDataModule, SyntheticFlowers, WebDataset
+from t2i_zoo.data.shard_writer import write_shards
 from t2i_zoo.data.shards import read_shard
+from t2i_zoo.data.store import StoreSpec
 from t2i_zoo.data.stream import Stream
 from t2i_zoo.errors import T2IError
 
@@ -147,6 +149,54 @@ def test_an_index_and_shards_that_do_not_belong_together(shards: Path, tmp_path:
         (copy / "index.json").write_text(text)
         with pytest.raises(T2IError, match=r"index\.json is no index of shards"):
             build(copy).setup()
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "match"),
+    [
+        ("stretch", {"image_size": 16}, None),
+        ("stretch", {"image_size": 17}, r"hold pictures of 19 px \(stretch\), expected at least 21 px \(stretch\)"),
+        ("stretch", {"resize": "short_side"}, r"hold pictures of 19 px \(stretch\), .* 19 px \(short_side\): write"),
+        ("short_side", {"resize": "center_crop"}, None),  # the whole picture is there
+    ],
+)
+def test_shards_know_their_size(tmp_path: Path, written: Any, options: dict[str, Any], match: str | None) -> None:
+    write_shards(StoreSpec(SyntheticFlowers(images=24, size=24), 19, written), tmp_path / "set")
+    if match is None:
+        build(tmp_path / "set", **options).setup()
+        return
+    with pytest.raises(T2IError, match=match):
+        build(tmp_path / "set", **options).setup()
+    index = json.loads((tmp_path / "set/index.json").read_text())
+    del index["load_size"], index["resize"]  # as they were written before
+    (tmp_path / "set/index.json").write_text(json.dumps(index))
+    build(tmp_path / "set", **options).setup()
+
+
+def test_two_runs_count_the_same_shards_at_once(others: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    real, cache = Path.replace, tmp_path / "cache"
+
+    def replace(place: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", real)
+        WebDataset(str(others)).index(cache)  # of a run that is quicker by a bit
+        return real(place, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert WebDataset(str(others)).index(cache).pictures("train") == 16
+    assert len(list((cache / "shards").iterdir())) == 1
+
+
+@pytest.mark.parametrize("place", ["", "cache"])
+def test_a_cache_beside_the_shards_does_not_outdate_what_it_holds(others: Path, place: str) -> None:
+    cache = others / place
+    for name in ("text", "stores"):
+        WebDataset(str(others)).index(cache)
+        if place:
+            (cache / name).mkdir()
+            (cache / name / "file").touch()
+    assert len(list((cache / "shards").iterdir())) == 1
+    write_tar(others / "train-3.tar", {"a.png": png((0, 0, 0)), "a.txt": b"c", "a.cls": b"kind0"})
+    assert WebDataset(str(others)).index(cache).pictures("train") == 17
 
 
 @pytest.mark.parametrize(

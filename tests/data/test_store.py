@@ -18,7 +18,8 @@ from PIL import Image
 
 from t2i_zoo.data import CaptionFolder, Flowers102, Record, Source, packing
 from t2i_zoo.data import store as store_module
-from t2i_zoo.data.store import StoreSpec, open_store, tree_fingerprint
+from t2i_zoo.data.reading import tree_fingerprint
+from t2i_zoo.data.store import StoreSpec, open_store
 from t2i_zoo.errors import T2IError
 
 OXFORD = Path(__file__).parents[2].parent / "shared/data/oxford102"
@@ -36,8 +37,8 @@ def fill(folder, count=12, size=20):
 
 def check(store, numbers):
     """Pictures, captions and splits of the store belong together and are those of ``numbers``."""
-    parts = (store.starts, store.shapes, store.labels, store.splits, store.boxes)
-    assert [len(part) for part in parts] == [len(numbers)] * 5
+    parts = (store.starts, store.shapes, store.labels, store.splits)
+    assert [len(part) for part in parts] == [len(numbers)] * 4
     assert store.manifest["pictures"] == len(numbers)
     assert store.manifest["captions"] == len(store.captions) == store.offsets[-1]
     for row, i in enumerate(numbers):
@@ -297,11 +298,17 @@ def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
         tree_fingerprint(root)
 
 
-def test_a_cache_inside_the_source_does_not_outdate_itself(tmp_path, packings):
+@pytest.mark.parametrize("place", ["stores", "cache/stores"])  # the cache is the source's folder, or inside it
+def test_a_cache_inside_the_source_does_not_outdate_itself(tmp_path, packings, place):
     spec = StoreSpec(CaptionFolder(str(fill(tmp_path / "source"))), 8)
-    for _ in range(2):
-        open_store(spec, spec.source.path / "cache")
+    for number in range(3):
+        open_store(spec, spec.source.path / place)
+        if place == "cache/stores":  # features of captions
+            (spec.source.path / f"cache/text/{number}").mkdir(parents=True)
+            (spec.source.path / f"cache/text/{number}/keys.npy").touch()
     assert len(packings) == 1
+    fill(spec.source.path, 13)
+    check(open_store(spec, spec.source.path / place), range(13))
 
 
 def test_a_cache_folder_that_cannot_be_made(spec, tmp_path):

@@ -131,6 +131,18 @@ def test_the_embeddings_of_stackgan(tmp_path: Path, name: str, text: str) -> Non
         PrecomputedEncoder(str(tmp_path / "birds"), captions=str(texts))
 
 
+def test_the_archive_of_the_captions_beside_the_embeddings(tmp_path: Path) -> None:
+    """``images/`` and ``text_c10/`` hold .t7 files of another kind; a caption file may begin with a byte order mark."""
+    texts = tmp_path / "text_c10"
+    for folder in ("images", "text_c10"):
+        write_t7(tmp_path / folder / "001.Albatross.t7", numbers(2))
+    (texts / "a.txt").write_bytes("\ufeffa red one\r\na blue\u2028one\r\n".encode())
+    write_stackgan(tmp_path / "train", ["a"], numbers(2, 1024).reshape(1, 2, 1024))
+    encoder = PrecomputedEncoder(str(tmp_path), captions=str(texts))
+    assert np.array_equal(lookup(encoder, "a red one"), numbers(2, 1024)[0])
+    assert np.array_equal(lookup(encoder, "a blue one"), numbers(2, 1024)[1])
+
+
 def test_the_t7_files_of_gan_cls(tmp_path: Path) -> None:
     vectors, long = numbers(4, 1024), "a flower with many words " * 12
     write_reed(tmp_path / "class_00001" / "a.t7", ["a red flower", "a flower of 2″"], vectors[:2])
@@ -263,7 +275,8 @@ def test_paths_that_do_not_fit(file: Path, tmp_path: Path) -> None:
     write_pickle(tmp_path / "mixed" / "flower_tv.pkl", [])
     with pytest.raises(T2IError, match=r"flowers_caps\.pkl"):
         PrecomputedEncoder(str(tmp_path / "mixed"))
-    write_reed(tmp_path / "both" / "a.t7", ["a red flower"], numbers(1, 1024))
+    table = {"raw_txt": ["a red flower"], "fea_txt": [numbers(1, 1024)]}
+    write_t7(tmp_path / "both" / "val_captions.t7", table)
     write_tacgan(tmp_path / "both", ["i.jpg"], [[f"caption {k}" for k in range(5)]], numbers(5, 4800)[None])
     with pytest.raises(T2IError, match=r"found vectors of 1024 and of 4800 numbers in .*, expected one width"):
         PrecomputedEncoder(str(tmp_path / "both"))
