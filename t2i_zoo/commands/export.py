@@ -153,7 +153,9 @@ def _scores(scores: Sequence[Line], path: Path) -> list[str]:
     rows = ["| protocol | metric | value | error | chance |", "|---|---|---|---|---|"]
     latest = {tuple(line[key] for key in ("protocol_hash", "label", "network", "data")): line for line in scores}
     for line in latest.values():
-        label = line["label"] + (f" ({line['network']})" if line["network"] and line["network"] not in line["label"] else "")
+        label = line["label"] + (
+            f" ({line['network']})" if line["network"] and line["network"] not in line["label"] else ""
+        )
         error, chance = ("" if line[key] is None else number(line[key]) for key in ("error", "chance"))
         name = f"{line['protocol']} {line['protocol_hash']}"
         rows.append(f"| {name} | {label} | {number(line['value'])} | {error} | {chance} |")
