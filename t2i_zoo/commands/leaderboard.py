@@ -89,6 +89,8 @@ def leaderboard(
             if entry is None:
                 entry = _entry(subject, module, {other.title for other in entries})
                 captions = captions or _captions(module)
+            if subject.model is None and set(protocol.metrics) == {"caption_diversity"}:
+                continue  # of photographs it is 1 by definition
             known = None if again else _known(subject, protocol, network, photographs)
             entry.lines += known or evaluate(subject, protocol, network, photographs, batch_size, device)
         assert entry is not None

@@ -84,14 +84,17 @@ def test_the_board(run, tmp_path, monkeypatch, capsys):
 
 def test_photographs_stand_beside_without_pictures(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["leaderboard", "real", str(run), "--protocol", "agreement_synthetic", "--images", "8"]) == 0
+    protocols = ["agreement_synthetic", "diversity_caption"]
+    assert main(["leaderboard", "real", str(run), "--protocol", *protocols, "--images", "8"]) == 0
     table = (tmp_path / "leaderboard" / "leaderboard.md").read_text()
-    head, _, about, first, *_ = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    head, _, about, first, *_, last = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
     assert head == ["score", "protocol", "photographs", "GANCLS (gancls/version_0)", "published"]
     assert about[2:4] == ["", "16 px, 6 batches"]
     assert first[0] == "agreement of petal colour"
     assert first[1].startswith("agreement_synthetic ")
     assert all(re.fullmatch(r"[\d.]+( ± [\d.]+)? \(chance [\d.]+\)", cell) for cell in first[2:4])
+    assert last[1].startswith("diversity_caption ")
+    assert last[2] == "-" != last[3]  # of photographs it is 1 by definition
     assert all(name.startswith("01_") for name in (p.name for p in (tmp_path / "leaderboard" / "pictures").iterdir()))
 
 
