@@ -14,7 +14,7 @@ author = "the authors of t2i-zoo"
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "api"]
+exclude_patterns = ["_build", "api", "leaderboard"]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 3
 

@@ -15,12 +15,14 @@ from t2i_zoo.metrics.published import DATA, MARKS, Published, comparable, publis
 from t2i_zoo.metrics.records import Line, number
 
 _NONE = "-"
+_LONG = 120  # letters
 _NUMBER = re.compile(r"-?[\d.e+-]*\d( ± [\d.e+-]+)?( \(chance [\d.e+-]+\))?")
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 120rem; padding: 0 1rem; color: #222 }
 .wide { overflow-x: auto } table { border-collapse: collapse; margin: 1rem 0 }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
-th { font-weight: 600 } td.n { white-space: nowrap; font-variant-numeric: tabular-nums } img { display: block }
+th { font-weight: 600 } td:first-child { min-width: 9rem }
+td.n { white-space: nowrap; font-variant-numeric: tabular-nums } img { display: block }
 small { color: #666 }
 """
 
@@ -142,6 +144,8 @@ def _table(rows: Sequence[Sequence[str]], raw: bool = False) -> str:
         return cell if raw else html.escape(cell)
 
     def cell_of(cell: str) -> str:
+        if not raw and len(cell) > _LONG:  # folded, or one cell would make its row as tall as the window
+            return f"<td><details><summary>{show(cell[:24])} ...</summary>{show(cell)}</details></td>"
         return f"<td{' class=n' if _NUMBER.fullmatch(cell) else ''}>{show(cell)}</td>"
 
     head = "".join(f"<th>{show(cell)}</th>" for cell in rows[0])

@@ -117,7 +117,7 @@ def word_attention(
     """
     with torch.autocast(regions.device.type, enabled=False):
         flat, words = regions.flatten(2).float(), words.float()
-        attention = _attend(words @ flat, _mask(lengths_or_mask, words), gamma1)  # (B, T, R)
+        attention = _attend(words @ flat + _padding(_mask(lengths_or_mask, words)), gamma1)  # (B, T, R)
         return attention @ flat.mT, attention.view(*attention.shape[:2], *regions.shape[2:])
 
 
@@ -142,23 +142,28 @@ def _end(mask: Tensor) -> int:
     return int(mask.any(0).nonzero()[-1]) + 1
 
 
-def _attend(similarity: Tensor, mask: Tensor, gamma1: float) -> Tensor:
+def _padding(mask: Tensor) -> Tensor:
+    """What is added to products of words (..., T, 1): 0, and -inf behind a caption's end."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))[..., None]
+
+
+def _attend(similarity: Tensor, gamma1: float) -> Tensor:
     """Attention (..., T, R) of words to regions: a softmax over words, then another over regions, by design.
 
     Args:
-        similarity: (..., T, R), products of words and regions; overwritten.
-        mask: (..., T) bool.
+        similarity: (..., T, R), products of words and regions, -inf behind a caption's end.
+        gamma1: sharpness of the second softmax.
     """
-    over_words = similarity.masked_fill_(~mask[..., None], float("-inf")).softmax(-2)
-    return (gamma1 * over_words).softmax(-1)
+    return (gamma1 * similarity.softmax(-2)).softmax(-1)
 
 
 def _pair_scores(regions: Tensor, words: Tensor, mask: Tensor, gamma1: float, gamma2: float) -> Tensor:
     """Scores (I, J) from regions (I, D, R), words (J, T, D) and their mask (J, T)."""
     # all words times the regions of each picture: few large products, where captions one by one are many small ones
     pairs = (len(regions), *mask.shape)  # I, J, T
-    similarity = torch.matmul(words.flatten(0, 1), regions).view(*pairs, -1)  # (I, J, T, R)
-    attention = _attend(similarity, mask, gamma1)
+    every_word = words.flatten(0, 1).expand(len(regions), -1, -1)
+    similarity = torch.baddbmm(_padding(mask).view(1, -1, 1), every_word, regions).view(*pairs, -1)  # (I, J, T, R)
+    attention = _attend(similarity, gamma1)
     context = torch.bmm(attention.flatten(1, 2), regions.mT).view(*pairs, -1)  # (I, J, T, D)
     lengths: Tensor = torch.linalg.vector_norm(context, dim=-1) * torch.linalg.vector_norm(words, dim=-1)
     cosine = (context * words).sum(-1) / lengths.clamp_min(_LEAST)  # (I, J, T)

@@ -111,7 +111,7 @@ def test_the_clip_score_by_hand(job):
     values = torch.tensor([100.0, 50 * 2**0.5, 0.0])  # the cosine below zero counts as zero
     assert score.value == pytest.approx(float(values.mean()))
     assert score.error == pytest.approx(float(values.std() / 3**0.5), rel=1e-6)
-    assert score.label == "CLIP score (table)"
+    assert score.label == "caption similarity (table)"
 
 
 def test_one_picture_has_a_clip_score_without_an_error(job):
