@@ -19,7 +19,7 @@ from t2i_zoo.models.base import TextToImageGAN
 
 
 class Evaluation(L.Callback):
-    """Every few epochs and at the end, the scores of a protocol: to the loggers, and to the run's ``metrics.jsonl``.
+    """Every few epochs, at the end, and in ``test``: the scores of a protocol, to loggers and ``metrics.jsonl``.
 
     All processes draw and measure their share. Captions and noise are the protocol's, the same each time, and nothing
     is taken from the random numbers of the training. The scores are logged as ``eval/<protocol>/<metric>``.
@@ -57,7 +57,7 @@ class Evaluation(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Build the network; it belongs to no model and enters no checkpoint."""
-        if stage != "fit":
+        if stage not in ("fit", "test"):
             return
         if not isinstance(pl_module, TextToImageGAN):
             raise T2IError(f"found a {type(pl_module).__name__}, which draws no pictures: leave Evaluation out")
@@ -69,6 +69,15 @@ class Evaluation(L.Callback):
         """Look whether data, model and network can give what the protocol asks for, before anything is trained."""
         prepare(self.protocol, self._photographs(trainer), pl_module, self.network, pl_module.device, self.batch_size)
         self._network_rests()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same before a test."""
+        self.on_fit_start(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate the model that is tested; all processes come here together."""
+        assert isinstance(pl_module, TextToImageGAN)
+        self._evaluate(trainer, pl_module, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate where it is time; all processes come here together."""

@@ -83,3 +83,14 @@ def test_the_end_may_come_before_the_last_epoch(fit):
     _, folder = fit([LambdaCallback(on_train_batch_end=lambda t, m, *_: stop(t, m)), callback], epochs=5)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {(line["epoch"], line["batches"]) for line in lines} == {(1, 1)}
+
+
+def test_a_test_evaluates_too(fit, build_data, build_trainer, tmp_path):
+    model, _ = fit([])
+    callback = Evaluation("agreement_synthetic", images=12)
+    trainer = build_trainer(callbacks=[callback], logger=RunLogger(tmp_path / "tested", ""))
+    trainer.test(model, build_data(), verbose=False)
+    (folder,) = (tmp_path / "tested").glob("version_*")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {line["metric"] for line in lines} >= {"agreement.petal_colour", "agreement.background"}
+    assert {line["batches"] for line in lines} == {model.clock} == {4}
