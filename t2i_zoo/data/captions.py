@@ -61,6 +61,11 @@ class CaptionLookup:
         assert self._rows is not None
         return _tensor(self._rows.sentences(numbers.flatten().numpy())).view(*numbers.shape, -1).mean(1)
 
+    def let_go(self) -> None:
+        """Give back what was read of the cache's files."""
+        if self._rows is not None:
+            self._rows.let_go()
+
     def padded_words(self, numbers: Tensor) -> Words:
         """Word features (B, T, W) of each picture's first caption, zeros behind its end, and the mask (B, T)."""
         assert self._rows is not None

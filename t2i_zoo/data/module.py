@@ -23,6 +23,7 @@ from t2i_zoo.data.transforms import normalise
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
 from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
+from t2i_zoo.text.cache import let_go
 
 
 class _BySource(L.LightningDataModule):
@@ -38,6 +39,9 @@ class _BySource(L.LightningDataModule):
 
             cls = StreamDataModule
         return super().__new__(cls)
+
+
+_KEPT = 16  # batches whose pages of the mapped files stay
 
 
 class CaptionDataModule(_BySource):
@@ -108,6 +112,7 @@ class CaptionDataModule(_BySource):
         self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft)
         self.store: Store | None = None
         self._pixels: Pixels | None = None
+        self._read = 0  # batches
         self._captions: CaptionLookup | None = None
         self._reader: Any = None  #: the device and encoder that ``setup`` served
 
@@ -285,6 +290,10 @@ class CaptionDataModule(_BySource):
         if self._captions.has_words:
             part["words"] = self._captions.padded_words(batch.captions)
             part["wrong_words"] = self._captions.padded_words(batch.wrong_captions)
+        self._read += 1
+        if self._read % _KEPT == 0:  # of a set like COCO all that was ever read would count as this process's memory
+            let_go(store.images)
+            self._captions.let_go()
         return part
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:

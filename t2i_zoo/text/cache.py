@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import shutil
 import time
 import uuid
@@ -38,6 +39,13 @@ class _Segment:
     offsets: Integers | None
 
 
+def let_go(array: NDArray[Any] | None) -> None:
+    """Give back the pages of a mapped file, which the system counts as this process's; its own cache keeps them."""
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # Linux and macOS
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
 class CachedRows:
     """Features of a list of captions where they lie on disk; only what is asked for is read.
 
@@ -55,6 +63,12 @@ class CachedRows:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def let_go(self) -> None:
+        """Give back what was read of the files."""
+        for segment in self._segments:
+            let_go(segment.sentence)
+            let_go(segment.words)
 
     def sentences(self, numbers: Integers | slice = slice(None)) -> Floats:
         """Sentence vectors (n, D), float32, of the captions with these numbers; by default of all.

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text import TextCache, TextFeatures
+from t2i_zoo.text.cache import let_go
 from t2i_zoo.text.hashing import HashingEncoder
 
 CAPTIONS = [f"flower {n} with {n % 5} red petals" + " and leaves" * (n % 3) for n in range(50)]
@@ -227,3 +229,22 @@ def test_progress_goes_to_standard_error(tmp_path, capsys):
     assert "encoding captions" in shown.err
     assert "100%" in shown.err
     assert shown.out == ""
+
+
+def test_mapped_files_are_given_back(tmp_path: Path) -> None:
+    """What was read counts as this process's memory until it is given back; the file stays as it was."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("needs /proc, where Linux tells what is resident")
+
+    def mapped() -> int:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssFile"))
+
+    np.save(tmp_path / "large.npy", np.ones(1 << 25, np.uint8))  # 32 MiB
+    array = np.load(tmp_path / "large.npy", mmap_mode="r")
+    total, before = int(array.sum(dtype=np.int64)), mapped()
+    let_go(array)
+    assert before - mapped() > 24 * 1024
+    assert int(array.sum(dtype=np.int64)) == total == 1 << 25
+    let_go(np.ones(3))  # what is not mapped stays alone
+    let_go(None)
