@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
 from torch import Tensor
 
 from t2i_zoo.text.features import TextFeatures
+
+
+@dataclass(frozen=True)
+class BatchNeeds:
+    """What a model reads of a batch; the model states it, and the data module delivers that and nothing more.
+
+    Attributes:
+        sizes: sides of the images in pixels, smallest first; None leaves them to the data module.
+        images: whether it looks at images at all.
+        wrong_images: whether its mismatched pairs need images and not only captions.
+        words: whether it reads word features beside the sentence embedding.
+        neighbours: whether it reads the captions before and after each caption of an image.
+        references: whether it compares with all captions of an image.
+    """
+
+    sizes: tuple[int, ...] | None = None
+    images: bool = True
+    wrong_images: bool = False
+    words: bool = False
+    neighbours: bool = False
+    references: bool = False
 
 
 class Batch(TypedDict, total=False):
