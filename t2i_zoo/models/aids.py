@@ -98,7 +98,9 @@ def penalties(model: TextToImageGAN, batch: Batch, fakes: Fakes) -> dict[str, Te
                 found = []
                 for logits, x in zip(judged, images, strict=True):
                     assert logits.matched is not None
-                    found.append(matching_aware_penalty(logits.matched, x, condition, matching, options["matching_power"]))
+                    found.append(
+                        matching_aware_penalty(logits.matched, x, condition, matching, options["matching_power"])
+                    )
                 terms["matching"] = torch.stack([one.penalty for one in found]).sum()
                 terms["image_norm"] = torch.stack([one.image_norm for one in found]).mean()
                 terms["sentence_norm"] = torch.stack([one.sentence_norm for one in found]).mean()

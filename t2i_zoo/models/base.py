@@ -269,7 +269,9 @@ class TextToImageGAN(SamplingModule):
 
     def _log(self, stage: str, count: int, losses: dict[str, dict[str, Tensor]]) -> None:
         values = {
-            f"{stage}/{network}_{key}": value.detach() for network, terms in losses.items() for key, value in terms.items()
+            f"{stage}/{network}_{key}": value.detach()
+            for network, terms in losses.items()
+            for key, value in terms.items()
         }
         if stage != "train":
             self.log_dict(values, batch_size=count, sync_dist=True)
@@ -307,7 +309,10 @@ class TextToImageGAN(SamplingModule):
         rng = torch.Generator().manual_seed(int(batch["index"][0]))  # the same noise in every evaluation
         count = len(batch["captions"])
         fakes = self.draw(self.generator_ema, self.noise(count, rng), batch["text"])
-        losses = {"discriminator": self.discriminator_loss(batch, fakes), "generator": self.generator_loss(batch, fakes)}
+        losses = {
+            "discriminator": self.discriminator_loss(batch, fakes),
+            "generator": self.generator_loss(batch, fakes),
+        }
         self._log(stage, count, losses)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
