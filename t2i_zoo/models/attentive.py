@@ -6,13 +6,14 @@ Source: taoxugit/AttnGAN, on whose code MirrorGAN is built.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model, state
 from t2i_zoo.models.base import TextToImageGAN
@@ -50,8 +51,7 @@ class AttentiveGAN(TextToImageGAN):
     generator: WordGenerator
     generator_ema: WordGenerator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one a size, smallest first
-    sizes: list[int]
-    needs_words = True
+    needs = BatchNeeds(words=True)
     attends = True
     builds_on: tuple[str, ...] = ("damsm",)
 
@@ -97,7 +97,7 @@ class AttentiveGAN(TextToImageGAN):
         if exclude_same_class and mismatch == "class":
             raise T2IError("found --model.exclude_same_class with --model.mismatch class, which has no such pairs")
         sizes = [image_size >> i for i in reversed(range(branches))]
-        self.sizes = sizes[-1:] if last_only else sizes
+        self.needs = replace(self.needs, sizes=tuple(sizes[-1:] if last_only else sizes))
         self.noise_width += condition_dim
         self._frozen: dict[str, ZooModule] = {}  # networks of other runs; a dict, so that no checkpoint holds them
         self._digests: dict[str, str] = {}
@@ -120,7 +120,7 @@ class AttentiveGAN(TextToImageGAN):
                 unconditional=not last_only,
                 checkpointing=gradient_checkpointing,
             )
-            for size in self.sizes
+            for size in self.needs.sizes
         )
         self.set_networks(generator, discriminator)
 
@@ -240,13 +240,13 @@ class AttentiveGAN(TextToImageGAN):
         else:
             other = self.encode_wrong(batch).sentence
         total: dict[str, Tensor] = {}
-        for i, (size, judge) in enumerate(zip(self.sizes, self.discriminator, strict=True)):
+        for i, (size, judge) in enumerate(zip(self.needs.sizes, self.discriminator, strict=True)):
             assert isinstance(judge, JointDiscriminator)
             heads = judge.heads
-            real, fake = judge.features(batch["images"][i - len(self.sizes)]), judge.features(fakes.images[i])
+            real, fake = judge.features(batch["images"][i - len(self.needs.sizes)]), judge.features(fakes.images[i])
             matched, drawn = heads.match(real, sentence), heads.match(fake, sentence)  # batch norm follows the order
             wrong = heads.match(real, other) if order is None else heads.match(real[order[:-1]], sentence[order[1:]])
-            alone = {} if len(self.sizes) < len(self.generator.stages) + 1 else {
+            alone = {} if len(self.needs.sizes) < len(self.generator.stages) + 1 else {
                 "real_alone": heads.alone(real),
                 "fake_alone": heads.alone(fake),
             }  # fmt: skip
@@ -259,7 +259,7 @@ class AttentiveGAN(TextToImageGAN):
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Adversarial terms of all sizes and the divergence of the condition; a paper adds its own."""
         terms: dict[str, Tensor] = {}
-        for size, judge, images in zip(self.sizes, self.discriminator, fakes.images, strict=True):
+        for size, judge, images in zip(self.needs.sizes, self.discriminator, fakes.images, strict=True):
             assert isinstance(judge, JointDiscriminator)
             features = judge.features(images)
             term = bce(judge.heads.match(features, fakes.text.sentence), 1.0)

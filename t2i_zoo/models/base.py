@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class TextToImageGAN(ZooModule):
         bare = {k: v for k, v in text_encoder.items() if k != "assets"} if isinstance(text_encoder, dict) else None
         self.hparams["text_encoder"] = bare or text_encoder
         self.noise_width = noise_dim  # a paper whose networks draw more random numbers than z raises it
-        self.sizes = [image_size]
+        self.needs = replace(self.needs, sizes=(image_size,))
 
     # What a paper supplies ------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class TextToImageGAN(ZooModule):
             return cached if cached is not None else self.encode(captions["captions"])
         if isinstance(captions, str):
             raise T2IError('found one string, expected a list of captions: write ["a red flower"]')
-        return self.text_encoder.encode(list(captions), words=self.needs_words)
+        return self.text_encoder.encode(list(captions), words=self.needs.words)
 
     def encode_wrong(self, batch: Batch) -> TextFeatures:
         """Features of the mismatched captions of a batch."""

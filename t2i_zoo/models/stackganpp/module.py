@@ -8,6 +8,7 @@ that are never of the same class.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -50,7 +51,6 @@ class StackGANPlusPlus(TextToImageGAN):
 
     generator: networks.Generator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one a size, smallest first
-    sizes: list[int]
     text_is_optional = True
 
     def __init__(
@@ -88,8 +88,8 @@ class StackGANPlusPlus(TextToImageGAN):
             )
         if snapshot_every < 1:
             raise T2IError(f"found --model.snapshot_every {snapshot_every}, expected at least 1 batch")
-        self.sizes = [image_size >> i for i in reversed(range(branches))]
-        self.needs_wrong_images = self.conditional
+        sizes = tuple(image_size >> i for i in reversed(range(branches)))
+        self.needs = replace(self.needs, sizes=sizes, wrong_images=self.conditional)
         self.condition_dim = condition_dim if self.conditional else 0
         self.noise_width += self.condition_dim
         generator = networks.Generator(
@@ -97,7 +97,7 @@ class StackGANPlusPlus(TextToImageGAN):
             self.hparams["noise_dim"],
             condition_dim,
             generator_width,
-            self.sizes,
+            list(sizes),
             residual_blocks,
             gradient_checkpointing,
         )
@@ -109,7 +109,7 @@ class StackGANPlusPlus(TextToImageGAN):
                 condition_first=True,
                 checkpointing=gradient_checkpointing,
             )
-            for size in self.sizes
+            for size in sizes
         )
         if channels_last:
             generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -128,7 +128,7 @@ class StackGANPlusPlus(TextToImageGAN):
         """The sum over all sizes, of which each also has its own entry; condition is the mean of the augmentation."""
         mu = fakes.extras.get("mu")
         total: dict[str, Tensor] = {}
-        for i, (size, judge) in enumerate(zip(self.sizes, self.discriminator, strict=True)):
+        for i, (size, judge) in enumerate(zip(self.needs.sizes, self.discriminator, strict=True)):
             real = judge(batch["images"][i], mu)
             wrong = None if mu is None else judge(batch["wrong_images"][i], mu)
             terms = losses.discriminator_loss(real, wrong, judge(fakes.images[i], mu), self.hparams["uncond_weight"])
@@ -142,7 +142,7 @@ class StackGANPlusPlus(TextToImageGAN):
         mu, hparams = fakes.extras.get("mu"), self.hparams
         terms = {
             f"at_{size}": losses.generator_loss(judge(images, mu), hparams["uncond_weight"])
-            for size, judge, images in zip(self.sizes, self.discriminator, fakes.images, strict=True)
+            for size, judge, images in zip(self.needs.sizes, self.discriminator, fakes.images, strict=True)
         }
         loss = torch.stack(list(terms.values())).sum()
         if mu is not None:
