@@ -43,7 +43,7 @@ def batch_for(model: StackGANPlusPlus, count: int = 4) -> Batch:
 
 
 def fakes_for(model: StackGANPlusPlus, batch: Batch) -> Fakes:
-    noise = torch.randn(len(batch["captions"]), model.noise_width, generator=torch.Generator().manual_seed(2))
+    noise = torch.randn(len(batch["captions"]), model.total_noise_dim, generator=torch.Generator().manual_seed(2))
     return model.draw(model.generator, noise, batch["text"])
 
 
@@ -212,7 +212,7 @@ def test_each_discriminator_sees_real_mismatched_and_drawn_pictures_apart(watch:
 def test_without_text(watch: Any) -> None:
     model, witness = watch(text_encoder="none", colour_weight=50.0)
     assert not model.needs.wrong_images
-    assert model.noise_width == 4
+    assert model.total_noise_dim == 4
     assert model.generator.augment is None
     assert model.generator.stages[0].joint[0].in_channels == 4 + 8  # the noise in place of a condition
     assert all([condition for _, condition in seen] == [None] * 3 for seen in witness.seen)  # real, drawn, drawn
