@@ -5,12 +5,13 @@ Source: taoxugit/AttnGAN, on whose code MirrorGAN is built.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.nn import JointDiscriminator, WordGenerator, discriminator_loss, generator_loss, kl_to_normal, over_sizes
@@ -43,8 +44,7 @@ class AttentiveGAN(TextToImageGAN):
     generator: WordGenerator
     generator_ema: WordGenerator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one a size, smallest first
-    sizes: list[int]
-    needs_words = True
+    needs = BatchNeeds(words=True)
     attends = True
 
     def __init__(
@@ -78,7 +78,7 @@ class AttentiveGAN(TextToImageGAN):
         if exclude_same_class and mismatch == "class":
             raise T2IError("found --model.exclude_same_class with --model.mismatch class, which has no such pairs")
         sizes = [image_size >> i for i in reversed(range(branches))]
-        self.sizes = sizes[-1:] if last_only else sizes
+        self.needs = replace(self.needs, sizes=tuple(sizes[-1:] if last_only else sizes))
         self.total_noise_dim += condition_dim
         generator = WordGenerator(
             self.text_encoder.dim,
@@ -99,7 +99,7 @@ class AttentiveGAN(TextToImageGAN):
                 unconditional=not last_only,
                 checkpointing=gradient_checkpointing,
             )
-            for size in self.sizes
+            for size in self.needs.sizes
         )
         self.set_networks(generator, discriminator)
 
@@ -148,7 +148,7 @@ class AttentiveGAN(TextToImageGAN):
             discriminator_loss(real, wrong, fake, keep=keep, against=real.rows(rows), loss=self.adversarial)
             for real, wrong, fake in zip(reals, wrongs, generated, strict=True)
         ]
-        return over_sizes(self.sizes, terms)
+        return over_sizes(self.needs.sizes, terms)
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Adversarial terms of all sizes and the divergence of the condition; a paper adds its own."""
@@ -156,7 +156,7 @@ class AttentiveGAN(TextToImageGAN):
         drawn, reals = self.observe(fakes.images, real=False).judge(sentence), self.opponents(batch, sentence)
         terms = {
             f"at_{size}": generator_loss(fake, real, self.adversarial)
-            for size, fake, real in zip(self.sizes, drawn, reals, strict=True)
+            for size, fake, real in zip(self.needs.sizes, drawn, reals, strict=True)
         }
         loss = torch.stack(list(terms.values())).sum()
         terms["kl"] = kl_to_normal(fakes.extras["mu"], fakes.extras["logvar"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,7 +126,7 @@ class TextToImageGAN(SamplingModule):
         name = "hinge" if projected and adversarial_loss == "paper" else adversarial_loss
         self.adversarial = ADVERSARIAL[name]
         self.total_noise_dim = noise_dim
-        self.sizes = [image_size]
+        self.needs = replace(self.needs, sizes=(image_size,))
         self._unlogged: dict[str, Tensor] = {}
         self._judged: dict[bool, list[Logits]] | None = None  # first logits of real and of fake images, in D's step
 
@@ -170,7 +171,7 @@ class TextToImageGAN(SamplingModule):
             self.lecam = LeCam()
         if self.hparams["weights"]:
             path = Path(self.hparams["weights"]).expanduser()
-            state.load_networks(self, find_checkpoint(path) if path.is_dir() else path)
+            state.load_networks(self, find_checkpoint(path) if path.is_dir() else path, self.parts)
 
     @property
     def discriminators(self) -> list[ConditionalDiscriminator]:

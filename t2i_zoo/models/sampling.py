@@ -42,7 +42,7 @@ class SamplingModule(CompanionModule):
             return cached if cached is not None else self.encode(captions["captions"])
         if isinstance(captions, str):
             raise T2IError('found one string, expected a list of captions: write ["a red flower"]')
-        return self.text_encoder.encode(list(captions), words=self.needs_words)
+        return self.text_encoder.encode(list(captions), words=self.needs.words)
 
     def encode_wrong(self, batch: Batch) -> TextFeatures:
         """Features of the mismatched captions of a batch."""

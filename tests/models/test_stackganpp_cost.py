@@ -75,7 +75,7 @@ def test_the_step_at_the_widths_of_the_paper(monkeypatch: pytest.MonkeyPatch) ->
     with torch.device("meta"):  # shapes are enough to count
         model = StackGANPlusPlus()
         text, noise = TextFeatures(torch.empty(2, 1024)), torch.empty(2, model.total_noise_dim)
-        pictures = [torch.empty(2, 3, size, size) for size in model.sizes]
+        pictures = [torch.empty(2, 3, size, size) for size in model.needs.sizes]
         batch: Any = {"images": pictures, "wrong_images": pictures, "text": text}
 
     def step(frozen: bool) -> None:

@@ -6,6 +6,7 @@ Authors' code: reedscot/icml2016. PyTorch port: aelnouby/Text-to-Image-Synthesis
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -93,7 +94,7 @@ class GANCLS(TextToImageGAN):
                 networks.DCGANGenerator(text_dim, noise_dim, projection_dim, generator_width, size),
                 networks.DCGANDiscriminator(text_dim, projection_dim, discriminator_width, size),
             )
-        self.needs_wrong_images = mismatch == "image" and mismatch_weight > 0
+        self.needs = replace(self.needs, wrong_images=mismatch == "image" and mismatch_weight > 0)
 
     def fake(self, batch: Batch) -> Fakes:
         """One forward on the batch's sentences and, with GAN-INT, on B/2 between them (they share the batch norm)."""

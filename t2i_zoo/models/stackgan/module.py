@@ -180,9 +180,9 @@ class StackGAN(TextToImageGAN):
     def setup(self, stage: str) -> None:
         """Raise also for batches of one picture, whose batch norm and shift would have nothing to work with."""
         super().setup(stage)
-        size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 2)
-        if stage == "fit" and size < 2:
-            raise T2IError(f"found --data.batch_size {size}, expected at least 2 pictures a batch")
+        data = self.data_module
+        if stage == "fit" and data is not None and data.batch_size < 2:
+            raise T2IError(f"found --data.batch_size {data.batch_size}, expected at least 2 images in a batch")
 
     def on_fit_start(self) -> None:
         """Raise where Stage II has nothing to build on; only here is it known whether a run is resumed."""

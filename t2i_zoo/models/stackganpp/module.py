@@ -8,6 +8,7 @@ that are never of the same class.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -50,7 +51,6 @@ class StackGANPlusPlus(TextToImageGAN):
 
     generator: networks.Generator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one a size, smallest first
-    sizes: list[int]
     text_is_optional = True
 
     def __init__(
@@ -88,8 +88,8 @@ class StackGANPlusPlus(TextToImageGAN):
             )
         if snapshot_every < 1:
             raise T2IError(f"found --model.snapshot_every {snapshot_every}, expected at least 1 batch")
-        self.sizes = [image_size >> i for i in reversed(range(branches))]
-        self.needs_wrong_images = self.conditional
+        sizes = tuple(image_size >> i for i in reversed(range(branches)))
+        self.needs = replace(self.needs, sizes=sizes, wrong_images=self.conditional)
         self.condition_dim = condition_dim if self.conditional else 0
         self.total_noise_dim += self.condition_dim
         generator = networks.Generator(
@@ -97,7 +97,7 @@ class StackGANPlusPlus(TextToImageGAN):
             self.hparams["noise_dim"],
             condition_dim,
             generator_width,
-            self.sizes,
+            list(sizes),
             residual_blocks,
             gradient_checkpointing,
         )
@@ -109,7 +109,7 @@ class StackGANPlusPlus(TextToImageGAN):
                 condition_first=True,
                 checkpointing=gradient_checkpointing,
             )
-            for size in self.sizes
+            for size in sizes
         )
         if channels_last:
             generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -135,7 +135,7 @@ class StackGANPlusPlus(TextToImageGAN):
         wrongs = [None] * len(reals) if mu is None else self.observe(batch["wrong_images"], real=True).judge(mu)
         drawn = self.observe(fakes.images, real=False).judge(mu)
         return over_sizes(
-            self.sizes,
+            self.needs.sizes,
             [losses.discriminator_loss(*at, weight, self.adversarial) for at in zip(reals, wrongs, drawn, strict=True)],
         )
 
@@ -146,7 +146,7 @@ class StackGANPlusPlus(TextToImageGAN):
         options = {"uncond_weight": hparams["uncond_weight"], "loss": self.adversarial}
         terms = {
             f"at_{size}": losses.generator_loss(fake, real=real, **options)
-            for size, fake, real in zip(self.sizes, drawn, reals, strict=True)
+            for size, fake, real in zip(self.needs.sizes, drawn, reals, strict=True)
         }
         loss = torch.stack(list(terms.values())).sum()
         if mu is not None:

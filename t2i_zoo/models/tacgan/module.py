@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.tacgan import losses, networks
@@ -47,7 +47,7 @@ class TACGAN(TextToImageGAN):
     generator: networks.Generator
     context_sentence: Tensor  #: (64, D), zeros before training
     context_noise: Tensor  #: (64, z) in [-1, 1]
-    needs_wrong_images = True
+    needs = BatchNeeds(wrong_images=True)
     noise_is_normal = False
 
     def __init__(
@@ -94,8 +94,8 @@ class TACGAN(TextToImageGAN):
     def on_fit_start(self) -> None:
         """Choose the training captions whose batch statistics pictures are drawn with; a resumed run has its own."""
         super().on_fit_start()
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if self.hparams["batch_stats"] == "always" and self._resumed_states is None and hasattr(data, "captions_of"):
+        data = self.data_module
+        if self.hparams["batch_stats"] == "always" and self._resumed_states is None and data is not None:
             captions = data.captions_of("train")
             chosen = torch.randint(len(captions), (CONTEXT,), generator=torch.Generator().manual_seed(0))
             self.context_sentence.copy_(self.encode([captions[i] for i in chosen.tolist()]).sentence)
