@@ -19,19 +19,24 @@ from t2i_zoo.nn.penalties import (
     top_k,
     top_k_count,
 )
+from t2i_zoo.nn.projected import FeatureMixer, Judgement, ProjectedDiscriminator, ProjectedHead
 from t2i_zoo.nn.words import WordAttention, WordGenerator
 
 __all__ = [
     "Augmentation",
     "CAActivation",
     "ConditioningAugmentation",
+    "FeatureMixer",
     "FirstStage",
     "GLUResidual",
     "JointDiscriminator",
     "JointHeads",
+    "Judgement",
     "LeCam",
     "Logits",
     "MatchingAwarePenalty",
+    "ProjectedDiscriminator",
+    "ProjectedHead",
     "WordAttention",
     "WordGenerator",
     "adaptive_probability",
