@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from t2i_zoo.nn.discriminator import ConditionalDiscriminator, Logits
 
 _WIDTHS = (64, 128, 256, 512)  #: channels after each block of the first head; every further head has one block fewer
 
@@ -134,25 +136,12 @@ class ProjectedHead(nn.Module):
     def matched(self, features: Tensor, condition: Tensor) -> Tensor:
         """Logits (B, n) of features with sentence embeddings (B, D), one for each place."""
         image, text = self.conditional(features), self.text(condition)
-        return (image * text[:, :, None, None]).sum(1).flatten(1) / math.sqrt(text.shape[1])
+        logits: Tensor = (image * text[:, :, None, None]).sum(1).flatten(1) / math.sqrt(text.shape[1])
+        return logits
 
 
-class Judgement(NamedTuple):
-    """What a projected discriminator says; N is the number of places of all heads together.
-
-    Attributes:
-        matched: (B, N) logits of images with their sentences, or None without sentences.
-        unconditional: (B, N) logits of images alone.
-        classes: (B, K) class logits, or None without classes.
-    """
-
-    matched: Tensor | None
-    unconditional: Tensor
-    classes: Tensor | None
-
-
-class ProjectedDiscriminator(nn.Module):
-    """Feature mixing and one head per tap; the logits of all heads count equally.
+class ProjectedDiscriminator(ConditionalDiscriminator):
+    """Feature mixing and one head per tap; every image has as many logits as there are places in all heads together.
 
     Its batch norms mix samples, so gradient penalties do not go with it.
 
@@ -170,6 +159,8 @@ class ProjectedDiscriminator(nn.Module):
         separable: cheaper blocks, see ``down_block``.
     """
 
+    heads: Any  # a ModuleList of ProjectedHead
+
     def __init__(
         self,
         tap_channels: Sequence[int],
@@ -184,7 +175,7 @@ class ProjectedDiscriminator(nn.Module):
         separable: bool = False,
     ) -> None:
         super().__init__()
-        self.text_scale = text_scale
+        self.condition_dim, self.num_classes, self.text_scale = condition_dim, num_classes, text_scale
         self.mixer = FeatureMixer(tap_channels, channels)
         widths = [min(width, paper) for paper in _WIDTHS]
         sides = (2 * tap_sizes[0], *tap_sizes[:-1])
@@ -195,24 +186,22 @@ class ProjectedDiscriminator(nn.Module):
         total = sum(head.out_channels for head in self.heads)
         self.classify = nn.Linear(total, num_classes) if num_classes else None
 
-    def features(self, taps: Sequence[Tensor]) -> list[Tensor]:
-        """Features of each head; compute them once for all that is to be judged."""
-        return [head(x) for head, x in zip(self.heads, self.mixer(taps), strict=True)]
+    def features(self, taps: Sequence[Tensor]) -> list[Tensor]:  # type: ignore[override]
+        """Features of each head from the taps of images: the frozen network is not part of this module."""
+        mixed = self.mixer(taps)
+        return [head(x) for head, x in zip(self.heads, mixed, strict=True)]
 
-    def judge(self, features: Sequence[Tensor], condition: Tensor | None = None) -> Judgement:
-        """Judge images, alone and with sentence embeddings (B, D)."""
-        alone = [head.unconditional(x).flatten(1) for head, x in zip(self.heads, features, strict=True)]
-        matched = None if condition is None else self.matched(features, condition)
-        classes = None
+    def judge(self, features: Sequence[Tensor], condition: Tensor | None) -> Logits:
+        """Matched logits (B, N) with sentence embeddings (B, D), where text is read, and class logits (B, K)."""
+        matched = classes = None
+        if condition is not None and self.condition_dim:
+            logits = [head.matched(x, condition) for head, x in zip(self.heads, features, strict=True)]
+            matched = torch.cat(logits, 1) * self.text_scale
         if self.classify is not None:
             classes = self.classify(torch.cat([x.mean((2, 3)) for x in features], 1))
-        return Judgement(matched, torch.cat(alone, 1), classes)
+        return Logits(matched=matched, classes=classes)
 
-    def matched(self, features: Sequence[Tensor], condition: Tensor) -> Tensor:
-        """Logits (B, N) of images with sentence embeddings (B, D), such as mismatched ones of the same images."""
-        logits = [head.matched(x, condition) for head, x in zip(self.heads, features, strict=True)]
-        return torch.cat(logits, 1) * self.text_scale
-
-    def forward(self, taps: Sequence[Tensor], condition: Tensor | None = None) -> Judgement:
-        """Judge images by the taps of the frozen network."""
-        return self.judge(self.features(taps), condition)
+    def judge_alone(self, features: Sequence[Tensor]) -> Tensor:
+        """Logits (B, N) of images alone."""
+        logits = [head.unconditional(x).flatten(1) for head, x in zip(self.heads, features, strict=True)]
+        return torch.cat(logits, 1)
