@@ -22,7 +22,7 @@ MODEL_FILES = ("__init__.py", "networks.py", "losses.py", "module.py", "README.m
 LONGEST = 350
 
 #: of ours, what every folder but ``nn`` may use
-COMMON = {"errors", "batch", "paths", "version", "pictures"}
+COMMON = {"errors", "batch", "files", "paths", "version", "pictures"}
 NUMBERS = {"torch", "numpy", "scipy"}
 
 

@@ -1,14 +1,17 @@
 """The published folders are read whole, and every way in which they can be wrong is named with both sides."""
 
+import io
 import itertools
 import pickle
 import struct
 
 import numpy as np
 import pytest
+import torch
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.legacy import (
+    load_pickle,
     read_attngan_captions,
     read_reed_t7,
     read_stackgan,
@@ -272,3 +275,13 @@ def test_attngan_captions(tmp_path):
         assert f"found {message} in {path}" in wrong(read_attngan_captions, path)
     assert "found list of 3 in" in wrong(read_attngan_captions, save(tmp_path, captions=whole[:3]) / "captions.pickle")
     assert "found int in" in wrong(read_attngan_captions, save(tmp_path, captions=5) / "captions.pickle")
+
+
+def test_files_of_torch_are_no_pickles_of_arrays(tmp_path):
+    for modern, found in ((False, "a file of torch.save"), (True, "a zip archive")):
+        buffer = io.BytesIO()
+        torch.save({"a": torch.ones(2)}, buffer, _use_new_zipfile_serialization=modern)
+        (tmp_path / "a.pickle").write_bytes(buffer.getvalue())
+        message = wrong(load_pickle, tmp_path / "a.pickle")
+        assert message.startswith(f"found {found} in {tmp_path}")
+        assert "expected a pickle of NumPy arrays: read it with torch.load(path, weights_only=True)" in message
