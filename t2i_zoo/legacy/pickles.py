@@ -41,10 +41,10 @@ def load_pickle(path: str | Path) -> Any:
     Nothing that the file names is imported or called: the few names that NumPy and Python write for such values are
     answered by functions of this module. ``OrderedDict`` and ``defaultdict`` come back as ``dict``, and the byte
     strings of Python 2 as latin1, so that ``text.encode("latin1")`` gives their bytes. Line ends that a transfer in
-    text mode has turned into CRLF are mended.
+    text mode has turned into CRLF are repaired.
 
     Raises:
-        T2IError: names the file and the first thing in it that is refused, or says what is wrong with the file.
+        T2IError: the file is damaged, or holds anything else; the first such thing is named.
     """
     data = read_content(path, "a pickle")
     if data.startswith(b"PK\x03\x04"):
@@ -82,11 +82,11 @@ def _other_format(path: str | Path, found: str) -> T2IError:
 
 
 class _RefusedError(Exception):
-    """Something that a pickle of plain data does not have; its text completes "found ..."."""
+    """Something that a pickle of plain data never holds; its text completes "found ..."."""
 
 
 class _Name:
-    """What GLOBAL puts on the stack: REDUCE calls ``make``, which is None for what may only be an argument."""
+    """What GLOBAL pushes onto the stack; REDUCE calls ``make``, which is None for names that are only arguments."""
 
     def __init__(self, module: str, name: str) -> None:
         self.name = f"{module}.{name}"
@@ -96,7 +96,7 @@ class _Name:
 
 
 class _DType:
-    """Stands on the stack for a dtype, since numpy's own accepts any state."""
+    """Takes the place of a dtype on the stack, since NumPy's accepts any state."""
 
     name = "numpy.dtype"
 
@@ -201,7 +201,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _check_plain(value: Any) -> None:
-    """Whatever happened before, only plain values leave; a bare name does not."""
+    """Refuse anything but plain values, such as a name that was never called."""
     seen, todo = set(), [value]
     while todo:
         item = todo.pop()
@@ -222,7 +222,7 @@ def _check_plain(value: Any) -> None:
 
 
 def _keys(items: Collection[Any]) -> Collection[Any]:
-    """Plain values and tuples of them may be hashed; the hash of nested tuples that share parts can take for ever."""
+    """Allow plain values and tuples of them as keys: hashing nested tuples that share parts can take forever."""
     kinds = set(map(type, items))
     if tuple in kinds:
         kinds.remove(tuple)
@@ -233,12 +233,12 @@ def _keys(items: Collection[Any]) -> Collection[Any]:
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
-    """Keys and values in turn, as a dict."""
+    """A dict from alternating keys and values."""
     return dict(zip(_keys(items[::2]), items[1::2], strict=True))
 
 
 def _raw(content: Any) -> bytes:
-    """The bytes of a string of Python 2, which came as latin1, or of Python 3."""
+    """The content of a byte string, which is text in latin1 if Python 2 wrote it."""
     if type(content) is str:
         return content.encode("latin1")
     if type(content) not in (bytes, bytearray):
@@ -247,7 +247,7 @@ def _raw(content: Any) -> bytes:
 
 
 def _check_size(shape: Any, kind: Any, content: bytes | list[Any]) -> None:
-    """An array never claims more than its content holds: bytes, or objects."""
+    """Raise unless the content, bytes or objects, has exactly the size that the shape and dtype claim."""
     sizes = type(shape) is tuple and len(shape) <= 32 and all(type(side) is int and side >= 0 for side in shape)
     if not sizes or type(kind) is not _DType:
         raise TypeError("an array has no shape or no dtype")
@@ -256,14 +256,14 @@ def _check_size(shape: Any, kind: Any, content: bytes | list[Any]) -> None:
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> NDArray:
-    """An array without content, which follows as its state."""
+    """An array whose content follows as its state."""
     if type(kind) is not _Name or kind.name != "numpy.ndarray" or shape != (0,):
         raise _RefusedError("an array of another kind than numpy.ndarray")
     return np.empty(0, np.int8)
 
 
 def _fill(array: NDArray, version: Any, shape: Any, kind: Any, fortran: Any, content: Any) -> None:
-    """numpy's ``__setstate__`` with every argument checked."""
+    """NumPy's ``__setstate__`` with every argument checked."""
     if type(content) is not list:
         content = _raw(content)
     _check_size(shape, kind, content)
