@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.vision.network import Seen, VisionNetwork
+from t2i_zoo.vision.taps import find_taps, watch
 
 #: their published weights come from TensorFlow and read [-1, 1]; torchvision undoes its own normalisation inside
 _FROM_TENSORFLOW = ("inception_v3", "googlenet")
@@ -69,9 +70,12 @@ class TorchvisionNetwork(VisionNetwork):
             setattr(self.net.get_submodule(parent), leaf, linear)
         linear.register_forward_pre_hook(self._keep_features)
         self.eval()
-        name, self.region_dim = self._find_regions(layer)
+        outputs, side = self._outputs()
+        name, self.region_dim = self._find_regions(layer, outputs)
         if name:
             self.net.get_submodule(name).register_forward_hook(self._keep_regions)
+        self._taps = find_taps(outputs, side)
+        self.tap_channels = tuple(self._taps.values())
 
     def look(self, images: Tensor) -> Seen:
         """Run the network, and read features and regions on the way."""
@@ -79,6 +83,10 @@ class TorchvisionNetwork(VisionNetwork):
         features, regions = self._seen["features"], self._seen.get("regions")
         self._seen.clear()  # a kept map would keep its graph alive
         return Seen(features.flatten(1), regions, scores if self.num_logits else None)
+
+    def tap(self, images: Tensor) -> list[Tensor]:
+        """The last output of a block at each stride."""
+        return watch(self.net, list(self._taps), lambda: self.look(images))
 
     def _keep_features(
         self, module: nn.Module, inputs: Any
@@ -89,12 +97,8 @@ class TorchvisionNetwork(VisionNetwork):
         self._seen["regions"] = output
 
     @torch.no_grad()
-    def _find_regions(self, layer: str | None) -> tuple[str, int]:
-        """Name of the layer that gives the map, the last one by default, and the map's channels."""
-        modules = dict(self.net.named_modules())
-        if layer is not None and not modules.get(layer):
-            near = difflib.get_close_matches(layer, list(modules), 3, 0.4)
-            raise T2IError(f"{self.name} has no layer {layer!r}: name one such as {', '.join(near) or 'features'}")
+    def _outputs(self) -> tuple[list[tuple[str, torch.Size]], int]:
+        """Names and shapes of all maps in the order in which they come out, and the side of the images for it."""
         found: list[tuple[str, torch.Size]] = []
 
         def note(name: str) -> Callable[..., None]:
@@ -104,12 +108,20 @@ class TorchvisionNetwork(VisionNetwork):
 
             return hook
 
-        handles = [m.register_forward_hook(note(n)) for n, m in modules.items() if n and layer in (None, n)]
+        handles = [m.register_forward_hook(note(n)) for n, m in self.net.named_modules() if n]
         side = self.input_size or 64
         self.look(torch.zeros(1, 3, side, side))
         for handle in handles:
             handle.remove()
-        maps = [(name, shape[1]) for name, shape in found if layer or shape[2] * shape[3] > 1]
+        return found, side
+
+    def _find_regions(self, layer: str | None, outputs: list[tuple[str, torch.Size]]) -> tuple[str, int]:
+        """Name of the layer that gives the map, the last one by default, and the map's channels."""
+        modules = dict(self.net.named_modules())
+        if layer is not None and not modules.get(layer):
+            near = difflib.get_close_matches(layer, list(modules), 3, 0.4)
+            raise T2IError(f"{self.name} has no layer {layer!r}: name one such as {', '.join(near) or 'features'}")
+        maps = [(name, shape[1]) for name, shape in outputs if (name == layer if layer else shape[2] * shape[3] > 1)]
         if layer is not None and not maps:
             raise T2IError(f"layer {layer!r} of {self.name} gives no map (B, C, H, W): name a convolutional one")
         return maps[-1] if maps else ("", 0)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t2i_zoo.errors import T2IError
+
 
 class Seen(NamedTuple):
     """What a network sees in pictures.
@@ -32,11 +34,13 @@ class VisionNetwork(nn.Module):
         feature_dim: D of the features.
         region_dim: C of the regions; 0 where there are none.
         num_logits: K of the logits; 0 where there are none.
+        tap_channels: channels of the four maps of ``taps``; empty where there are none.
     """
 
     feature_dim: int
     region_dim: int
     num_logits: int
+    tap_channels: tuple[int, ...] = ()
 
     def __init__(self, name: str, input_size: int, align_corners: bool, antialias: bool) -> None:
         super().__init__()
@@ -47,14 +51,36 @@ class VisionNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Seen:
         """Look at pictures (B, 3, H, W) in [-1, 1] of any size; gradients reach them."""
-        if self.input_size and images.shape[-2:] != (self.input_size, self.input_size):
-            size = (self.input_size, self.input_size)
-            corners = {"align_corners": self.align_corners, "antialias": self.antialias}
-            images = F.interpolate(images, size, mode="bilinear", **corners)
-        return self.look(images)
+        return self.look(self._resized(images))
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """Maps (B, C, H, W) at the strides 4, 8, 16 and 32, of images as ``forward`` takes them.
+
+        They are what a projected discriminator reads; channels as in ``tap_channels``.
+
+        Raises:
+            T2IError: for a network without such maps.
+        """
+        if not self.tap_channels:
+            raise T2IError(
+                f"{self.name} has no feature maps at the strides 4, 8, 16 and 32: name efficientnet_lite0, or a "
+                "convolutional network such as torchvision:mobilenet_v2"
+            )
+        return self.tap(self._resized(images))
+
+    def _resized(self, images: Tensor) -> Tensor:
+        size = (self.input_size, self.input_size)
+        if not self.input_size or images.shape[-2:] == size:
+            return images
+        corners = {"align_corners": self.align_corners, "antialias": self.antialias}
+        return F.interpolate(images, size, mode="bilinear", **corners)
 
     def look(self, images: Tensor) -> Seen:
         """What is seen in pictures (B, 3, S, S) in [-1, 1] of the network's own size."""
+        raise NotImplementedError
+
+    def tap(self, images: Tensor) -> list[Tensor]:
+        """The maps of ``taps``, of images as ``look`` takes them; for networks with ``tap_channels``."""
         raise NotImplementedError
 
     @property
