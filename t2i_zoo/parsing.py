@@ -92,11 +92,13 @@ class Sentence:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
-    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
-        """Parse with configs by their names and with dashes or underscores in flags."""
+    def parse_args(
+        self, args: Any = None, namespace: Any = None, env: bool | None = None, defaults: bool = True, **options: Any
+    ) -> Any:
+        """Parse with configs by their names, and with dashes or underscores in flags."""
         words = [self.spelled(word) for word in (sys.argv[1:] if args is None else args)]
         words = expand_configs(words) if "--config" in known_flags(self) else words
-        return super().parse_args(words, *more, **options)  # type: ignore[misc]
+        return super().parse_args(words, namespace, env, defaults, **options)  # type: ignore[misc]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the first thing that is wrong, as one sentence."""

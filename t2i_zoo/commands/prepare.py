@@ -125,7 +125,9 @@ def data_parser(command: str) -> Parser:
     for name in data.SOURCES:
         getattr(data, name)  # imported, so that a config may use its bare name
     parser = Parser(prog=f"t2i-zoo {command}", usage=argparse.SUPPRESS, add_help=False)
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="a config of fit, or the name of a packaged one")
+    parser.add_argument(
+        "-c", "--config", action=ActionConfigFile, help="a config of fit, or the name of a packaged one"
+    )
     parser.add_class_arguments(CaptionDataModule, "data")
     parser.add_argument("--model", type=dict, default=None, help="the model of that config, for its text encoder")
     for unused in ("trainer", "samples", "checkpoint", "seed_everything", "ckpt_path"):
