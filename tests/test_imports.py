@@ -22,7 +22,7 @@ MODEL_FILES = ("__init__.py", "networks.py", "losses.py", "module.py", "README.m
 LONGEST = 350
 
 #: of ours, what every folder but ``nn`` may use
-COMMON = {"errors", "batch", "paths", "version", "pictures"}
+COMMON = {"errors", "batch", "files", "paths", "version", "pictures"}
 NUMBERS = {"torch", "numpy", "scipy"}
 
 
@@ -63,10 +63,10 @@ RULES = [
          {"models.base", "models.attentive", "models.serving", "models.state", "models.zoo", "models.{m}", "nn", "text",
           "vision", *COMMON},
          {"torch", "lightning", "torchmetrics"}),
-    Rule(r"metrics/(agreement|flower_reader)\.py",
-         {"metrics", "data.drawing", "data.synthetic", *COMMON}, {*NUMBERS, "torchmetrics"}),
-    Rule(r"metrics/flower_masks\.py", {"metrics", "data.drawing", "data.images", "data.records", *COMMON}, NUMBERS),
-    Rule(r"metrics/pointing\.py", {"metrics", "nn", *COMMON}, NUMBERS),
+    Rule(r"metrics/flowers/masks\.py", {"metrics", "data.drawing", "data.images", "data.records", *COMMON}, NUMBERS),
+    Rule(r"metrics/flowers/.*", {"metrics", "nn", "data.drawing", "data.synthetic", *COMMON}, NUMBERS),
+    Rule(r"metrics/retrieval\.py", {"metrics", "nn", *COMMON}, NUMBERS),
+    Rule(r"metrics/board\.py", {"metrics", *COMMON}, {"jinja2"}),
     Rule(r"metrics/transformers_dual\.py", {"metrics", *COMMON}, {*NUMBERS, "transformers"}),
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),

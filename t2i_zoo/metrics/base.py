@@ -1,5 +1,4 @@
-"""What every metric is: a state that adds up or can be gathered, built for one job, and scores that explain themselves.
-"""
+"""The base of all metrics: what they know, what they are shown, and the scores that they return."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class ClassDiversity(ZooMetric):
             if len(own) > 1:
                 pairs = torch.combinations(torch.arange(len(own))).to(images.device)
                 pixels = own.float() * scale
-                values = [ms_ssim(pixels[part[:, 0]], pixels[part[:, 1]]) for part in pairs.split(_CHUNK)]
+                values = [ms_ssim(pixels[part[:, 0]], pixels[part[:, 1]]) for part in torch.split(pairs, _CHUNK)]
                 means.append(torch.cat(values).double().mean())
         return {"classes": torch.stack(means)[-1:] if self.reference_bugs else torch.stack(means)}
 

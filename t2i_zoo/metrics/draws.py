@@ -66,9 +66,7 @@ def draw_captions(
     return Draws(drawn, numbers, labels, rows if pool is None else pool, repeats)
 
 
-def random_captions(
-    offsets: NDArray[np.int64], rows: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
+def random_captions(offsets: NDArray[np.int64], rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Number of a random caption of each photograph in ``rows``, given the ``offsets`` of their captions."""
     amount = offsets[rows + 1] - offsets[rows]
     chosen: NDArray[np.int64] = offsets[rows] + (rng.random(len(rows)) * amount).astype(np.int64)

@@ -80,7 +80,7 @@ def evaluate(
     own = torch.arange(rank, len(draws), world)
     done = 0
     with repeatable():
-        for index in own.split(batch_size):
+        for index in torch.split(own, batch_size):
             images = _standardise(sampler(index).to(device), photographs.size, protocol.bits)
             view = _look(images, index, photographs.sentences(draws.captions[index]), network).to(place)
             for metric in metrics:

@@ -91,7 +91,7 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and unbiased covariance (D, D), float64, of features (N, D)."""
     mean = features.double().mean(0)
     product = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for part in features.split(4096):
+    for part in torch.split(features, 4096):
         centred = part.double() - mean
         product += centred.T @ centred
     return mean, product / (len(features) - 1)

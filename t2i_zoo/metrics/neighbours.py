@@ -91,8 +91,8 @@ class NearestTraining(ZooMetric):
         rounding = 1e-5 * self.train_features.double().square().sum(1).mean().sqrt()
         if not held_out.median() > rounding:
             raise T2IError(
-                "found training images among the reference images, which nearest_training expects to be new: choose the "
-                "reference test"
+                "found training images among the reference images, which nearest_training expects to be new: choose "
+                "the reference test"
             )
         self.threshold, self.median = held_out.quantile(percentile / 100), held_out.median()
         self._collect()

@@ -47,7 +47,8 @@ def photograph_features(
         return cached
     shared = world if len(rows) >= world else 1
     place = torch.arange(rank if shared > 1 else 0, len(rows), shared)
-    features = torch.cat([network.look(photographs.images(rows[p]).to(device))[0] for p in place.split(batch_size)])
+    batches = (rows[part] for part in torch.split(place, batch_size))
+    features = torch.cat([network.look(photographs.images(batch).to(device))[0] for batch in batches])
     if shared > 1:
         features, place = (torch.cat(gather_all_tensors(x)) for x in (features, place.to(device)))
     features = features[torch.argsort(place)].cpu()

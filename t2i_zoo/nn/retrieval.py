@@ -37,7 +37,7 @@ def retrieval(codes: Tensor, sentences: Tensor, labels: Tensor) -> dict[str, Ten
     number = torch.arange(len(codes), device=codes.device)
     keys = ("r1_image_to_text", "r1_text_to_image", "r_precision", "r_precision_chance")
     found = {key: codes.new_zeros(()) for key in keys}
-    for rows in number.split(_ROWS):
+    for rows in torch.split(number, _ROWS):
         scores, reverse = codes[rows] @ sentences.T, sentences[rows] @ codes.T
         true = scores.gather(1, rows[:, None])
         found["r1_image_to_text"] += _hits(scores, true, 1)

@@ -44,7 +44,7 @@ class Agreement(ZooMetric):
                 self.table[list(ATTRIBUTES).index(name), value, shown[name][i]] += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """``value``, ``chance`` and ``count`` of captions, (4,) in the order of ``ATTRIBUTES``; NaN if none names it."""
+        """``value``, ``chance`` and ``count`` of captions, (4,) as in ``ATTRIBUTES``; NaN if no caption names it."""
         return accuracy(self.table)
 
     def scores(self) -> list[Score]:

@@ -138,7 +138,7 @@ def fitted_reader(photographs: Photographs) -> ColourReader:
             f"found {len(set(labels))} petal colours in the captions of the training photographs, expected at least 2 "
             f"of {', '.join(COLOURS)}: use a protocol without colour_agreement for these data"
         )
-    features = torch.cat([colour_features(photographs.images(part)) for part in torch.tensor(chosen).split(256)])
+    features = torch.cat([colour_features(photographs.images(part)) for part in torch.split(torch.tensor(chosen), 256)])
     reader = fit_colours(features, torch.tensor(labels))
     if ranks()[0] == 0:  # the other processes have fitted the same
         write_cached(path, reader.weights)

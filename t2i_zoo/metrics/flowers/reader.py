@@ -1,7 +1,7 @@
 """Reads what a drawn flower shows, from its pixels alone: petal colour and count, centre colour, background.
 
-Nothing is learned: it uses the palette of ``data/drawing.py``, treats shading as light on a colour, and counts petals by
-their rhythm around the flower. ``docs/metrics.md`` says how often it is right on the drawn images themselves.
+Nothing is learned: it uses the palette of ``data/drawing.py``, treats shading as light on a colour, and counts petals
+by their rhythm around the flower. ``docs/metrics.md`` says how often it is right on the drawn images themselves.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _to_ray(x: Tensor, colour: tuple[int, int, int], dark: float, light: float) 
 
 
 def _frame(mask: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row and column (B,) of the centre of the petals, relative to that of the image, and their radius (B,), in pixels."""
+    """Row and column (B,) of the petals' centre, relative to that of the image, and their radius (B,), in pixels."""
     weight = mask.sum((1, 2)).clamp(min=1e-6)
     row = (mask.sum(2) * place).sum(1) / weight
     column = (mask.sum(1) * place).sum(1) / weight
