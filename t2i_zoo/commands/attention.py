@@ -11,7 +11,7 @@ from t2i_zoo.commands.sample import SUFFIXES, pick_device
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.attentive import AttentiveGAN
-from t2i_zoo.parsing import Parser
+from t2i_zoo.parsing import call
 from t2i_zoo.pictures import attention_page, save_beside
 
 
@@ -44,7 +44,7 @@ def attention(
     if words < 1:
         raise T2IError(f"found --words {words}, expected at least 1")
     if not 0 <= seed < 2**63:
-        raise T2IError(f"found --seed {seed}, expected a whole number from 0")
+        raise T2IError(f"found --seed {seed}, expected an integer from 0")
     if path.suffix.lower() not in SUFFIXES:
         raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
     model = load_model(ckpt, pick_device(device))
@@ -65,13 +65,4 @@ def attention(
 
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    parser = Parser(prog="t2i-zoo attention", description="Show which places of a picture looked at which words.")
-    parser.add_argument("--ckpt", type=str, required=True, help="a .ckpt file, or the folder of a run")
-    parser.add_argument("--text", type=str, required=True, help="the caption")
-    parser.add_argument("--out", type=str, default="attention.png", help="the file")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
-    parser.add_argument("--words", type=int, default=8, help="the most words shown")
-    parser.add_argument("--live", action="store_true", help="the last weights in place of their moving average")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps")
-    found = parser.parse_args(list(words))
-    attention(found.ckpt, found.text, found.out, found.seed, found.words, found.live, found.device)
+    call(attention, words)

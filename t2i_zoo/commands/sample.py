@@ -79,7 +79,7 @@ def sample(
         raise T2IError(f"found a caption that is not UTF-8 text, {_as_utf8(broken[0])!r}: save or type it as UTF-8")
     for name, value, least in (("n", n, 1), ("batch-size", batch_size, 1), ("seed", seed, 0)):
         if not least <= value < 2**63:
-            raise T2IError(f"found --{name} {value}, expected a whole number from {least}")
+            raise T2IError(f"found --{name} {value}, expected an integer from {least}")
     if path.suffix.lower() not in SUFFIXES:
         raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
     if not ema and find_checkpoint(ckpt).suffix == ".safetensors":
