@@ -32,7 +32,7 @@ from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, read_lines
 from t2i_zoo.models import MODELS
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.pictures import save_beside, to_uint8
+from t2i_zoo.pictures import save_beside, to_pil
 
 _SIDE = 128  # pictures on the page are no larger
 _GAP = 2
@@ -153,7 +153,7 @@ def draw_strips(
     for i, caption in enumerate(captions):
         with repeatable():
             images = model.generate([caption if model.conditional else ""] * columns, noise=noise, ema=protocol.ema)
-        cells = [Image.fromarray(pixels) for pixels in to_uint8(images).numpy()]
+        cells = to_pil(images)
         side = min(_SIDE, cells[0].width)
         strip = Image.new("RGB", (columns * (side + _GAP) - _GAP, side), "white")
         for j, cell in enumerate(cells):
