@@ -41,7 +41,8 @@ class Rule(NamedTuple):
 RULES = [
     Rule(r"(errors|files|version)\.py", set(), set()),
     Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
-    Rule(r"pictures\.py", {"errors"}, {"torch", "numpy", "PIL"}),
+    Rule(r"pictures\.py", {"files"}, {"torch", "PIL"}),
+    Rule(r"sampling\.py", {"models.base", "text"}, {"torch"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
     Rule(r"vision/inception_tf\.py", {"vision", *COMMON}, {"torch", "torch_fidelity"}),
@@ -70,7 +71,7 @@ RULES = [
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/evaluation\.py", {"callbacks", "metrics", "models", *COMMON}, {*NUMBERS, "lightning"}),
-    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
+    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "sampling", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 
 
