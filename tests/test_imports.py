@@ -56,6 +56,7 @@ RULES = [
     Rule(r"data/hf\.py", {"data", *COMMON}, {*NUMBERS, "datasets"}),
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),
+    Rule(r"models/projection\.py", {*NEIGHBOURS, "nn", "vision", *COMMON}, {"torch"}),
     Rule(r"models/[^/]*\.py", {*NEIGHBOURS, "text", "nn", *COMMON}, {"torch", "numpy", "lightning", "safetensors"}),
     Rule(r"models/(?P<m>\w+)/(networks|losses)\.py", {"models.{m}.networks", "nn", "text", "vision", *COMMON},
          {"torch"}),
