@@ -99,10 +99,10 @@ def test_a_checkpoint_is_whole(build: Any, build_trainer: Any, build_data: Any, 
     if model.known is not None:  # words that are there stay
         assert found.known.words == model.known.words
     if "weights" in model.hparams:
-        started = build(weights=str(tmp_path))
-        names = [n for n in copies(model) if n.startswith(tuple(getattr(model, "parts", ("",))))]
+        source, started = copies(model), copies(build(weights=str(tmp_path)))
+        names = [name for name in source if name.startswith(model.parts)]
         assert names
-        assert all(torch.equal(copies(started)[n], copies(model)[n]) for n in names)
+        assert all(torch.equal(started[name], source[name]) for name in names)
 
 
 def test_hyperparameters_are_the_signature(build: Any) -> None:
