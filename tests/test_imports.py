@@ -41,7 +41,8 @@ class Rule(NamedTuple):
 RULES = [
     Rule(r"(errors|files|version)\.py", set(), set()),
     Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
-    Rule(r"pictures\.py", {"errors"}, {"torch", "numpy", "PIL"}),
+    Rule(r"pictures\.py", {"files"}, {"torch", "PIL"}),
+    Rule(r"sampling\.py", {"models.base", "text"}, {"torch"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
     Rule(r"vision/inception_tf\.py", {"vision", *COMMON}, {"torch", "torch_fidelity"}),
@@ -62,15 +63,15 @@ RULES = [
     Rule(r"models/(?P<m>\w+)/.*",
          {*NEIGHBOURS, "models.{m}", "nn", "text", "vision", *COMMON},
          {"torch", "lightning", "torchmetrics"}),
-    Rule(r"metrics/(agreement|flower_reader)\.py",
-         {"metrics", "data.drawing", "data.synthetic", *COMMON}, {*NUMBERS, "torchmetrics"}),
-    Rule(r"metrics/flower_masks\.py", {"metrics", "data.drawing", "data.images", "data.records", *COMMON}, NUMBERS),
-    Rule(r"metrics/pointing\.py", {"metrics", "nn", *COMMON}, NUMBERS),
+    Rule(r"metrics/flowers/masks\.py", {"metrics", "data.drawing", "data.images", "data.records", *COMMON}, NUMBERS),
+    Rule(r"metrics/flowers/.*", {"metrics", "nn", "data.drawing", "data.synthetic", *COMMON}, NUMBERS),
+    Rule(r"metrics/retrieval\.py", {"metrics", "nn", *COMMON}, NUMBERS),
+    Rule(r"metrics/board\.py", {"metrics", *COMMON}, {"jinja2"}),
     Rule(r"metrics/transformers_dual\.py", {"metrics", *COMMON}, {*NUMBERS, "transformers"}),
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/evaluation\.py", {"callbacks", "metrics", "models", *COMMON}, {*NUMBERS, "lightning"}),
-    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
+    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "sampling", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 
 

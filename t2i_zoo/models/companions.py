@@ -79,8 +79,8 @@ def require_run(path: str, name: str) -> None:
     """Raise where the run that an option names is not there."""
     if not Path(path).expanduser().exists():
         raise T2IError(
-            f"--model.{name} {path} is not there: {_how_to_make(name)}, or let `t2i-zoo pipeline CONFIG` train all that "
-            "a config builds on"
+            f"--model.{name} {path} is not there: {_how_to_make(name)}, or let `t2i-zoo pipeline CONFIG` train "
+            "all that a config builds on"
         )
 
 
