@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from PIL import Image
+from processes import Process
 
 from t2i_zoo.__main__ import main
+from t2i_zoo.commands import pipeline
 from t2i_zoo.commands.pipeline import state_of, steps_of
 
 SHARED = ["--data.source.images", "64", "--data.source.size", "24", "--trainer.accelerator", "cpu"]
 TRAINER = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "enable_progress_bar": False,
            "enable_model_summary": False, "log_every_n_steps": 1}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked() -> Iterator[None]:
+    """Steps begin as forks of a server that has imported everything; their command lines are the same."""
+
+    def start(command: list[str]) -> Process:
+        assert command[:3] == [sys.executable, "-m", "t2i_zoo"]
+        return Process(command[1:])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "subprocess", SimpleNamespace(Popen=start))
+        yield
 
 
 @pytest.fixture(scope="module")
