@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
@@ -101,7 +100,7 @@ class CharCNNRNNEncoder(EncoderWithWeights):
         """The shape of the network, and how it takes capital letters."""
         return {"options.json": json.dumps({"shape": self._shape, "lowercase": self.lowercase})}
 
-    def _identity(self) -> Iterator[bytes | NDArray]:
+    def _identity(self) -> Iterator[bytes | memoryview]:
         yield f"{_VERSION} {self.assets()}".encode()
         yield from weights_of(self.network)
 

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import NamedTuple, TypeVar
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text.tokens import words_of
-
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -77,7 +75,7 @@ class EncoderWithWeights(TextEncoder):
         self._fingerprint: str | None = None
         self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
 
-    def _identity(self) -> Iterator[bytes | NDArray]:
+    def _identity(self) -> Iterator[bytes | memoryview]:
         """All that the features depend on: a version of the code, options, assets and weights, but no path."""
         raise NotImplementedError
 
@@ -125,11 +123,11 @@ def _forget_fingerprint(encoder: nn.Module, _: object) -> None:
     encoder._fingerprint = None  # type: ignore[assignment]
 
 
-def weights_of(network: nn.Module) -> Iterator[bytes | NDArray]:
+def weights_of(network: nn.Module) -> Iterator[bytes | memoryview]:
     """Names and values of all weights, for ``_identity``."""
     for name, tensor in sorted(network.state_dict().items()):
         yield f"\0{name}\0".encode()
-        yield tensor.detach().cpu().contiguous().numpy()
+        yield tensor.detach().cpu().contiguous().numpy().data
 
 
 def without_weights(build: Callable[[], Network]) -> Network:

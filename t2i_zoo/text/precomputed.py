@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Sequence
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
@@ -109,7 +108,7 @@ class PrecomputedEncoder(EncoderWithWeights):
         about = {"dim": self.dim, "by_characters": self.by_characters}
         return {"captions.txt": "\n".join(self.rows), "options.json": json.dumps(about)}
 
-    def _identity(self) -> Iterator[bytes | NDArray]:
+    def _identity(self) -> Iterator[bytes | memoryview]:
         head = f"{_VERSION} {self.by_characters} {self.dim}\n" + "\n".join(self.rows)
         yield head.encode("utf-8", "surrogatepass")
-        yield self.table.detach().cpu().contiguous().numpy()
+        yield self.table.detach().cpu().contiguous().numpy().data

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -143,7 +142,7 @@ class RNNEncoder(EncoderWithWeights):
         """The words, and the shape of the network."""
         return {"words.txt": "\n".join(self.known.words), "shape.json": json.dumps(self._shape)}
 
-    def _identity(self) -> Iterator[bytes | NDArray]:
+    def _identity(self) -> Iterator[bytes | memoryview]:
         yield f"{_VERSION} {self.max_words} {self.assets()}".encode()
         yield from weights_of(self.network)
 

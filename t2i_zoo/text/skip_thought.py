@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -170,7 +169,7 @@ class SkipThoughtEncoder(EncoderWithWeights):
         options = {"use_eos": self.use_eos, "word_dim": word_dim, "uni_dim": uni_dim, "bi_dim": bi_dim}
         return {"words.txt": "\n".join(self.known.words), "options.json": json.dumps(options)}
 
-    def _identity(self) -> Iterator[bytes | NDArray]:
+    def _identity(self) -> Iterator[bytes | memoryview]:
         yield f"{_VERSION} {self.max_words} {self.assets()}".encode()
         yield from weights_of(self.network)
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank
@@ -134,7 +133,7 @@ class TransformersEncoder(EncoderWithWeights):
         """Configuration and tokenizer files, name to content; with the state dict they replace ``model``."""
         return dict(self._assets)
 
-    def _identity(self) -> Iterator[bytes | NDArray]:
+    def _identity(self) -> Iterator[bytes | memoryview]:
         yield f"{self.pooling} {self.max_words}".encode()
         for name, content in sorted(self._assets.items()):
             yield f"\0{name}\0{_lasting(name, content)}".encode()
@@ -142,7 +141,7 @@ class TransformersEncoder(EncoderWithWeights):
             if "pooler." in name and self.pooling != "pooler":
                 continue  # often absent from the file, so random in each process, and without effect here
             yield f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode()
-            yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _lasting(name: str, content: str) -> str:
