@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i_zoo.batch import Batch
+from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.data.captions import CaptionLookup
 from t2i_zoo.data.images import Resample, Resize
 from t2i_zoo.data.pixels import Pixels
@@ -136,6 +136,13 @@ class CaptionDataModule(_BySource):
     def _wants(self, what: str, default: Any) -> Any:
         """What the model in training says of itself."""
         return getattr(self._model, what, default)
+
+    @property
+    def needs(self) -> BatchNeeds:
+        """What the model in training reads of a batch."""
+        names = ("wrong_images", "words", "neighbours", "references")
+        rest = {name: self._wants(f"needs_{name}", False) for name in names}
+        return BatchNeeds(self._wants("sizes", None), self._wants("needs_images", True), **rest)
 
     def text_cache(self, encoder: TextEncoder, words: bool | None = None) -> TextCache:
         """The cache of an encoder's features, with those of words where they are asked for or the model needs them."""
