@@ -20,6 +20,7 @@ from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.parsing import Parser, expand_configs
 from t2i_zoo.text import TextEncoder, build_text_encoder
 
@@ -135,7 +136,7 @@ def main(words: Sequence[str]) -> None:
     asked = {**(model.get("init_args") or {}), **model}  # --model.text_encoder on the command line stands beside
     kind = _model_class(str(model.get("class_path", "")))
     module = parser.instantiate_classes(config).data
-    words_too = bool(getattr(kind, "needs_words", False))
+    words_too = kind is not None and issubclass(kind, ZooModule) and kind.needs.words
     chosen = config.text_encoder or _own_encoder(kind, asked)
     prepare(module, chosen, config.verify, words_too, config.to, config.out, config.per_shard)
 

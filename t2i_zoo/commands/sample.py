@@ -133,7 +133,7 @@ def _between_captions(
     first, second = (model.encode([end]) for end in ends)
     along = torch.linspace(0, 1, n, device=first.sentence.device)[:, None]
     path = TextFeatures(torch.lerp(first.sentence, second.sentence, along))  # both ends exactly
-    if model.needs_words:
+    if model.needs.words:
         path = path._replace(**_between_words(first, second, along))
     noises = model.noise(4, rng).cpu()
     rows = [_draw(model, path, noise.expand(n, -1), ema, batch) for noise in noises]

@@ -170,9 +170,8 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection breaks off"
     cause = getattr(error.args[0], "reason", error) if error.args else error
-    return (
-        f"the server is not reached ({str(cause).rsplit(': ', 1)[-1]})"  # urllib3 puts what the system said at the end
-    )
+    said = str(cause).rsplit(": ", 1)[-1]  # urllib3 ends with what the system said
+    return f"the server is not reached ({said})"
 
 
 def _request(url: str, part: Path, tag: Path, progress: bool) -> None:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.batch import Batch
+from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import pad_words
 from t2i_zoo.data.images import load_image
 from t2i_zoo.data.mismatch import MismatchSampler
-from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.packing import cores
 from t2i_zoo.data.plan import stable_seed
 from t2i_zoo.data.records import Embedded
@@ -38,7 +38,7 @@ Pixels = NDArray[np.uint8]
 _AHEAD = 2  # batches that are decoded while the model works
 
 
-class StreamDataModule(CaptionDataModule):
+class StreamDataModule(BaseDataModule):
     """Captioned images from shards; ``CaptionDataModule(WebDataset(...))`` creates one.
 
     The options are those of ``CaptionDataModule``. ``order`` is always shuffle, ``device_resident`` has no effect, and
@@ -58,6 +58,7 @@ class StreamDataModule(CaptionDataModule):
         if source.buffer < 2:
             raise T2IError(f"found --data.source.buffer {source.buffer}, expected at least 2")
         self._index: ShardIndex | None = None
+        self._served: tuple[str, bool] | None = None  #: the encoder and kind of features of the last ``look_up``
         self.cached_text = False  #: whether features come from the shards
 
     def prepare_data(self) -> None:
@@ -65,30 +66,34 @@ class StreamDataModule(CaptionDataModule):
         self.source.index(self.cache)
 
     def setup(self, stage: str = "fit") -> None:
-        """Check the shards against batch size, image size and model."""
-        index, spec, encoder = self.index, self.spec, self.encoder
-        self._check(stage, index.pictures("train"), index.captions > 0)
-        same = index.resize in (None, "short_side", spec.resize)  # from short_side every other one can be cut
+        """Check the shards against batch size and image size."""
+        index, spec = self.index, self.spec
+        self.check(stage, index.pictures("train"), index.captions > 0)
+        same = index.resize in (None, "short_side", spec.resize)  # short_side keeps what all the others need
         if index.load_size and (index.load_size < spec.load_size or not same):
             raise T2IError(
                 f"the shards of {self.source.root} hold images of {index.load_size} px ({index.resize}), expected at "
                 f"least {spec.load_size} px ({spec.resize}): write them again with the same --data.image_size, "
                 "--data.load_size and --data.resize, or change these"
             )
-        if encoder is None:
+
+    def look_up(self) -> None:
+        """Decide whether the shards' features are those of the model's text encoder."""
+        if (encoder := self.encoder) is None:
+            self.cached_text, self._served = False, None
             return
-        held = index.text or {}
-        whole = held.get("words") or not self.needs.words
-        self.cached_text = held.get("fingerprint") == encoder.fingerprint() and bool(whole)
-        if self.cached_text:
+        served = encoder.fingerprint(), self.needs.words
+        if served == self._served:
             return
-        if self.captions_averaged > 1:
+        self._served, held = served, self.index.text or {}
+        self.cached_text = held.get("fingerprint") == served[0] and (not served[1] or bool(held.get("words")))
+        if not self.cached_text and self.captions_averaged > 1:
             raise T2IError(
                 f"the shards of {self.source.root} hold no features of this text encoder, which "
                 f"--data.captions_averaged {self.captions_averaged} reads: write them with t2i-zoo prepare --to "
                 "webdataset and the config of the model, or set it to 1"
             )
-        if self.trainer is None or self.trainer.is_global_zero:
+        if not self.cached_text and (self.trainer is None or self.trainer.is_global_zero):
             print(
                 "the shards hold no features of this text encoder: captions are encoded in each batch", file=sys.stderr
             )
@@ -118,13 +123,13 @@ class StreamDataModule(CaptionDataModule):
         """Captions of held-out images, of different classes as far as there are any; always the same."""
         return self.index.examples[:count] if self.index.captions else [""] * count
 
-    def _split(self, *names: str) -> str | None:
-        return next((name for name in names if self.index.pictures(name)), None)
+    def has(self, split: str) -> bool:
+        """Whether a split has images."""
+        return self.index.pictures(split) > 0
 
-    def _batches(self, split: str, train: bool = False) -> Any:
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return Stream(self, split, train, rank, world, lambda: trainer.current_epoch if trainer else 0)
+    def loader(self, split: str, train: bool, epoch: Callable[[], int]) -> Stream:
+        """Batches of a split, on the host."""
+        return Stream(self, split, train, *self.rank_and_world, epoch)
 
     # From samples to batch --------------------------------------------------------------------------------------------
 
@@ -169,14 +174,14 @@ class StreamDataModule(CaptionDataModule):
         if self.needs.words:
             part[f"{kind}words"] = pad_words([words[ends[i] : ends[i + 1]] for (_, words, ends), (i, *_) in found])
 
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:  # type: ignore[override]
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
         """Nothing: the batch is whole."""
         return batch
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:
         """Make the pyramid and map it to [-1, 1], on the device."""
         part = dict(batch)
-        return self._finished(part, part.pop("index"))
+        return self.finish(part, part.pop("index"))
 
 
 def _windows(images: Sequence[Pixels], crops: Crops, size: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import find_checkpoint
@@ -26,7 +26,7 @@ def model_key(model: ZooModule) -> str:
     return f"{type(model).__module__}.{type(model).__qualname__}"
 
 
-def digest(model: ZooModule) -> str:
+def digest(model: nn.Module) -> str:
     """Sixteen hexadecimal digits of all weights of a model."""
     found = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):

@@ -55,7 +55,7 @@ def batch_of(model: AttentiveGAN, data: Any) -> dict[str, Any]:
     batch["text"] = model.encode(batch["captions"])
     size = model.hparams["image_size"]
     images = batch["images"][-1]
-    batch["images"] = [torch.nn.functional.interpolate(images, scale_factor=s / size) for s in model.sizes]
+    batch["images"] = [torch.nn.functional.interpolate(images, scale_factor=s / size) for s in model.needs.sizes]
     return batch
 
 

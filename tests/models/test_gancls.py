@@ -205,7 +205,7 @@ def batch_norms(network: nn.Module) -> list[Any]:
 @pytest.mark.parametrize("mismatch", ["text", "image"])
 def test_no_mismatch(watch: Any, mismatch: str) -> None:
     model, seen = watch(mismatch=mismatch, mismatch_weight=0.0)
-    assert not model.needs_wrong_images
+    assert not model.needs.wrong_images
     assert "wrong_images" not in seen.batch
     assert_are(seen.sentences["d"], [seen.batch["text"].sentence] * 2)
 

@@ -76,8 +76,8 @@ def test_initial_weights() -> None:
 def test_noise_is_z_and_then_a_draw_for_each_stage(build: Any) -> None:
     model = build(**SECOND).eval()
     text = model.encode(["a red flower"] * 2)
-    noise = torch.zeros(2, model.noise_width)
-    assert model.noise_width == 4 + 6 + 6
+    noise = torch.zeros(2, model.total_noise_dim)
+    assert model.total_noise_dim == 4 + 6 + 6
     plain = model.draw(model.generator, noise, text)
     changed = {}
     for part, span in {"z": slice(0, 4), "first": slice(4, 10), "second": slice(10, 16)}.items():

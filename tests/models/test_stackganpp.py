@@ -37,13 +37,13 @@ def build(tiny_options: dict[str, Any]) -> Any:
 def batch_for(model: StackGANPlusPlus, count: int = 4) -> Batch:
     """Random pictures and sentences."""
     rng = torch.Generator().manual_seed(1)
-    real, wrong = ([torch.rand(count, 3, s, s, generator=rng) * 2 - 1 for s in model.sizes] for _ in range(2))
+    real, wrong = ([torch.rand(count, 3, s, s, generator=rng) * 2 - 1 for s in model.needs.sizes] for _ in range(2))
     text = TextFeatures(torch.randn(count, model.text_encoder.dim, generator=rng))
     return {"images": real, "wrong_images": wrong, "text": text, "captions": ["a flower"] * count}
 
 
 def fakes_for(model: StackGANPlusPlus, batch: Batch) -> Fakes:
-    noise = torch.randn(len(batch["captions"]), model.noise_width, generator=torch.Generator().manual_seed(2))
+    noise = torch.randn(len(batch["captions"]), model.total_noise_dim, generator=torch.Generator().manual_seed(2))
     return model.draw(model.generator, noise, batch["text"])
 
 
@@ -54,7 +54,7 @@ def test_parameter_counts_of_the_authors() -> None:
     with torch.device("meta"):
         model, without = StackGANPlusPlus(), StackGANPlusPlus(text_encoder="none")
         largest = [count(JointDiscriminator(128, 64, size, condition_first=True)) for size in (512, 1024)]
-    assert model.sizes == without.sizes == [64, 128, 256]
+    assert model.needs.sizes == without.needs.sizes == (64, 128, 256)
     assert count(model.generator) == 21_239_696
     assert [count(one) for one in model.discriminator] == [5_723_906, 18_834_178, 71_269_122]
     assert count(without.generator) == 16_472_208
@@ -68,7 +68,7 @@ def test_parameter_counts_of_the_authors() -> None:
 )
 def test_branches(build: Any, image_size: int, branches: int, sizes: list[int]) -> None:
     model = build(image_size=image_size, branches=branches, generator_width=16, discriminator_width=1)
-    assert model.sizes == sizes
+    assert model.needs.sizes == tuple(sizes)
     fakes = fakes_for(model, batch_for(model))
     assert [tuple(images.shape) for images in fakes.images] == [(4, 3, size, size) for size in sizes]
     assert all(-1 <= images.min() < images.max() <= 1 for images in fakes.images)
@@ -201,7 +201,7 @@ def test_each_discriminator_sees_real_mismatched_and_drawn_pictures_apart(watch:
     images, extras = witness.drawn
     for i, seen in enumerate(witness.seen):
         wanted = [witness.batch["images"][i], witness.batch["wrong_images"][i], images[i], images[i]]
-        assert [tuple(found.shape) for found, _ in seen] == [(8, 3, model.sizes[i], model.sizes[i])] * 4
+        assert [tuple(found.shape) for found, _ in seen] == [(8, 3, model.needs.sizes[i], model.needs.sizes[i])] * 4
         assert all(torch.equal(found, one) for (found, _), one in zip(seen, wanted, strict=True))
         assert all(torch.equal(condition, extras["mu"]) for _, condition in seen)
         assert [condition.requires_grad for _, condition in seen] == [False, False, False, True]
@@ -211,8 +211,8 @@ def test_each_discriminator_sees_real_mismatched_and_drawn_pictures_apart(watch:
 
 def test_without_text(watch: Any) -> None:
     model, witness = watch(text_encoder="none", colour_weight=50.0)
-    assert not model.needs_wrong_images
-    assert model.noise_width == 4
+    assert not model.needs.wrong_images
+    assert model.total_noise_dim == 4
     assert model.generator.augment is None
     assert model.generator.stages[0].joint[0].in_channels == 4 + 8  # the noise in place of a condition
     assert all([condition for _, condition in seen] == [None] * 3 for seen in witness.seen)  # real, drawn, drawn
