@@ -170,7 +170,7 @@ class TextToImageGAN(SamplingModule):
             self.lecam = LeCam()
         if self.hparams["weights"]:
             path = Path(self.hparams["weights"]).expanduser()
-            state.load_networks(self, find_checkpoint(path) if path.is_dir() else path)
+            state.load_networks(self, find_checkpoint(path) if path.is_dir() else path, self.parts)
 
     @property
     def discriminators(self) -> list[ConditionalDiscriminator]:

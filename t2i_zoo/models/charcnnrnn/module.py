@@ -90,7 +90,7 @@ class CharCNNRNN(RetrievalModule):
         features = self.image_network.backbone.feature_dim
         self.class_head = nn.Linear(features, num_classes) if class_weight and num_classes else None
         if weights:
-            state.load_networks(self, find_checkpoint(weights))
+            state.load_networks(self, find_checkpoint(weights), self.parts)
 
     def setup(self, stage: str) -> None:
         """Check that there is something to learn from."""

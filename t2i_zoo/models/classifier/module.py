@@ -103,7 +103,7 @@ class Classifier(ServingModule):
         about = state.read_checkpoint(place)["t2i_zoo"]
         self._take(about.get("classes", []))
         self.trained_on = about.get("data", "")
-        state.load_networks(self, place)
+        state.load_networks(self, place, self.parts)
 
     def _take(self, table: list[int]) -> None:
         """Take the row of each class of the data, and make as many rows."""

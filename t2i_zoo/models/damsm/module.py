@@ -118,7 +118,7 @@ class DAMSM(RetrievalModule):
         about = state.read_weights(place)[1] if converted else state.read_checkpoint(place)["t2i_zoo"]
         if words := about.get("words"):
             self.know(words)
-        state.load_networks(self, place)
+        state.load_networks(self, place, self.parts)
 
     def know(self, words: Sequence[str]) -> None:
         """Take the words, and give the word table a row for each."""

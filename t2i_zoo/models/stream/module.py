@@ -115,7 +115,7 @@ class STREAM(ServingModule):
         self._scores: list[Tensor] = []
         if weights:
             self.know(state.read_words(weights))
-            state.load_networks(self, find_checkpoint(weights))
+            state.load_networks(self, find_checkpoint(weights), self.parts)
 
     def setup(self, stage: str) -> None:
         """Take the words of the training captions, unless a checkpoint brings its own."""
