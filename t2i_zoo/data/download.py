@@ -25,7 +25,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 
 _RECORD = "downloads.json"
-BLOCK = 1 << 15  # bytes; what has come of the last one is lost where a connection breaks off
+BLOCK = 1 << 15  # bytes; an unfinished block is lost when a connection breaks off
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # in a row without a byte of progress, at each address
 PAUSE = 1.0  # seconds before the second attempt; doubled after each further one
@@ -122,6 +122,7 @@ def _download(remote: Remote, folder: Path, known: str | None, progress: bool) -
     def resumed(url: str, target: str, _: Any) -> None:
         receive(url, part, progress)
         part.replace(target)
+        _tag(part).unlink(missing_ok=True)
 
     for url in remote.urls:
         try:
@@ -130,8 +131,8 @@ def _download(remote: Remote, folder: Path, known: str | None, progress: bool) -
         except requests.RequestException as error:
             problems.append(f"{url}: {error}")
         except ValueError as error:  # another hash; pooch has deleted the file
-            origin = "" if remote.hash else f"{_RECORD} holds the hash of the first download and the "
-            problems.append(f"{url}: {origin}{str(error).split('. Deleted')[0]}")
+            origin = "" if remote.hash else f", the one that {_RECORD} holds of the first download"
+            problems.append(f"{url}: {str(error).split('. Deleted')[0]}{origin}")
     kept = "what has arrived is kept: try again, or " if part.exists() else "try again, or "
     raise T2IError(f"{remote.name} cannot be downloaded ({'; '.join(problems)}): {kept}{place}")
 
@@ -152,7 +153,7 @@ def receive(url: str, part: Path, progress: bool = False) -> None:
     while True:
         before = _size(part)
         try:
-            return _request(url, part, part.with_name(f"{part.name}.tag"), progress)
+            return _request(url, part, progress)
         except requests.RequestException as error:
             reason = _reason(error)
             if error.response is not None and error.response.status_code not in PASSING:
@@ -174,25 +175,31 @@ def _reason(error: requests.RequestException) -> str:
     return f"the server is not reached ({said})"
 
 
-def _request(url: str, part: Path, tag: Path, progress: bool) -> None:
+def _tag(part: Path) -> Path:
+    """Where the ETag of an unfinished file is kept."""
+    return part.with_name(f"{part.name}.tag")
+
+
+def _request(url: str, part: Path, progress: bool) -> None:
     """Make one request; the server continues behind what is there if it still has the same version."""
     start, headers = _size(part), {"User-Agent": "t2i-zoo", "Accept-Encoding": "identity"}
-    version = tag.read_text("utf-8") if start and tag.exists() else ""
+    version = _tag(part).read_text("utf-8") if start and _tag(part).exists() else ""
     if version and not version.startswith("W/"):  # a weak tag does not promise equal bytes
         headers |= {"Range": f"bytes={start}-", "If-Range": version}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        whole = answer.headers.get("Content-Range") == f"bytes */{start}"  # a killed run did not rename it
+        whole = (
+            answer.headers.get("Content-Range") == f"bytes */{start}"
+        )  # it is complete: a run was killed before it renamed the file
         if answer.status_code == 416 and not whole:
             part.unlink()  # longer than the file: a part of another one
         if not whole:
             answer.raise_for_status()
-            _save(answer, part, tag, start if answer.status_code == 206 else 0, progress)
-    tag.unlink(missing_ok=True)
+            _save(answer, part, start if answer.status_code == 206 else 0, progress)
 
 
-def _save(answer: requests.Response, part: Path, tag: Path, start: int, progress: bool) -> None:
+def _save(answer: requests.Response, part: Path, start: int, progress: bool) -> None:
     """Write the body of an answer, behind the first ``start`` bytes."""
-    tag.write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "utf-8")
+    _tag(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "utf-8")
     length = answer.headers.get("Content-Length", "")
     total = start + int(length) if length.isdigit() else None
     if total is not None and shutil.disk_usage(part.parent).free < total - start:

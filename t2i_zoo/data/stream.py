@@ -174,10 +174,6 @@ class StreamDataModule(BaseDataModule):
         if self.needs.words:
             part[f"{kind}words"] = pad_words([words[ends[i] : ends[i + 1]] for (_, words, ends), (i, *_) in found])
 
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
-        """Nothing: the batch is whole."""
-        return batch
-
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:
         """Make the pyramid and map it to [-1, 1], on the device."""
         part = dict(batch)
@@ -230,7 +226,8 @@ class Stream:
                 decoded = list(pairs)
                 good = [pair for pair in decoded if pair is not None] or good
                 if not good:
-                    raise T2IError(f"none of the images of {self.data.source.root} can be read: correct that folder")
+                    example = next(iter(self._skipped.values()))
+                    raise T2IError(f"none of the first {len(decoded)} images can be read, such as: {example}")
                 self._done = number + 1
                 batch = list(islice(cycle(good), len(decoded)))  # as large as on the other processes
                 seed = stable_seed(self.data.seed, epoch, self.rank, number)
@@ -240,7 +237,7 @@ class Stream:
             print(f"{len(self._skipped)} images cannot be read and are left out, such as: {example}", file=sys.stderr)
 
     def _decode(self, pair: Pair) -> Pair | None:
-        """Add the pixels that the model looks at; None if one of the images cannot be read and is to be left out."""
+        """Add the pixels that the model looks at; None if one of both images cannot be read and is to be left out."""
         needs, decode = self.data.needs, self.data.decode
         sample = pair.sample
         try:

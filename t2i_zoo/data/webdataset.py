@@ -55,7 +55,7 @@ class WebDataset(Source):
 
     @contextmanager
     def _local(self, name: str) -> Iterator[Path]:
-        """Path of a file of the set; one on the web is downloaded for the time being, so that a break can be mended."""
+        """Path of a file of the set; one on the web is downloaded to a temporary folder while it is read."""
         if not self.remote:
             yield self.path / name
             return

@@ -129,6 +129,21 @@ def test_bad_pictures_in_a_shard(others: Path, tmp_path: Path, capsys: Any) -> N
     assert "1 images cannot be read and are left out, such as: " in capsys.readouterr().err
 
 
+def test_batches_of_nothing_but_bad_images(others: Path, tmp_path: Path) -> None:
+    (others / "val-0.tar").unlink()
+    options = {"batch_size": 2, "cache_dir": str(tmp_path / "cache"), "on_bad_image": "skip"}
+    for bad, expected in (((2, 3), [[0, 1], [0, 1], [4, 5]]), ((0, 1), None)):
+        parts = {}
+        for i in range(6):
+            parts |= {f"{i}.png": b"<html>" if i in bad else png((i, 0, 0)), f"{i}.txt": b"c", f"{i}.cls": b"kind0"}
+        write_tar(others / "test-0.tar", parts)
+        if expected is not None:
+            assert numbers(build(others, **options).test_dataloader()) == expected  # as many as on other processes
+            continue
+        with pytest.raises(T2IError, match=r"none of the first 2 images can be read, such as: .*test-0\.tar, 0"):
+            list(build(others, **options).test_dataloader())
+
+
 def test_an_index_and_shards_that_do_not_belong_together(shards: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
