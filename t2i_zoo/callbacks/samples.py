@@ -11,8 +11,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.files import replacing
+from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.pictures import attention_page, caption_grid, save_beside, save_images
 from t2i_zoo.sampling import draw_rows
 
