@@ -22,7 +22,7 @@ MODEL_FILES = ("__init__.py", "networks.py", "losses.py", "module.py", "README.m
 LONGEST = 350
 
 #: of ours, what every folder but ``nn`` may use
-COMMON = {"errors", "batch", "files", "paths", "version", "pictures"}
+COMMON = {"errors", "files", "batch", "paths", "version", "pictures"}
 NUMBERS = {"torch", "numpy", "scipy"}
 
 
@@ -36,9 +36,10 @@ class Rule(NamedTuple):
 
 #: the first rule whose pattern fits; files that none fits (``cli.py``, ``commands``, ...) may import everything
 RULES = [
-    Rule(r"(errors|version)\.py", set(), set()),
+    Rule(r"(errors|files|version)\.py", set(), set()),
     Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
-    Rule(r"pictures\.py", {"errors"}, {"torch", "numpy", "PIL"}),
+    Rule(r"pictures\.py", {"files"}, {"torch", "PIL"}),
+    Rule(r"sampling\.py", {"models.base", "text"}, {"torch"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
     Rule(r"vision/inception_tf\.py", {"vision", *COMMON}, {"torch", "torch_fidelity"}),
@@ -71,7 +72,7 @@ RULES = [
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/evaluation\.py", {"callbacks", "metrics", "models", *COMMON}, {*NUMBERS, "lightning"}),
-    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
+    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "sampling", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,7 +156,7 @@ def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -
             what = f"beside {subject.checkpoint}" if subject.model is not None else "for --ckpt real"
             raise T2IError(f"found no config.yaml {what}: choose the data with --config NAME or --data.source")
     parser = data_parser("evaluate")
-    config = parser.parse_args(words)
+    config = parser.parse_args(_data_only(words))
     model_size = subject.model.sizes[-1] if subject.model is not None and subject.model.sizes else None
     side = size or model_size or config.data.image_size
     if config.data.load_size:  # the same crop at every size
@@ -169,6 +170,19 @@ def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -
             "--data.source.stream false, or choose another --data.source"
         )
     return Photographs(open_store(module.spec, module.cache / "stores", progress=True), module.image_size), module
+
+
+def _data_only(words: Sequence[str]) -> list[str]:
+    """The words with only the data of each config, whose other options may be of another command or version."""
+    result, remaining = [], iter(words)
+    for word in remaining:
+        flag, equals, name = word.partition("=")
+        if flag in ("-c", "--config"):
+            config = find_config(name if equals else next(remaining, ""))
+            text = config if config.lstrip().startswith("{") else Path(config).read_text("utf-8-sig")
+            word = f"--config={json.dumps({'data': (yaml.safe_load(text) or {}).get('data') or {}})}"
+        result.append(word)
+    return result
 
 
 def measure(

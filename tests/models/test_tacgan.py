@@ -149,7 +149,7 @@ def test_the_path_between_two_noises(
     original = command.caption_grid
     monkeypatch.setattr(command, "caption_grid", lambda rows, titles, **_: drawn.extend(rows) or original(rows, titles))
     out = str(tmp_path / "path.png")
-    command.sample(str(tmp_path / "last.ckpt"), ["a red flower"], n=3, out=out, interpolate_noise_=True, device="cpu")
+    command.sample(str(tmp_path / "last.ckpt"), ["a red flower"], n=3, out=out, interpolate_noise=True, device="cpu")
     noise = torch.tensor([[-1.0], [0.0], [1.0]]).expand(3, 4)
     wanted = load_model(tmp_path / "last.ckpt").generate(["a red flower"] * 3, noise=noise)
     torch.testing.assert_close(drawn[0], wanted, rtol=0, atol=1e-5)

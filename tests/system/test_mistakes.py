@@ -28,7 +28,7 @@ OPTIONS = {  # words after `fit` and a whole config: what the sentence must hold
     "--trainer.profiler simpel": "simple",
     "--trainer.precision bf17": "bf17, expected one of 64, 32, .* or null: did you mean bf16",
     "--trainer.callbacks+ NoSuch": "found --trainer.callbacks NoSuch, expected the name of one of Lightning's classes",
-    "--trainer.logger no.Logger": "found --trainer.logger no.Logger .No module named 'no'., expected the name of one of Lightning's classes",
+    "--trainer.logger no.Logger": "found --trainer.logger no.Logger .No module named .no.., expected the name of one",
     "--trainer.gradient_clip_val 1": "use --model.gradient_clip",
     "--trainer.accumulate_grad_batches 2": "raise --data.batch_size",
     "--model.learning_rate fast": "found --model.learning_rate fast, expected a number$",
