@@ -14,11 +14,11 @@ from t2i_zoo.commands.evaluate import (
     Subject,
     ask_network,
     check_batch_size,
+    data_options,
     find_photographs,
     find_subject,
     measure,
 )
-from t2i_zoo.commands.prepare import data_parser
 from t2i_zoo.commands.sample import pick_device
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
@@ -226,4 +226,4 @@ def _networks(
 
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    call(leaderboard, words, data_parser("leaderboard"))
+    call(leaderboard, words, data_options("leaderboard"))
