@@ -16,10 +16,11 @@ import numpy as np
 from filelock import FileLock
 
 from t2i_zoo.data.images import load_image
-from t2i_zoo.data.packing import SPLITS, StoreSpec, check_records, cores, hash_file, progress_bar
+from t2i_zoo.data.packing import SPLITS, StoreSpec, check_records, cores, progress_bar
 from t2i_zoo.data.records import Record
 from t2i_zoo.data.shards import FEATURES, INDEX, Shard, ShardIndex, Survey
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import sha256
 from t2i_zoo.text import TextEncoder
 
 PER_SHARD = 1000
@@ -111,7 +112,7 @@ def _write(
                         info = tarfile.TarInfo(f"{number:06d}.{kind}")
                         info.size = len(data)
                         archive.addfile(info, io.BytesIO(data))
-        shards.append(Shard(name, split, len(kept), f"sha256:{hash_file(folder / name)}"))
+        shards.append(Shard(name, split, len(kept), f"sha256:{sha256(folder / name)}"))
     if not shards:
         raise T2IError(f"none of the {len(records)} pictures can be read: correct --data.source.root")
     text_of = None if encoder is None else {"fingerprint": encoder.fingerprint(), "words": words}
