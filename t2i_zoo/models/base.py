@@ -7,8 +7,7 @@ training aids, the moving average, the random numbers of each rank, and what a c
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import aids, state
 from t2i_zoo.models.companions import reader
 from t2i_zoo.models.observed import Observed
-from t2i_zoo.models.optimization import adams, decays, ema_decay, move_average
+from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.models.sampling import SamplingModule
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation, ConditionalDiscriminator, LeCam, Logits
 from t2i_zoo.paths import find_checkpoint
@@ -72,7 +71,7 @@ class TextToImageGAN(SamplingModule):
         lecam: weight of LeCam's penalty (Tseng et al. 2021), which keeps logits near moving averages; 0 leaves it out.
         projected: put a projected discriminator (Sauer et al. 2021) in the place of the paper's: the name of a vision
             network, ``efficientnet_lite0`` or ``torchvision:NAME``, or a mapping with ``network`` and the arguments of
-            ``t2i_zoo.models.aids.Projection``.
+            ``t2i_zoo.models.projection.Projection``.
         weights: checkpoint or .safetensors whose networks are the start of a fine-tuning run.
     """
 
@@ -80,6 +79,8 @@ class TextToImageGAN(SamplingModule):
     generator_steps = 1  #: generator steps a batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
     builds_on: tuple[str, ...] = ("damsm",)
+    augment_probability: Tensor  #: of each augmentation, with ``augment_target``
+    lecam: LeCam  #: with ``lecam``
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class TextToImageGAN(SamplingModule):
     def discriminators(self) -> list[ConditionalDiscriminator]:
         """The discriminator of each size, smallest first."""
         found: Any = self.discriminator
-        return list(found) if isinstance(found, nn.ModuleList) else [found]
+        return [*found] if isinstance(self.discriminator, nn.ModuleList) else [found]
 
     def observe(self, images: list[Tensor], *, real: bool) -> Observed:
         """Show images to the discriminators: the one door to them, which augments in training.
@@ -234,14 +235,14 @@ class TextToImageGAN(SamplingModule):
         # Before either network is frozen, so that one forward serves both steps and batch norm sees the batch once.
         fakes = self.fake(batch)
         lap("generator forward")
-        with _frozen(self.generator):
+        with frozen(self.generator):
             losses_d = self._discriminator_step(batch, fakes.detach(), optimizer_d, backward)
         lap("discriminator")
-        with _frozen(self.discriminator):
+        with frozen(self.discriminator):
             for repeat in range(self.generator_steps):
                 fakes = self.draw(self.generator, fakes.noise, fakes.text) if repeat else fakes
                 losses_g = self.generator_loss(batch, fakes)
-                _update(optimizer_g, losses_g["loss"], backward)
+                update(optimizer_g, losses_g["loss"], backward)
         lap("generator")
         self.clock += 1
         self.update_ema(len(batch["captions"]))
@@ -254,13 +255,13 @@ class TextToImageGAN(SamplingModule):
         losses, self._judged = aids.regularised(self, losses, self._judged), None
         separate, loss = options["penalty_step"] == "separate", losses["loss"]
         if separate:
-            _update(optimizer, loss, backward)
+            update(optimizer, loss, backward)
         due = self.clock % options["penalty_every"] == 0
         if penalties := self.discriminator_penalty(batch, fakes) if due else {}:
             added = options["penalty_every"] * penalties["loss"]
             loss = added if separate else loss + added
         if penalties or not separate:
-            _update(optimizer, loss, backward)
+            update(optimizer, loss, backward)
         return losses | {f"penalty_{name}": value for name, value in penalties.items() if name != "loss"}
 
     def update_ema(self, count: int) -> None:
@@ -270,7 +271,9 @@ class TextToImageGAN(SamplingModule):
 
     def _log(self, stage: str, count: int, losses: dict[str, dict[str, Tensor]]) -> None:
         values = {
-            f"{stage}/{network}_{key}": value.detach() for network, terms in losses.items() for key, value in terms.items()
+            f"{stage}/{network}_{key}": value.detach()
+            for network, terms in losses.items()
+            for key, value in terms.items()
         }
         if stage != "train":
             self.log_dict(values, batch_size=count, sync_dist=True)
@@ -308,7 +311,10 @@ class TextToImageGAN(SamplingModule):
         rng = torch.Generator().manual_seed(int(batch["index"][0]))  # the same noise in every evaluation
         count = len(batch["captions"])
         fakes = self.draw(self.generator_ema, self.noise(count, rng), batch["text"])
-        losses = {"discriminator": self.discriminator_loss(batch, fakes), "generator": self.generator_loss(batch, fakes)}
+        losses = {
+            "discriminator": self.discriminator_loss(batch, fakes),
+            "generator": self.generator_loss(batch, fakes),
+        }
         self._log(stage, count, losses)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -340,22 +346,3 @@ class TextToImageGAN(SamplingModule):
         if hasattr(self, "generator_ema"):
             self.generator_ema.eval()
         return self
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    """Keep gradients away from one network's weights; what passes through it still has them."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
-def _update(optimizer: Any, loss: Tensor, backward: Callable[[Tensor], Any]) -> None:
-    optimizer.zero_grad()
-    backward(loss)
-    optimizer.step()

@@ -54,7 +54,9 @@ def pack(model: ZooModule, name: str) -> tuple[dict[str, Tensor], dict[str, Any]
     if assets:  # they and the weights rebuild the encoder, so its path is not needed
         spec |= {key: Path(spec[key]).name for key in _FOLDERS if isinstance(spec.get(key), str)}
         spec["assets"] = assets
-    files = {option: None for option in (*model.starting_points, *model.builds_on) if option in model.hparams}
+    # the discriminator stays behind, and a projected one would ask for its network
+    unneeded = (*model.starting_points, *model.builds_on, "projected")
+    files = {option: None for option in unneeded if option in model.hparams}
     header = {
         "format": FORMAT,
         "model": name,

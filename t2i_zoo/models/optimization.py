@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,9 +32,8 @@ def ema_decay(options: Mapping[str, Any], clock: int, images: int) -> float:
     """Decay of the moving average after ``clock`` batches of ``images`` each, over all processes."""
     if half_life := options["ema_half_life"]:
         # StyleGAN2-ADA's ramp-up: never longer than 5 % of the images seen so far
-        decay: float = 0.5 ** (images / min(half_life, 0.05 * clock * images))
-        return decay
-    return min(options["ema_decay"], (1 + clock) / (10 + clock))
+        return float(0.5 ** (images / min(half_life, 0.05 * clock * images)))
+    return min(float(options["ema_decay"]), (1 + clock) / (10 + clock))
 
 
 @torch.no_grad()
@@ -43,3 +43,23 @@ def move_average(average: nn.Module, live: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(averages, list(live.parameters()), 1.0 - decay)
     if buffers := list(live.buffers()):
         torch._foreach_copy_(list(average.buffers()), buffers)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Keep gradients away from one network's weights; what passes through it still has them."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def update(optimizer: Any, loss: Tensor, backward: Callable[[Tensor], Any]) -> None:
+    """One optimizer step; ``backward`` computes the gradients of the loss."""
+    optimizer.zero_grad()
+    backward(loss)
+    optimizer.step()

@@ -27,7 +27,7 @@ class SamplingModule(CompanionModule):
     noise_is_normal = True  #: whether the noise is standard normal, so that it can be truncated
 
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
-        """Run a generator; papers with more inputs than (noise, sentence) or more outputs than one image override it."""
+        """Run a generator; papers with other inputs than (noise, sentence) or outputs than one image override it."""
         return Fakes([network(noise, text.sentence)], text, {}, noise)
 
     @property
@@ -50,7 +50,7 @@ class SamplingModule(CompanionModule):
         return cached if cached is not None else self.encode(batch["wrong_captions"])
 
     def noise(self, count: int, rng: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise (count, ``total_noise_dim``) on the model's device; training passes this rank's ``rng``.
+        """Standard normal noise (count, ``total_noise_dim``) on the model's device; training passes its ``rng``.
 
         Everything random in an image is drawn here, so that it can be repeated: the noise vector z and, in papers with
         conditioning augmentation, its noise behind it.

@@ -17,6 +17,7 @@ from t2i_zoo.nn.penalties import (
     overfitting,
     squared_gradients,
 )
+from t2i_zoo.nn.projected import ProjectedDiscriminator
 from t2i_zoo.nn.words import WordAttention, WordGenerator
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "LeCam",
     "Logits",
     "PAPER",
+    "ProjectedDiscriminator",
     "WordAttention",
     "WordGenerator",
     "adaptive_probability",

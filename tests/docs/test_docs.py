@@ -17,7 +17,8 @@ import yaml
 import t2i_zoo
 from t2i_zoo.__main__ import TRAINING, VERBS, main
 from t2i_zoo.commands.pipeline import steps_of
-from t2i_zoo.parsing import _class_arguments, packaged_configs
+from t2i_zoo.mistakes import class_arguments
+from t2i_zoo.parsing import packaged_configs
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,7 +83,7 @@ def test_every_option_exists(
         if flag == "--print_config" or "my_gan.ProjectionGAN" in words:
             continue
         base, _, argument = flag.lstrip("-").rpartition(".")
-        chosen = base in ("model", "data.source") and argument in _class_arguments(base)
+        chosen = base in ("model", "data.source") and argument in class_arguments(base)
         assert chosen or flag in listed, f"{page.name} says {flag}, which t2i-zoo {words[0]} has not"
 
 

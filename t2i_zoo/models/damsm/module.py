@@ -18,8 +18,8 @@ from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.damsm import losses, networks
-from t2i_zoo.models.damsm.retrieval import retrieval
 from t2i_zoo.models.serving import RetrievalModule
+from t2i_zoo.nn.retrieval import retrieval
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import Kind, RNNNetwork

@@ -6,10 +6,10 @@ are the code's. The discriminator's loss is ``t2i_zoo.nn.discriminator_loss``.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from t2i_zoo import nn
-from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, kl_to_normal
+from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, kl_to_normal, mean
 
 
 def generator_loss(
@@ -31,5 +31,8 @@ def generator_loss(
         real: of real images with the same captions, where ``loss`` is relative.
         loss: the adversarial loss.
     """
-    terms = {"adversarial": nn.generator_loss(fake, real, loss), "kl": kl_to_normal(mu, logvar)}
-    return {"loss": terms["adversarial"] + kl_weight * terms["kl"], **terms}
+    pairs = zip(("adversarial", "alone"), fake, real or Logits(), strict=False)
+    terms = {name: mean(loss.generator(ours, theirs)) for name, ours, theirs in pairs if ours is not None}
+    total = torch.stack(list(terms.values())).sum()
+    terms["kl"] = kl_to_normal(mu, logvar)
+    return {"loss": total + kl_weight * terms["kl"], **terms}

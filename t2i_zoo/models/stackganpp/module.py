@@ -125,7 +125,7 @@ class StackGANPlusPlus(TextToImageGAN):
         return Fakes(images, text, extras, noise)
 
     def condition(self, fakes: Fakes) -> Tensor | None:
-        """The mean of conditioning augmentation, which the generator's adversarial loss reaches too; None without text."""
+        """The mean of conditioning augmentation, which the generator's loss reaches too; None without text."""
         return fakes.extras.get("mu")
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """TAC-GAN networks after dashayushman/TAC-GAN (TensorFlow 1), with TensorFlow's padding and batch norm.
 
-The generator's images are in [0, 1] here, and the module maps them to [-1, 1]. Shapes: B batch, D sentence dimension, S picture
-side, s = S / 16, z noise dimension, t projected sentence, C classes.
+The generator's images are in [0, 1] here, and the module maps them to [-1, 1]. Shapes: B batch, D sentence dimension,
+S image side, s = S / 16, z noise dimension, t projected sentence, C classes.
 """
 
 from __future__ import annotations
