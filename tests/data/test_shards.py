@@ -130,7 +130,7 @@ def test_bad_pictures_in_a_shard(others: Path, tmp_path: Path, capsys: Any) -> N
         parts |= {name: content, name.replace("png", "txt"): b"c", name.replace("png", "cls"): b"kind0"}
     write_tar(others / "train-2.tar", parts)
     options = {"batch_size": 7, "cache_dir": str(tmp_path / "cache")}
-    with pytest.raises(T2IError, match=r"train-2\.tar, 0 is not a readable picture"):
+    with pytest.raises(T2IError, match=r"train-2\.tar, 0 is not a readable image"):
         list(build(others, **options).train_dataloader())
     capsys.readouterr()
     found = [n for batch in numbers(build(others, on_bad_image="skip", **options).train_dataloader()) for n in batch]
@@ -308,7 +308,7 @@ def test_writing_leaves_nothing_half(tmp_path: Path, capsys: Any) -> None:
     words = ["prepare", "--data.source", "CaptionFolder", "--data.source.root", str(root), "--data.image_size", "16"]
     words += ["--to", "webdataset", "--out", str(tmp_path / "shards")]
     assert main(words) == 2
-    assert "3.png is not a readable picture" in capsys.readouterr().err
+    assert "3.png is not a readable image" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if "shards" in path.name] == [".shards.lock"]
     (tmp_path / ".shards.unfinished").mkdir()
     assert main([*words, "--data.on_bad_image", "skip"]) == 0

@@ -158,7 +158,7 @@ def test_refusals(build: Any, build_trainer: Any, build_data: Any) -> None:
         build(vocabulary_size=1)
     with pytest.raises(T2IError, match=r"class_weight without --model\.num_classes"):
         build(class_weight=1.0)
-    with pytest.raises(T2IError, match="STREAM draws no pictures"):
+    with pytest.raises(T2IError, match="STREAM generates no images"):
         build_trainer().predict(build(), build_data(image_size=32))
 
 

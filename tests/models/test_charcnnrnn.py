@@ -231,7 +231,7 @@ def test_from_captions_to_pictures_on_the_command_line(
     again = ["--config", str(run / "version_0" / "config.yaml"), "--trainer.default_root_dir", str(run)]
     capsys.readouterr()
     assert main(["predict", *again, "--ckpt_path", "last"]) == 2
-    assert "CharCNNRNN draws no pictures" in capsys.readouterr().err
+    assert "CharCNNRNN generates no images" in capsys.readouterr().err
     small = ["--model.generator_width", "4", "--model.discriminator_width", "4", "--model.image_size", "16"]
     spec = ["--model.text_encoder", f"{{kind: char_cnn_rnn, path: {run}}}", "--samples.rows", "2"]
     assert main(["fit", "--config", "gancls_flowers", *place, *quick, *small, *spec]) == 0

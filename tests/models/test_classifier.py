@@ -259,7 +259,7 @@ def test_refusals(build: Any, build_trainer: Any, build_data: Any) -> None:
     ):
         with pytest.raises(T2IError, match=message):
             build(**options)
-    with pytest.raises(T2IError, match="Classifier draws no pictures: give its run to t2i-zoo evaluate"):
+    with pytest.raises(T2IError, match="Classifier generates no images: give its run to t2i-zoo evaluate"):
         build_trainer().predict(build(num_classes=24), build_data())
     model = build()
     model._take(list(range(5)))
