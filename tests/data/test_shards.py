@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.data import CaptionDataModule, StreamDataModule, SyntheticFlowers, WebDataset, download
+from t2i_zoo.data import CaptionDataModule, Embedded, StreamDataModule, SyntheticFlowers, WebDataset, download
 from t2i_zoo.data.shard_writer import write_shards
 from t2i_zoo.data.shards import read_shard
 from t2i_zoo.data.store import StoreSpec
@@ -81,6 +81,17 @@ def test_shards_of_other_tools(others: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache/shards").iterdir())) == 1  # read once
     assert build(others, cache_dir=str(tmp_path / "cache")).index == module.index
     assert len(numbers(module.val_dataloader())) == 2
+
+
+def test_shards_of_other_tools_are_packed(others: Path) -> None:
+    write_tar(others / "train-2.tar", {"a.PNG": png((99, 0, 0)), "a.TXT": b"number 99", "a.CLS": b"kind0"})
+    records = WebDataset(str(others), stream=False).records()
+    assert len(records) == 25
+    for record in records:
+        number = int(record.captions[0].split()[1])
+        assert record.class_id == number % 3
+        assert isinstance(record.image, Embedded)
+        assert record.image.read() == png((number, 0, 0))
 
 
 def test_what_is_wrong_with_shards(others: Path, tmp_path: Path) -> None:
