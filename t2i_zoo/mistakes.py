@@ -47,7 +47,8 @@ def sentence(parser: Any, message: str, error: BaseException | None) -> str:
         return str(own)
     text = " ".join(message.split())
     if isinstance(error, argparse.ArgumentError) and error.argument_name:
-        flag, said = error.argument_name.rpartition("/")[2], error.message
+        names, said = error.argument_name.split("/"), error.message
+        flag = next((name for name in names if name.startswith("--")), names[0])
         if said.startswith("expected"):
             return f"found too little after {flag}, {said.replace('argument', 'value')}"
         return f"found a wrong {flag}: {said}"

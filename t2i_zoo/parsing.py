@@ -145,7 +145,7 @@ def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str
             options = {"type": items[0], "nargs": len(items) if get_origin(kind) is tuple else "+"}
         elif kind is bool:
             options = {"action": jsonargparse.ActionYesNo(no_prefix="no-")}
-        options["help"] = " ".join((helps.get(name) or "").replace("``", "").replace("%", "%%").split())
+        options["help"] = " ".join((helps.get(name) or "").replace("``", "").split())
         if parameter.kind is parameter.VAR_POSITIONAL:
             parser.add_argument(name, nargs="*", **options)
             continue
@@ -177,7 +177,7 @@ def call(function: Callable[..., Any], words: Sequence[str], others: Parser | No
         if {"-h", "--help"} & set(words):
             print(f"{parser.format_help()}\n{others.format_help()}")
             raise SystemExit(0)
-        own, named["words"] = _divided(words, parser, others)
+        own, named["words"] = _divided(words, others)
     values = parser.parse_args(_switched(own, parser)).as_dict()
     given: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -188,15 +188,14 @@ def call(function: Callable[..., Any], words: Sequence[str], others: Parser | No
     return function(*given, **named)
 
 
-def _divided(words: Sequence[str], parser: Parser, others: Parser) -> tuple[list[str], list[str]]:
-    """The words for the first parser and those for the other; a flag takes along what follows it."""
+def _divided(words: Sequence[str], others: Parser) -> tuple[list[str], list[str]]:
+    """The words of the command's own options and those for another parser; a flag takes along what follows it."""
     own: list[str] = []
     handed: list[str] = []
-    ours, theirs, current = known_flags(parser), known_flags(others), own
+    flags, current = known_flags(others), own
     for word in words:
-        flag = parser.spelled(others.spelled(word)).partition("=")[0]
-        base = parser.spelled(flag.partition(".")[0])
-        if flag in theirs or (flag.startswith("--") and flag != base and base not in ours):
+        flag = others.spelled(word).partition("=")[0]
+        if flag in flags or (flag.startswith("--") and "." in flag):
             current = handed
         elif word.startswith("--"):
             current = own
@@ -209,9 +208,11 @@ def _switched(words: Sequence[str], parser: Parser) -> list[str]:
     switches = {flag for flag, action in known_flags(parser).items() if isinstance(action, jsonargparse.ActionYesNo)}
     result: list[str] = []
     for word in map(parser.spelled, words):
-        for part in word.split("=", 1) if word.partition("=")[0] in switches else [word]:
-            if part.lower() in ("true", "false") and result and result[-1] in switches:
-                flag = result.pop()
-                part = flag if part.lower() == "true" else f"--no-{flag[2:]}"
-            result.append(part)
+        flag, equals, value = word.partition("=")
+        if not equals and result:
+            flag, value = result[-1], word
+        if flag in switches and value.lower() in ("true", "false"):
+            word = flag if value.lower() == "true" else f"--no-{flag[2:]}"
+            result = result if equals else result[:-1]
+        result.append(word)
     return result
