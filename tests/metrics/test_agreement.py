@@ -65,7 +65,7 @@ def test_other_captions_name_nothing():
     assert read_caption("an orange blossom on the sand") == {"petal_colour": 1, "background": 3}
 
 
-def test_drawn_pictures_agree_with_their_captions(flowers, make_job):
+def test_drawn_images_agree_with_their_captions(flowers, make_job):
     rows = flowers.split("train")[1]
     draws = draw_captions(flowers, rows, len(rows), 0)
     metric = Agreement(make_job(len(rows), draws=draws))
@@ -74,7 +74,7 @@ def test_drawn_pictures_agree_with_their_captions(flowers, make_job):
     metric.update(images, flowers.sentences(draws.captions))
     scores = {score.metric: score for score in metric.compute()}
     assert set(scores) == {f"agreement.{name}" for name in ATTRIBUTES}
-    assert scores["agreement.background"].value > 0.95  # of pictures of 19 px
+    assert scores["agreement.background"].value > 0.95  # of images of 19 px
     assert scores["agreement.petal_colour"].value > 0.8
     assert all(score.chance < 0.5 for score in scores.values())
 

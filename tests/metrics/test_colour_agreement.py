@@ -62,7 +62,7 @@ def test_features_are_shares():
     images, _ = blobs(6, 32, 0)
     features = colour_features(images)
     shares = features.square().reshape(6, 3, -1).sum(2)
-    torch.testing.assert_close(shares, torch.ones(6, 3))  # nothing of a picture is lost, also where hue turns over
+    torch.testing.assert_close(shares, torch.ones(6, 3))  # nothing of an image is lost, also where hue turns over
     torch.testing.assert_close(colour_features(images.flip(3)), features, rtol=0, atol=1e-5)
     flat = torch.cat([torch.full((1, 3, 8, 8), value) for value in (-1.0, 0.0, 1.0)])
     assert torch.isfinite(colour_features(flat)).all()
@@ -78,7 +78,7 @@ def test_drawn_flowers_agree_with_their_captions(flowers, make_job):
     metric.see(View(torch.arange(len(rows)), flowers.images(draws.rows), flowers.sentences(draws.captions)))
     first, *others = metric.compute()
     assert first.metric == "colour_agreement.all"
-    assert first.value > 0.9  # on the pictures that it was fitted to
+    assert first.value > 0.9  # on the images that it was fitted to
     assert first.chance < 0.5
     assert first.note.endswith(f" of {len(rows)} captions name one colour")
     named = {petal_colour(caption) for caption in flowers.sentences(draws.captions)} - {None}
@@ -111,7 +111,7 @@ def test_the_fit_is_kept(flowers, monkeypatch, tmp_path):
     (path,) = (cache_folder() / "metrics").iterdir()
     written = path.read_bytes()
     assert torch.equal(fitted_reader(flowers).weights, first.weights)
-    path.write_bytes(written[:100])  # half a file is fitted anew
+    path.write_bytes(written[:100])  # half a file is fitted again
     assert torch.equal(fitted_reader(flowers).weights, first.weights)
     assert path.read_bytes() == written
 

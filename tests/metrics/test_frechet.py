@@ -58,13 +58,13 @@ def test_the_name_belongs_to_the_network(make_job, cloud, feed):
         assert (score.label, score.note) == (name, "")
 
 
-def test_fewer_pictures_than_features_are_said(make_job, cloud, feed):
+def test_fewer_images_than_features_are_said(make_job, cloud, feed):
     (score,) = feed(FrechetDistance(make_job(10, cloud(90, 16, 1))), cloud(10, 16, 2)).compute()
     assert score.note == "10 images for 16 features: biased upwards"
     assert math.isfinite(score.value)
 
 
-def test_identical_pictures(make_job, cloud, feed):
+def test_identical_images(make_job, cloud, feed):
     real = cloud(50, 8, 1)
     value = score_of(feed(FrechetDistance(make_job(20, real)), real[:1].expand(20, -1))).value
     expected = (real[0].double() - real.double().mean(0)).square().sum() + real.double().var(0).sum()

@@ -1,4 +1,4 @@
-"""Masks cut as the pictures are, where a word's attention is largest, shares by hand, and a real DAMSM."""
+"""Masks cut as the images are, where a word's attention is largest, shares by hand, and a real DAMSM."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drawn_masks(rows):
     return torch.from_numpy(np.stack([np.asarray(Image.open(folder / f"image_{row + 1:05d}.png")) for row in rows]))
 
 
-def test_masks_are_cut_as_the_pictures_are(cache_folder):
+def test_masks_are_cut_as_the_images_are(cache_folder):
     rows, same = torch.tensor([0, 5, 71]), FlowerMasks(photographs_at(24, 24))  # which draws them
     whole = drawn_masks(rows.tolist())
     assert torch.equal(same.read(rows), whole.long())
@@ -42,7 +42,7 @@ def test_masks_are_cut_as_the_pictures_are(cache_folder):
     halves = FlowerMasks(photographs_at(8, 12)).read(rows)
     counts = torch.stack([(whole == part).float().unfold(1, 2, 2).unfold(2, 2, 2).sum((3, 4)) for part in range(3)], 1)
     first, second = counts.topk(2, dim=1).values.unbind(1)
-    clear = first > second  # else two parts share the pixel alike
+    clear = first > second  # else two parts share the pixel equally
     expected = counts.argmax(1)[:, 2:10, 2:10]
     assert torch.equal(halves[clear[:, 2:10, 2:10]], expected[clear[:, 2:10, 2:10]])
     assert clear.float().mean() > 0.8

@@ -44,7 +44,7 @@ def test_a_perfect_encoder_finds_every_caption(job, feed):
     assert (first.error, first.chance, third.chance) == (0.0, 0.01, 0.03)
 
 
-def test_pictures_of_nothing_reach_chance(job, feed):
+def test_images_of_nothing_reach_chance(job, feed):
     scores = feed(RPrecision(job, candidates=4, top=(1, 2)), torch.randn(60, 64)).compute()
     for k, score in enumerate(scores, start=1):
         assert score.value == pytest.approx(k / 4, abs=0.25)
@@ -82,7 +82,7 @@ def test_mismatches_are_of_other_classes_and_the_same_each_time(job):
         rows = offsets.searchsorted(numbers, side="right") - 1
         assert (labels[rows] != job.draws.labels[i].item()).all()
         seen |= set(numbers.tolist())
-    assert len(seen) > 150  # from all of the split and all captions of a picture
+    assert len(seen) > 150  # from all of the split and all captions of an image
 
 
 def test_folds_hold_every_picture_once(job, feed):
@@ -103,8 +103,8 @@ def test_refusals(job, make_job, flowers):
 
 def test_the_clip_score_by_hand(job):
     metric = Similarity(job)
-    pictures = torch.tensor([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
-    metric.update(pictures, torch.tensor([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]]))
+    images = torch.tensor([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
+    metric.update(images, torch.tensor([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]]))
     (score,) = metric.compute()
     values = torch.tensor([100.0, 50 * 2**0.5, 0.0])  # the cosine below zero counts as zero
     assert score.value == pytest.approx(float(values.mean()))
