@@ -58,8 +58,8 @@ class ClassDiversity(ZooMetric):
         keep = self.keep[index.cpu()]
         self._keep(index[keep.to(index.device)], to_uint8(images[keep.to(images.device)]))
 
-    def compute(self) -> dict[str, Tensor]:
-        """``classes`` (C,): mean over the pairs of each class that has two images, in the order of the labels."""
+    def compute(self) -> list[Score]:
+        """One score."""
         index, images = self._kept()
         labels = self.labels[index.cpu()]
         scale = 1 / 255 if self.reference_bugs and self.real else 1.0
@@ -71,11 +71,7 @@ class ClassDiversity(ZooMetric):
                 pixels = own.float() * scale
                 values = [ms_ssim(pixels[part[:, 0]], pixels[part[:, 1]]) for part in torch.split(pairs, _CHUNK)]
                 means.append(torch.cat(values).double().mean())
-        return {"classes": torch.stack(means)[-1:] if self.reference_bugs else torch.stack(means)}
-
-    def scores(self) -> list[Score]:
-        """One number."""
-        each = self.compute()["classes"].reshape(-1)
+        each = torch.stack(means)[-1:] if self.reference_bugs else torch.stack(means)
         note = "as the published script, bugs included" if self.reference_bugs else self._note
         error, kind = standard_error(each), "standard error over classes"
         return [Score("msssim_class", "MS-SSIM within classes", float(each.mean()), error, kind, note=note)]
@@ -108,8 +104,8 @@ class CaptionDiversity(ZooMetric):
         """Add images (B, 3, S, S) in [-1, 1] at positions ``index`` (B,)."""
         self._keep(index, to_uint8(images))
 
-    def compute(self) -> dict[str, Tensor]:
-        """``captions`` (M,): mean distance of the pairs of each caption, in units of [-1, 1]."""
+    def compute(self) -> list[Score]:
+        """One score."""
         _, images = self._kept()
         groups = images.reshape(-1, self.repeats, images[0].numel())  # (M, K, P)
         pairs = torch.combinations(torch.arange(self.repeats)).to(images.device)
@@ -118,11 +114,7 @@ class CaptionDiversity(ZooMetric):
             pixels = group.double() / 127.5
             first, second = pixels[pairs[:, 0]], pixels[pairs[:, 1]]
             means.append((first - second).square().mean(1).sqrt().mean())
-        return {"captions": torch.stack(means)}
-
-    def scores(self) -> list[Score]:
-        """One number."""
-        each = self.compute()["captions"].reshape(-1) / self.between
+        each = torch.stack(means) / self.between
         value, error = float(each.mean()), standard_error(each)
         note = "collapse: images of one caption hardly differ" if value < _COLLAPSED else ""
         label = "difference of pictures of one caption, over that of photographs"  # older boards have this row

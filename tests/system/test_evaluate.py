@@ -109,7 +109,7 @@ def test_other_data_than_the_runs(run, network):
 
 
 def test_a_smaller_size_shows_the_same_part_of_the_photographs(run):
-    """A load size in the config would leave the middle alone, where drawn pictures are resized whole."""
+    """A load size in the config would leave the middle alone, where drawn images are resized whole."""
     cuts = []
     for words in ([], ["--data.load_size", "32"]):
         for size in (16, 8):

@@ -1,4 +1,4 @@
-"""t2i-zoo leaderboard: one table and one page, pictures of the same captions and noise, nothing evaluated twice."""
+"""t2i-zoo leaderboard: one table and one page, images of the same captions and noise, nothing evaluated twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(trained, tmp_path):
 
 
 class Check(HTMLParser):
-    """Tags that are closed as they were opened, and the files of pictures."""
+    """Tags that are closed as they were opened, and the files of images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def test_the_board(run, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("appended to") == 4
 
 
-def test_photographs_stand_beside_without_pictures(run, tmp_path, monkeypatch):
+def test_photographs_stand_beside_without_images(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     protocols = ["agreement_synthetic", "diversity_caption"]
     assert main(["leaderboard", "real", str(run), "--protocol", *protocols, "--images", "8"]) == 0
