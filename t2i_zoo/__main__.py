@@ -82,10 +82,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _sentence(error: Exception) -> str | None:
     """A user's mistake that a library found: in the Trainer's options, or around an error of our own."""
-    from t2i_zoo.parsing import first_error
+    from t2i_zoo.mistakes import own_error
 
-    if own := first_error(error):
-        return own
+    if (own := own_error(error)) is not None:
+        return str(own)
     options = "trainer/connectors" in str(getattr(_last_frame(error), "f_code", ""))
     return " ".join(str(error).split()) if options or type(error).__name__ == "MisconfigurationException" else None
 

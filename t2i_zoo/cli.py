@@ -23,7 +23,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS, model_class
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.zoo import ZooModule
-from t2i_zoo.parsing import Sentence, expand_configs
+from t2i_zoo.parsing import Sentence
 from t2i_zoo.runs import (
     FINISHED,
     AtomicCheckpointIO,
@@ -188,7 +188,7 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         parser_class=_Parser,
-        args=expand_configs(args),
+        args=list(args),
         run=run,
     )
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
+import importlib
 import inspect
-import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType, UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
+import docstring_parser
 import jsonargparse
 import yaml  # type: ignore[import-untyped]
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.mistakes import known_flags, sentence
+from t2i_zoo.models import MODELS
 from t2i_zoo.paths import experiments_folder
 
 
@@ -66,130 +72,153 @@ def expand_configs(words: Sequence[str]) -> list[str]:
     return result
 
 
-CHOSEN = ("model", "data.source")  #: options whose value is a class with arguments of its own
-NO_CLASS = (  #: how jsonargparse says that a value names no class of the right kind
-    r"dot import path string: (\S+)|Import path (\S*?) ?does not correspond|given class_path '(\S+?)'"
-    "|Not a valid subclass"
-)
-NOT_OURS = r"Expected|Does not validate|Parser key|Not a valid|Import path|Problem with|a class path|a dict with"
+def named_model(class_path: str) -> Any:
+    """The model class that a config names, by its import path or by the bare name of one of the zoo.
+
+    Raises:
+        T2IError: where there is none.
+    """
+    zoo = {entry.path.rpartition(".")[2]: entry.path for entry in MODELS.values()}
+    module, _, name = zoo.get(class_path, class_path).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise T2IError(f"found no model class {class_path!r}: correct class_path in the config") from error
 
 
 class Sentence:
-    """A mixin for jsonargparse's parsers that turns a parse error into one ``T2IError``; flags are written out."""
+    """A mixin for jsonargparse's parsers: a mistake is a ``T2IError``, and ``--batch-size`` is ``--batch_size``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
+    def parse_args(
+        self, args: Any = None, namespace: Any = None, env: bool | None = None, defaults: bool = True, **options: Any
+    ) -> Any:
+        """Parse with configs by their names, and with dashes or underscores in flags."""
+        words = [self.spelled(word) for word in (sys.argv[1:] if args is None else args)]
+        words = expand_configs(words) if "--config" in known_flags(self) else words
+        return super().parse_args(words, namespace, env, defaults, **options)  # type: ignore[misc]
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the first thing that is wrong, with the flags that are near to an unknown one."""
-        raise T2IError(self._sentence(message)) from ex
+        """Raise the first thing that is wrong, as one sentence."""
+        raise T2IError(sentence(self, str(message), ex)) from ex
 
-    def _sentence(self, message: str) -> str:
-        text = " ".join(str(message).replace("<class ", "").replace("typing.", "").split())
-        if inner := first_error(message):
-            return inner
-        if found := re.search(r"[Uu]nrecognized arguments?: *(\S+)|Option '(\S+)' is not accepted", text):
-            return self._unknown((found[1] or found[2]).split("=")[0])
-        if found := re.search(r"does not accept option '(\S+)'", text):
-            return self._unknown(f"--{found[1]}")
-        if found := re.search(r"argument \S*--(\S+): expected (.+)", text):
-            return f"found too little after --{found[1]}, expected {found[2].replace('argument', 'value')}"
-        if found := re.search(r"arguments are required: (.+)", text):
-            missing = ", ".join("--" + re.sub(r"^(fit|validate|test|predict)\.", "", n) for n in found[1].split(", "))
-            hint = "; a config brings them: --config NAME, and t2i-zoo list names them" if "data.source" in text else ""
-            return f"found no {missing}: give {'them' if ',' in missing else 'it'}{hint}"
-        key = re.search(r'Parser key "([\w.]+)"', text)
-        if key is None:
-            return text if len(text) < 600 else text[:600] + " ..."
-        flag = self._full_name(key[1])
-        given = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (.*)$", text)
-        if found := re.search(NO_CLASS, text):
-            value = next((group for group in found.groups() if group), given[1] if given else "")
-            kinds = ", ".join(cls.__name__ for cls in _classes(flag))
-            wanted = f"one of {kinds}" if kinds else "the name of one of Lightning's classes"
-            return f"found --{flag} {value}, expected {wanted}, or the import path of a class of your own"
-        types = re.search(r"Subtypes: \[(.*?)\] Errors: ", text) or re.search(r"Expected an? (.+?)\. Got value", text)
-        if given and types:
-            return f"found --{flag} {given[1]}, expected {_plain(types[1], given[1])}"
-        return f"--{flag}: {text[key.end() :].lstrip(':; ')}"
-
-    def _unknown(self, name: str) -> str:
-        flags = self._flags() if name.startswith("-") else []
-        flags += [f"{base}.{argument}" for base in CHOSEN for argument in ("class_path", *_class_arguments(base))]
-        near = difflib.get_close_matches(name.lstrip("-"), flags, 1, 0.6) or [
-            flag for flag in flags if difflib.get_close_matches(name, [flag.rpartition(".")[2]], 1, 0.75)
-        ]
-        hint = f"did you mean --{near[0]}?" if near else "--help lists what there is"
-        return f"found no option {name if name.startswith('-') else repr(name)}: {hint}"
-
-    def _full_name(self, key: str) -> str:
-        """A chosen class's argument comes without its prefix in jsonargparse's words."""
-        if (dashed := key.replace("_", "-")) in (flags := self._flags()) and key not in flags:
-            return dashed
-        chosen = [f"{base}.{argument}" for base in CHOSEN for argument in _class_arguments(base)]
-        return next((flag for flag in chosen if "." not in key and flag.endswith(f".{key}")), key)
-
-    def _flags(self) -> list[str]:
-        actions: list[Any] = list(getattr(self, "_actions", []))
-        for inner in [parser for a in actions for parser in (getattr(a, "_name_parser_map", None) or {}).values()]:
-            actions += inner._actions
-        return [option.lstrip("-") for action in actions for option in action.option_strings]
-
-
-def first_error(message: object) -> str | None:
-    """Our own sentence inside jsonargparse's list of what each alternative of a type had to say, or None."""
-    errors = re.split(r"\n\s*Errors:\n", str(message))[1:]
-    lines = [line.strip()[2:] for part in errors for line in part.splitlines() if line.strip().startswith("- ")]
-    own = [line for line in lines if not re.match(NOT_OURS, line)]
-    return own[0] if own else None
-
-
-NAMES = {
-    "'int'>": "a whole number",
-    "'float'>": "a number",
-    "'str'>": "text",
-    "'bool'>": "true or false",
-    "'NoneType'>": "null",
-    "'dict'>": "a mapping",
-    "list[int]": "a list of whole numbers such as [64, 128]",
-    "list[str]": 'a list of texts such as ["a red flower"]',
-}  #: types in the words of a reader
-
-
-def _plain(types: str, given: str) -> str:
-    """Types as jsonargparse lists them, in words, with the nearest of the allowed values."""
-    literals = [value for group in re.findall(r"Literal\[(.*?)\]", types) for value in group.split(", ")]
-    values = list(dict.fromkeys(value.strip("'") for value in literals))
-    others = re.split(r", (?![^\[]*\])", re.sub(r"Literal\[.*?\]", "", types))
-    kinds = [", ".join(values) if len(values) == 1 else f"one of {', '.join(values)}"] if values else []
-    kinds += [NAMES.get(kind, kind) for kind in others if kind]
-    near = difflib.get_close_matches(given, values, 1, 0.5)
-    return " or ".join(kinds) + (f": did you mean {near[0]}?" if near else "")
-
-
-def _classes(base: str) -> list[Any]:
-    import t2i_zoo.data
-    from t2i_zoo.models import MODELS, model_class
-
-    if base == "model":
-        return [model_class(name) for name in MODELS]
-    return [getattr(t2i_zoo.data, name) for name in t2i_zoo.data.SOURCES] if base == "data.source" else []
-
-
-def _class_arguments(base: str) -> list[str]:
-    """Names of the arguments of all classes that ``base`` may be, their parents' included."""
-    own = [c for cls in _classes(base) for c in cls.__mro__ if c.__module__.startswith("t2i_zoo")]
-    names = [name for c in own for name in inspect.signature(c.__init__).parameters]
-    return [name for name in dict.fromkeys(names) if name not in ("self", "options", "args", "kwargs")]
+    def spelled(self, word: str) -> str:
+        """A flag with the dashes or underscores that it is declared with; any other word as it is."""
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag in (flags := known_flags(self)):
+            return word
+        name = flag[2:]
+        spellings = [f"--{name.replace('-', '_')}", f"--{name.replace('_', '-')}"]
+        # an argument of a class that an option chose is no flag of the parser, and has no dash
+        known = [each for each in spellings if each in flags] or (spellings[:1] if "." in name else [flag])
+        return f"{known[0]}{equals}{value}"
 
 
 class Parser(Sentence, jsonargparse.ArgumentParser):
-    """The parser of the verbs."""
+    """The parser of the commands that are no part of Lightning's."""
 
 
-def call(function: Callable[..., Any], words: Sequence[str]) -> Any:
-    """Parse ``words`` for a typed function and call it; its docstring is the help."""
-    name = function.__name__.rstrip("_")
-    return jsonargparse.auto_cli(
-        function, args=expand_configs(words), parser_class=Parser, prog=f"t2i-zoo {name}", as_positional=False
-    )
+def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str] = ()) -> None:
+    """Declare an option for each parameter of a typed function, with the help from its docstring.
+
+    Options are spelled with dashes, and a parameter such as ``from_`` becomes ``--from``. A ``bool`` is a flag
+    (``--live``, ``--no-live``), a list or sequence takes one or several values, a tuple as many as it has items, and
+    ``*names`` are the words without a flag. A default of None is left out of the help.
+
+    Args:
+        parser: to which they are added.
+        function: whose parameters have types that can be resolved at run time.
+        skip: parameters that are no options.
+    """
+    hints = get_type_hints(function)
+    helps = {each.arg_name: each.description for each in docstring_parser.parse(function.__doc__ or "").params}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in skip:
+            continue
+        kind = _without_none(hints[name])
+        options: dict[str, Any] = {"type": kind}
+        if get_origin(kind) in (list, Sequence):
+            options = {"type": get_args(kind)[0], "nargs": "+"}
+        elif get_origin(kind) is tuple:
+            options = {"type": get_args(kind)[0], "nargs": len(get_args(kind))}
+        elif kind is bool:
+            options = {"action": jsonargparse.ActionYesNo(no_prefix="no-")}
+        about = " ".join((helps.get(name) or "").replace("``", "").replace("%", "%%").split())
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            parser.add_argument(name, nargs="*", help=about, **options)
+            continue
+        if parameter.default is parameter.empty:
+            options["required"] = True
+        else:
+            options["default"] = argparse.SUPPRESS if parameter.default in (None, ()) else parameter.default
+        parser.add_argument(f"--{name.rstrip('_').replace('_', '-')}", help=about, **options)
+
+
+def _without_none(hint: Any) -> Any:
+    """``X`` for ``X | None``; any other type as it is."""
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+    return kinds[0] if get_origin(hint) in (Union, UnionType) and len(kinds) == 1 else hint
+
+
+def call(function: Callable[..., Any], words: Sequence[str], others: Parser | None = None) -> Any:
+    """Parse the words of a command for a typed function, and call it.
+
+    Args:
+        function: see ``add_options``; its docstring is the help, and its module gives the command its name.
+        words: of the command line, without the command.
+        others: options that the function reads by itself, for instance those of the data. They and all options with a
+            dot in their names reach it unparsed, as its argument ``words``, and their help follows the function's.
+
+    Raises:
+        T2IError: for an option that is unknown, missing or of the wrong type.
+    """
+    text = docstring_parser.parse(function.__doc__ or "")
+    description = "\n\n".join(part for part in (text.short_description, text.long_description) if part)
+    parser = Parser(prog=f"t2i-zoo {function.__module__.rpartition('.')[2]}", description=description)
+    add_options(parser, function, () if others is None else ("words",))
+    own, handed = (list(words), []) if others is None else _divided(words, parser, others)
+    if others is not None and {"-h", "--help"} & set(own):
+        print(f"{parser.format_help()}\n{others.format_help()}")
+        raise SystemExit(0)
+    values = parser.parse_args(_switched(own, parser)).as_dict()
+    given, named = (), {} if others is None else {"words": handed}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            given = values.get(name) or ()
+        elif name.rstrip("_") in values:
+            named[name] = values[name.rstrip("_")]
+    return function(*given, **named)
+
+
+def _divided(words: Sequence[str], parser: Parser, others: Parser) -> tuple[list[str], list[str]]:
+    """The words for the first parser and those for the other; a flag takes along what follows it."""
+    own: list[str] = []
+    handed: list[str] = []
+    ours, theirs, current = known_flags(parser), known_flags(others), own
+    for word in words:
+        flag = parser.spelled(others.spelled(word)).partition("=")[0]
+        base = parser.spelled(flag.partition(".")[0])
+        if flag in theirs or (flag.startswith("--") and flag != base and base not in ours):
+            current = handed
+        elif word.startswith("--"):
+            current = own
+        current.append(word)
+    return own, handed
+
+
+def _switched(words: Sequence[str], parser: Parser) -> list[str]:
+    """``--live true`` and ``--live=true`` as ``--live``, and with ``false`` as ``--no-live``."""
+    switches = {flag for flag, action in known_flags(parser).items() if isinstance(action, jsonargparse.ActionYesNo)}
+    result: list[str] = []
+    for word in (parser.spelled(word) for word in words):
+        flag, equals, value = word.partition("=")
+        if not equals and result:
+            flag, value = result[-1], word
+        if flag in switches and value.lower() in ("true", "false"):
+            switched = flag if value.lower() == "true" else f"--no-{flag[2:]}"
+            result = [*(result if equals else result[:-1]), switched]
+        else:
+            result.append(word)
+    return result

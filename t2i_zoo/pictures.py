@@ -1,4 +1,4 @@
-"""Generated pictures as files: grids with their captions, single PNGs."""
+"""Generated images as files: grids with their captions, pages of attention, single PNG files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from t2i_zoo.files import replacing
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-_GAP, _TEXT, _NOTE = 4, 14, 11  # pixels between pictures; heights of the letters
+_GAP, _TEXT, _NOTE = 4, 14, 11  # pixels between images; heights of the letters
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """(B, 3, S, S) in [-1, 1] to (B, S, S, 3) uint8 on the CPU."""
-    return images.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
+    """Images (..., 3, H, W) in [-1, 1] as uint8 in 0..255, rounded, in the same shape and on the same device."""
+    return images.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte()
+
+
+def to_pil(images: Tensor) -> list[Image]:
+    """Images (B, 3, H, W) in [-1, 1] as PIL images."""
+    from PIL import Image
+
+    return [Image.fromarray(pixels) for pixels in to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def caption_grid(
@@ -26,34 +35,31 @@ def caption_grid(
     scale: int | None = None,
     notes: Sequence[Sequence[str]] | None = None,
 ) -> Image:
-    """One row of pictures for each caption, with the caption printed under the row.
+    """A page with one row of images for each caption, which is printed under its row.
 
     Args:
         rows: for each caption (n, 3, S, S) in [-1, 1].
         captions: one for each row, wrapped to the row's width.
-        scale: enlarge the pictures by a whole number; by default small ones to about 128 px.
-        notes: for each picture of each row a text in small grey letters, wrapped below the picture.
+        scale: enlarge the images by an integer; by default small ones to about 128 px.
+        notes: for each image of each row a text in small grey letters, wrapped below the image.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    side = rows[0].shape[-1]
-    scale = scale or max(1, 128 // side)
-    cell = side * scale + _GAP
-    font = ImageFont.load_default(_TEXT)
+    side = rows[0].shape[-1] * (scale or max(1, 128 // rows[0].shape[-1]))
+    cell = side + _GAP
+    font, small = ImageFont.load_default(_TEXT), ImageFont.load_default(_NOTE)
     width = max(_GAP + cell * max(len(row) for row in rows), 2 * cell + _GAP, 260)
     wrapped = [_wrap(caption, font.getlength, width - 2 * _GAP) for caption in captions]
-    line, small = _TEXT + 4, ImageFont.load_default(_NOTE)
     below = [[_wrap(note, small.getlength, cell - _GAP) for note in row] for row in notes or [[]] * len(rows)]
-    deep = [max(map(len, row), default=0) * (_NOTE + 2) for row in below]
-    heights = [cell + len(lines) * line + 2 * _GAP + more for lines, more in zip(wrapped, deep, strict=True)]
+    depths = [max(map(len, row), default=0) * (_NOTE + 2) for row in below]
+    heights = [cell + deep + len(lines) * (_TEXT + 4) + 2 * _GAP for lines, deep in zip(wrapped, depths, strict=True)]
     page = Image.new("RGB", (width, sum(heights) + _GAP), "white")
     pen, top = ImageDraw.Draw(page), _GAP
-    for row, lines, height, said, more in zip(rows, wrapped, heights, below, deep, strict=True):
-        for i, pixels in enumerate(to_uint8(row).numpy()):
-            picture = Image.fromarray(pixels)
-            page.paste(picture.resize((side * scale,) * 2, Image.Resampling.NEAREST), (_GAP + i * cell, top))
+    for row, lines, height, said, deep in zip(rows, wrapped, heights, below, depths, strict=True):
+        for i, image in enumerate(to_pil(row)):
+            page.paste(image.resize((side, side), Image.Resampling.NEAREST), (_GAP + i * cell, top))
         for j, text in enumerate(lines):
-            pen.text((_GAP, top + cell + more + j * line - 2), text, fill="black", font=font)
+            pen.text((_GAP, top + cell + deep + j * (_TEXT + 4) - 2), text, fill="black", font=font)
         for i, note in enumerate(said):
             for j, text in enumerate(note):
                 pen.text((_GAP + i * cell, top + cell + j * (_NOTE + 2) - 4), text, fill="#555555", font=small)
@@ -64,17 +70,17 @@ def caption_grid(
 def attention_page(
     image: Tensor, attention: Sequence[Tensor], words: Sequence[str], caption: str, most: int = 8, side: int = 128
 ) -> Image:
-    """A picture, and for each stage the same picture lit where each word was attended to.
+    """A page that shows an image, and for each stage how strongly each region of it attended to each word.
 
-    Words come in the order of the largest attention that a place of the last stage pays them; the brightest place of
-    each cell is the word's own maximum, which is printed below it.
+    A row for each stage, a column for each word, those with the largest attention of the last stage first. The largest
+    attention that any region pays the word is the brightest in its cell, and is printed below it.
 
     Args:
         image: (3, S, S) in [-1, 1].
-        attention: of each stage (T, H, H), which sum to 1 over the T words of each place; coarsest first.
+        attention: of each stage (T, H, H), which sums to 1 over the T words of each region; coarsest first.
         words: the T words.
-        caption: printed below.
-        most: words shown.
+        caption: printed at the bottom.
+        most: the largest number of words shown.
         side: of each cell in pixels.
     """
     from PIL import Image, ImageDraw, ImageFont
@@ -86,21 +92,27 @@ def attention_page(
     lines = _wrap(caption, font.getlength, width - 2 * _GAP)
     page = Image.new("RGB", (width, _GAP + len(attention) * (cell + label) + len(lines) * (_TEXT + 4) + _GAP), "white")
     pen = ImageDraw.Draw(page)
-    plain = Image.fromarray(to_uint8(image[None])[0].numpy()).resize((side, side), Image.Resampling.BICUBIC)
+    plain = to_pil(image[None])[0].resize((side, side), Image.Resampling.BICUBIC)
     for i, maps in enumerate(attention):
         top = _GAP + i * (cell + label)
         page.paste(plain, (_GAP, top))
         pen.text((_GAP, top + side), f"attention at {maps.shape[-1]} px", fill="#555555", font=small)
         for j, t in enumerate(order, 1):
-            largest = float(maps[t].max())
-            light = (maps[t].float() / max(largest, 1e-12) * 255).round().byte().cpu().numpy()
-            mask = Image.fromarray(light).resize((side, side), Image.Resampling.BILINEAR)
-            dark = Image.blend(plain, Image.new("RGB", plain.size, "black"), 0.85)
-            page.paste(Image.composite(plain, dark, mask), (_GAP + j * cell, top))
-            pen.text((_GAP + j * cell, top + side), f"{words[t]}  {largest:.2f}", fill="black", font=small)
+            page.paste(_lit(plain, maps[t]), (_GAP + j * cell, top))
+            pen.text((_GAP + j * cell, top + side), f"{words[t]}  {float(maps[t].max()):.2f}", fill="black", font=small)
     for j, line in enumerate(lines):
         pen.text((_GAP, page.height - (len(lines) - j) * (_TEXT + 4) - _GAP), line, fill="black", font=font)
     return page
+
+
+def _lit(image: Image, attention: Tensor) -> Image:
+    """An image that is dark except where a map (H, H) is large, relative to the map's own maximum."""
+    from PIL import Image
+
+    light = (attention.float() / max(float(attention.max()), 1e-12) * 255).round().byte().cpu().numpy()
+    mask = Image.fromarray(light).resize(image.size, Image.Resampling.BILINEAR)
+    dark = Image.blend(image, Image.new("RGB", image.size, "black"), 0.85)
+    return Image.composite(image, dark, mask)
 
 
 def _wrap(caption: str, length: Callable[[str], float], width: float) -> list[str]:
@@ -119,15 +131,21 @@ def _wrap(caption: str, length: Callable[[str], float], width: float) -> list[st
 
 
 def save_beside(image: Any, path: Path) -> Path:
-    """Save a PIL picture under another name and rename it, so that nobody meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        image.save(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Save a PIL image, so that nobody meets half a file."""
+    with replacing(path) as partial:
+        image.save(partial)
     return path
+
+
+def save_images(images: Tensor, captions: Sequence[str], folder: Path, names: Sequence[str]) -> None:
+    """Save (B, 3, S, S) in [-1, 1] as ``<name>.png``, each with its caption in the file's text field."""
+    from PIL.PngImagePlugin import PngInfo
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for image, caption, name in zip(to_pil(images), captions, names, strict=True):
+        note = PngInfo()
+        note.add_itxt("Description", caption)
+        image.save(folder / f"{name}.png", pnginfo=note)
 
 
 def interpolate_noise(first: Tensor, second: Tensor, steps: int) -> Tensor:

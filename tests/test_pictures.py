@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from t2i_zoo import pictures
-from t2i_zoo.pictures import caption_grid, interpolate_noise, save_beside, to_uint8
+from t2i_zoo.pictures import caption_grid, interpolate_noise, save_beside, to_pil, to_uint8
 
 
 def plain(*colours: tuple[int, int, int], side: int = 16) -> torch.Tensor:
@@ -22,21 +22,23 @@ def test_every_shade_survives_the_way_to_uint8_and_back():
     shades = torch.arange(256).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
     back = to_uint8(shades.float() / 127.5 - 1)
     assert back.dtype == torch.uint8
-    assert torch.equal(back, shades.permute(0, 2, 3, 1).to(torch.uint8))
+    assert torch.equal(back, shades.to(torch.uint8))
 
 
 def test_uint8_is_rounded_not_cut_off_and_stays_in_range():
     values = torch.tensor([-7.0, -1.0, -0.9965, -0.9955, 0.0, 0.999, 1.0, 9.0])
     expected = [0, 0, 0, 1, 128, 255, 255, 255]
-    assert to_uint8(values.reshape(1, 1, 1, 8).expand(1, 3, 1, 8))[0, 0, :, 0].tolist() == expected
-    assert to_uint8(values.bfloat16().reshape(1, 1, 1, 8).expand(1, 3, 1, 8)).shape == (1, 1, 8, 3)
+    assert to_uint8(values.reshape(1, 1, 1, 8).expand(1, 3, 1, 8))[0, 0, 0].tolist() == expected
+    assert to_uint8(values.bfloat16().reshape(1, 1, 1, 8).expand(1, 3, 1, 8)).shape == (1, 3, 1, 8)
 
 
-def test_uint8_keeps_the_axes_apart():
+def test_pil_images_keep_the_axes_apart():
     image = torch.full((1, 3, 2, 4), -1.0)
     image[0, 1, 0, 3] = 1.0  # green, first line, last column
-    assert to_uint8(image)[0, 0, 3].tolist() == [0, 255, 0]
-    assert to_uint8(image).sum() == 255
+    (page,) = to_pil(image)
+    assert page.size == (4, 2)
+    assert page.getpixel((3, 0)) == (0, 255, 0)
+    assert sum(page.tobytes()) == 255
 
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 180, 3), (1, 2, 255)
@@ -90,7 +92,7 @@ def test_enlarging_repeats_pixels():
     crop = page.crop((pictures._GAP, pictures._GAP, pictures._GAP + 48, pictures._GAP + 48))
     assert torch.equal(
         torch.frombuffer(bytearray(crop.tobytes()), dtype=torch.uint8).reshape(48, 48, 3),
-        to_uint8(image)[0].repeat_interleave(3, 0).repeat_interleave(3, 1),
+        to_uint8(image)[0].permute(1, 2, 0).repeat_interleave(3, 0).repeat_interleave(3, 1),
     )
 
 

@@ -11,8 +11,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.pictures import attention_page, caption_grid, save_beside, to_uint8
+from t2i_zoo.pictures import attention_page, caption_grid, save_beside, save_images
+from t2i_zoo.sampling import draw_rows
 
 
 class SampleGrid(L.Callback):
@@ -61,7 +63,7 @@ class SampleGrid(L.Callback):
         noises = [model.noise(self.columns, rng)] * len(captions)
         if not model.conditional:
             noises = [model.noise(self.columns, rng) for _ in captions]
-        rows = [model.generate([c] * self.columns, noise=noise) for c, noise in zip(captions, noises, strict=True)]
+        rows = draw_rows(model, captions, noises)
         pages = {"samples": caption_grid(rows, captions)}
         if model.attends:
             pages["attention"] = _attention(model, captions[0], noises[0][:1])
@@ -82,7 +84,8 @@ class SampleGrid(L.Callback):
 
 
 def _attention(model: Any, caption: str, noise: torch.Tensor) -> Any:
-    images, maps = model.generate([caption], noise=noise, return_attention=True)
+    fakes = model.sampled([caption], noise=noise)
+    images, maps = fakes.images[-1].float(), fakes.attention
     return attention_page(images[0], [one[0] for one in maps], model.text_encoder.tokens(caption), caption)
 
 
@@ -115,7 +118,7 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """One PNG a caption."""
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
-        save_pictures(prediction["images"], prediction["captions"], folder, [f"{int(i):06d}" for i in batch["index"]])
+        save_images(prediction["images"], prediction["captions"], folder, [f"{int(i):06d}" for i in batch["index"]])
         self._captions |= {f"{int(i):06d}.png": c for i, c in zip(batch["index"], prediction["captions"], strict=True)}
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -123,19 +126,6 @@ class PredictionWriter(BasePredictionWriter):
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
         name = "captions.json" if trainer.world_size == 1 else f"captions.{trainer.global_rank}.json"
         if self._captions:
-            beside = folder / f".{name}.unfinished"  # renamed, so that a killed run leaves no half file
-            beside.write_text(json.dumps(self._captions, indent=1, ensure_ascii=False), "utf-8")
-            beside.replace(folder / name)
-            print(f"{len(self._captions)} pictures in {folder}")
-
-
-def save_pictures(images: torch.Tensor, captions: Sequence[str], folder: Path, names: Sequence[str]) -> None:
-    """Save (B, 3, S, S) in [-1, 1] as ``<name>.png``, the caption in the file's own text field too."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for pixels, caption, name in zip(to_uint8(images).numpy(), captions, names, strict=True):
-        note = PngInfo()
-        note.add_itxt("Description", caption)
-        Image.fromarray(pixels).save(folder / f"{name}.png", pnginfo=note)
+            with replacing(folder / name) as partial:
+                partial.write_text(json.dumps(self._captions, indent=1, ensure_ascii=False), "utf-8")
+            print(f"{len(self._captions)} images in {folder}")

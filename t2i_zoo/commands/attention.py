@@ -1,4 +1,4 @@
-"""``t2i-zoo attention``: a picture of a sentence, and where each of its words was looked at."""
+"""``t2i-zoo attention``: an image for a caption, and which of its regions attended to which words."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from t2i_zoo.commands.sample import SUFFIXES, pick_device
+from t2i_zoo.commands.sample import check_at_least, check_captions, image_path, pick_device
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.attentive import AttentiveGAN
-from t2i_zoo.parsing import Parser
+from t2i_zoo.parsing import call
 from t2i_zoo.pictures import attention_page, save_beside
 
 
@@ -24,36 +24,32 @@ def attention(
     live: bool = False,
     device: str = "auto",
 ) -> Path:
-    """Draw one picture, and below each other, for each stage, what it is made of word by word.
+    """Draw an image and show which of its regions attended to which words, stage by stage.
 
     Args:
-        ckpt: a .ckpt file, or the folder of a run, of a model that attends to words.
-        text: the caption.
-        out: the file.
-        seed: of the noise.
-        words: the most words shown, those with the largest attention first.
-        live: the last weights in place of their moving average.
-        device: ``auto`` is the GPU where there is one.
+        ckpt: A .ckpt file, or the folder of a run, of a model that attends to words.
+        text: The caption.
+        out: Image file to write.
+        seed: Seed of the noise.
+        words: Largest number of words shown; those with the largest attention come first.
+        live: Use the last weights and not their moving average.
+        device: Device such as cpu, cuda, cuda:1 or mps; auto uses the GPU if there is one.
 
     Raises:
-        T2IError: for a blank caption, a model without attention, or a file name that is no picture.
+        T2IError: for a blank caption, a model without attention, or a file name that is no image's.
     """
-    path = Path(out).expanduser()
-    if not text.strip():
-        raise T2IError(f"found a blank caption {text!r}: write what the picture should show")
-    if words < 1:
-        raise T2IError(f"found --words {words}, expected at least 1")
-    if not 0 <= seed < 2**63:
-        raise T2IError(f"found --seed {seed}, expected a whole number from 0")
-    if path.suffix.lower() not in SUFFIXES:
-        raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
+    path = image_path(out)
+    check_captions([text])
+    check_at_least(1, words=words)
+    check_at_least(0, seed=seed)
     model = load_model(ckpt, pick_device(device))
     if not isinstance(model, AttentiveGAN):
         raise T2IError(
             f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN or MirrorGAN"
         )
     noise = model.noise(1, torch.Generator().manual_seed(seed))
-    images, maps = model.generate([text], noise=noise, ema=not live, return_attention=True)
+    fakes = model.sampled([text], noise=noise, ema=not live)
+    images, maps = fakes.images[-1].float(), fakes.attention
     if not maps:
         raise T2IError(f"{ckpt} has one branch, and only further ones attend to words: give a run with more branches")
     tokens = model.text_encoder.tokens(text)
@@ -64,13 +60,4 @@ def attention(
 
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    parser = Parser(prog="t2i-zoo attention", description="Show which places of a picture looked at which words.")
-    parser.add_argument("--ckpt", type=str, required=True, help="a .ckpt file, or the folder of a run")
-    parser.add_argument("--text", type=str, required=True, help="the caption")
-    parser.add_argument("--out", type=str, default="attention.png", help="the file")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
-    parser.add_argument("--words", type=int, default=8, help="the most words shown")
-    parser.add_argument("--live", action="store_true", help="the last weights in place of their moving average")
-    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps")
-    found = parser.parse_args(list(words))
-    attention(found.ckpt, found.text, found.out, found.seed, found.words, found.live, found.device)
+    call(attention, words)

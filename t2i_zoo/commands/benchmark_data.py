@@ -18,7 +18,6 @@ from t2i_zoo.data.plan import Plan
 from t2i_zoo.data.records import Embedded, Record
 from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
-from t2i_zoo.parsing import expand_configs
 
 
 def decode_batch(records: Sequence[Record], plan: Plan, module: CaptionDataModule) -> list[Tensor]:
@@ -129,6 +128,6 @@ def _ratio(rates: dict[str, list[float]]) -> float:
 
 def run(words: Sequence[str], window: int, rounds: int) -> dict[str, Any]:
     """Parse the data options of ``fit``, from the same configs, and measure."""
-    parser = data_parser("benchmark --what data", "Pictures a second of one core, from the store and from the files.")
-    module: CaptionDataModule = parser.instantiate_classes(parser.parse_args(expand_configs(words))).data
+    parser = data_parser("benchmark --what data")
+    module: CaptionDataModule = parser.instantiate_classes(parser.parse_args(words)).data
     return benchmark_data(module, window, rounds)

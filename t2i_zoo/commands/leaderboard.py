@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,120 +12,183 @@ from t2i_zoo.commands.evaluate import (
     REAL,
     UNTRAINED,
     Subject,
-    add_own_options,
     ask_network,
-    changes,
-    evaluate,
+    check_batch_size,
     find_photographs,
     find_subject,
-    split_words,
+    measure,
 )
+from t2i_zoo.commands.prepare import data_parser
 from t2i_zoo.commands.sample import pick_device
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import replacing
 from t2i_zoo.metrics.board import Entry, as_csv, as_markdown, as_page
 from t2i_zoo.metrics.evaluation import repeatable, seeded_noise
 from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, read_lines
-from t2i_zoo.models import MODELS
+from t2i_zoo.models import name_of
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.pictures import save_beside, to_uint8
+from t2i_zoo.parsing import call
+from t2i_zoo.pictures import to_uint8
 
-_SIDE = 128  # pictures on the page are no larger
+_SIDE = 128  # images on the page are no larger
 _GAP = 2
 
 
 def leaderboard(
-    runs: Sequence[str],
-    protocols: Sequence[tuple[Protocol, Network | None]],
-    out: Path,
+    *runs: str,
     words: Sequence[str] = (),
+    protocol: Sequence[str] = (),
+    network: Sequence[str] = (),
+    weights: str | None = None,
+    images: int | None = None,
+    seed: int | None = None,
+    live: bool = False,
     captions: Sequence[str] = (),
     columns: int = 4,
-    batch_size: int = 64,
-    device: str = "cpu",
     again: bool = False,
+    batch_size: int = 64,
+    device: str = "auto",
+    out: str = "leaderboard",
 ) -> Path:
-    """Evaluate what has not been evaluated, and write ``leaderboard.csv``, ``leaderboard.md`` and ``index.html``.
+    """Compare runs in one table and on one page: evaluate what is missing, and write both.
 
     Args:
-        runs: as ``--ckpt`` of ``evaluate`` takes them; ``real`` means the photographs of the first run.
-        protocols: each with its network.
-        out: folder of the board.
-        words: ``--config`` and ``--data.*``, for every run; by default each run's own data.
-        captions: that all models draw; by default those of held-out pictures.
-        columns: pictures of each caption.
-        batch_size: pictures drawn at once.
-        device: of models and networks.
-        again: evaluate what ``metrics.jsonl`` holds already too.
+        runs: Runs to compare: folders, .ckpt or exported files, ``real`` for the photographs of the first run, or
+            ``untrained:CONFIG`` for the initial weights of a config.
+        words: options of the data, for every run; by default those of each run's own config.
+        protocol: One or several protocols, as ``t2i-zoo evaluate`` takes them.
+        network: Network for the protocols that leave it open, or PROTOCOL=NETWORK for each of them.
+        weights: Weights of inception_v3_tf or of a torchvision network: a path, or ``random``.
+        images: Number of images to generate, instead of the protocol's.
+        seed: Seed of captions and noise, instead of the protocol's.
+        live: Use the last weights instead of their moving average.
+        captions: Captions of the samples on the page; by default those of held-out images.
+        columns: Number of samples of each caption.
+        again: Evaluate again what metrics.jsonl already holds.
+        batch_size: Number of images generated at once; does not change the scores.
+        device: Device to run on, such as cpu, cuda or cuda:1; ``auto`` takes the GPU if there is one.
+        out: Folder of leaderboard.csv, leaderboard.md and index.html.
 
     Returns:
         Path of the page.
 
     Raises:
-        T2IError: for runs on different data.
+        T2IError: for runs on different data, and whatever ``t2i-zoo evaluate`` refuses.
     """
-    entries: list[Entry] = []
-    data: dict[str, str] = {}  # what tells data apart: the first run on it
-    configs = (find_subject(run).config for run in runs if run != REAL)
-    config = next((found for found in configs if found is not None), None) if REAL in runs else None
+    if not runs or not protocol:
+        what = "no run" if not runs else "no --protocol"
+        raise T2IError(f"found {what}: write t2i-zoo leaderboard RUN ... --protocol NAME --out FOLDER")
+    if columns < 1:
+        raise T2IError(f"found --columns {columns}, expected an integer of at least 1")
+    check_batch_size(batch_size)
+    ema, device = False if live else None, pick_device(device)
+    protocols = [load_protocol(name).change(images=images, seed=seed, ema=ema) for name in protocol]
+    measures = _networks(protocols, network, weights)
+    board = _Board(Path(out).expanduser(), list(captions), columns)
     for run in runs:
-        subject = find_subject(run, device, live=not protocols[0][0].ema)
+        subject = find_subject(run, device, live)
         if run == REAL:
-            subject = subject._replace(config=config)
-        entry: Entry | None = None
-        for protocol, network in protocols:
-            photographs, module = find_photographs(subject, words, protocol.size)
-            data.setdefault(_which_data(photographs), run)
-            if len(data) > 1:
-                first, second = data.values()
-                raise T2IError(
-                    f"found {first} and {second} on different data or splits, expected one on a board: leave one out, "
-                    "or say --config NAME or --data.source.split for all"
-                )
-            if entry is None:
-                entry = _entry(subject, module, {other.title for other in entries})
-                captions = captions or _captions(module)
-            if subject.model is None and set(protocol.metrics) == {"caption_diversity"}:
+            subject = subject._replace(config=_first_config(runs))
+        sets = [find_photographs(subject, words, chosen.size) for chosen, _ in measures]
+        for photographs, _ in sets:
+            board.check_data(run, photographs)
+        entry = board.open(subject, sets[0][1])
+        for (chosen, looking), (photographs, _) in zip(measures, sets, strict=True):
+            if subject.model is None and set(chosen.metrics) == {"caption_diversity"}:
                 continue  # of photographs it is 1 by definition
-            known = None if again else _known(subject, protocol, network, photographs)
-            entry.lines += known or evaluate(subject, protocol, network, photographs, batch_size, device)
-        assert entry is not None
+            lines = None if again else _known(subject, chosen, looking, photographs)
+            path = subject.folder / FILE
+            entry.lines += lines or measure(subject, chosen, looking, photographs, batch_size, device, path)
         if subject.model is not None:
-            entry.strips = draw_strips(subject.model, captions, columns, protocols[0][0], out, len(entries))
-        entries.append(entry)
-    _write(out / "leaderboard.csv", as_csv(entries))
-    _write(out / "leaderboard.md", as_markdown(entries))
-    _write(out / "index.html", as_page(entries, captions, [protocol for protocol, _ in protocols]))
-    print(f"the board: {out / 'index.html'}")
-    return out / "index.html"
+            board.draw(subject.model, protocols[0])
+    return board.write(protocols)
+
+
+class _Board:
+    """The entries of a board and its files.
+
+    Args:
+        out: folder of the board.
+        captions: captions of the samples; if there are none, those of the first run's data.
+        columns: number of samples of each caption.
+    """
+
+    def __init__(self, out: Path, captions: list[str], columns: int) -> None:
+        self.out, self.captions, self.columns = out, captions, columns
+        self.entries: list[Entry] = []
+        self.data: dict[str, str] = {}  # what identifies the data: the first run on it
+
+    def check_data(self, run: str, photographs: Photographs) -> None:
+        """Raise for a run on other data than those of the runs before."""
+        self.data.setdefault(_which_data(photographs), run)
+        if len(self.data) > 1:
+            first, second = self.data.values()
+            raise T2IError(
+                f"found {first} and {second} on different data or splits, expected one on a board: leave one out, or "
+                "give --config NAME or --data.source.split for all"
+            )
+
+    def open(self, subject: Subject, module: CaptionDataModule) -> Entry:
+        """Add an entry without scores; its title is unique."""
+        self.captions = self.captions or list(dict.fromkeys(module.example_captions(4)))
+        model, title, about = subject.model, subject.name, ""
+        if model is not None:
+            about = f"{model.hparams['image_size']} px, {model.clock} batches"
+            if not subject.checkpoint.startswith(UNTRAINED):
+                title = f"{title} ({subject.folder.parent.name}/{subject.folder.name})"
+        taken = {entry.title for entry in self.entries}
+        titles = [title, *(f"{title} {n}" for n in range(2, len(taken) + 2))]
+        title = next(each for each in titles if each not in taken)
+        key = None if model is None else name_of(model)
+        self.entries.append(Entry(title, about, key, type(module.source).__name__))
+        return self.entries[-1]
+
+    def draw(self, model: TextToImageGAN, protocol: Protocol) -> None:
+        """For each caption write a JPEG of ``columns`` samples side by side; every model gets the same noise seeds."""
+        noise = seeded_noise(model, list(range(self.columns)), protocol.seed)
+        for i, caption in enumerate(self.captions):
+            with repeatable():
+                text = [caption if model.conditional else ""] * self.columns
+                images = model.generate(text, noise=noise, ema=protocol.ema)
+            cells = [Image.fromarray(pixels) for pixels in to_uint8(images).numpy()]
+            side = min(_SIDE, cells[0].width)
+            strip = Image.new("RGB", (self.columns * (side + _GAP) - _GAP, side), "white")
+            for j, cell in enumerate(cells):
+                strip.paste(cell if cell.width == side else cell.resize((side, side)), (j * (side + _GAP), 0))
+            name = self.entries[-1].strips[caption] = f"pictures/{len(self.entries) - 1:02d}_{i:02d}.jpg"
+            with replacing(self.out / name) as path:
+                strip.save(path)
+
+    def write(self, protocols: Sequence[Protocol]) -> Path:
+        """Write the table and the page, and return the path of the page."""
+        page = self.out / "index.html"
+        texts = {
+            self.out / "leaderboard.csv": as_csv(self.entries),
+            self.out / "leaderboard.md": as_markdown(self.entries),
+            page: as_page(self.entries, self.captions, protocols),
+        }
+        for path, text in texts.items():
+            with replacing(path) as beside:
+                beside.write_text(text, "utf-8")
+        print(f"the board: {page}")
+        return page
+
+
+def _first_config(runs: Sequence[str]) -> Path | None:
+    """The config of the first run that has one: the data of ``real``."""
+    configs = (find_subject(run).config for run in runs if run != REAL)
+    return next((found for found in configs if found is not None), None)
 
 
 def _which_data(photographs: Photographs) -> str:
-    """The files and options of a source, its split among them, wherever it lies."""
+    """What identifies the files and options of a source, its split included, wherever its folder is."""
     made = photographs.store.manifest
     options = {name: value for name, value in (made.get("source") or {}).items() if name != "root"}
     return json.dumps([made.get("source_fingerprint"), options], sort_keys=True, default=str)
-
-
-def _entry(subject: Subject, module: CaptionDataModule, taken: set[str]) -> Entry:
-    """A row without scores; its title is no other row's."""
-    model, title = subject.model, subject.name
-    if subject.model is not None and not subject.checkpoint.startswith(UNTRAINED):
-        title = f"{title} ({subject.folder.parent.name}/{subject.folder.name})"
-    titles = [title, *(f"{title} {n}" for n in range(2, len(taken) + 2))]
-    title = next(each for each in titles if each not in taken)
-    about, key = "", None
-    if model is not None:
-        about = f"{model.hparams['image_size']} px, {model.clock} batches"
-        key = next((k for k, entry in MODELS.items() if entry.path.endswith(f".{type(model).__name__}")), None)
-    return Entry(title, about, key, type(module.source).__name__)
-
-
-def _captions(module: CaptionDataModule) -> list[str]:
-    return list(dict.fromkeys(module.example_captions(4)))
 
 
 def _known(
@@ -145,39 +207,10 @@ def _known(
     return [line for line in lines if line["time"] == lines[-1]["time"]] if lines else None
 
 
-def draw_strips(
-    model: TextToImageGAN, captions: Sequence[str], columns: int, protocol: Protocol, out: Path, place: int
-) -> dict[str, str]:
-    """For each caption a JPEG with ``columns`` pictures side by side; every model gets the same noise seeds."""
-    noise, files = seeded_noise(model, list(range(columns)), protocol.seed), {}
-    for i, caption in enumerate(captions):
-        with repeatable():
-            images = model.generate([caption if model.conditional else ""] * columns, noise=noise, ema=protocol.ema)
-        cells = [Image.fromarray(pixels) for pixels in to_uint8(images).numpy()]
-        side = min(_SIDE, cells[0].width)
-        strip = Image.new("RGB", (columns * (side + _GAP) - _GAP, side), "white")
-        for j, cell in enumerate(cells):
-            strip.paste(cell if cell.width == side else cell.resize((side, side)), (j * (side + _GAP), 0))
-        files[caption] = f"pictures/{place:02d}_{i:02d}.jpg"
-        save_beside(strip, out / files[caption])
-    return files
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        beside.write_text(text, "utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def _networks(
     protocols: Sequence[Protocol], wishes: Sequence[str], weights: str | None
 ) -> list[tuple[Protocol, Network | None]]:
-    """Each protocol with its network; a wish is NETWORK for all that leave it open, or PROTOCOL=NETWORK."""
+    """Each protocol with its network, from words that are NETWORK or PROTOCOL=NETWORK."""
     pairs = [wish.partition("=") for wish in wishes]
     names = {protocol.name for protocol in protocols}
     named = {name: rest for name, sign, rest in pairs if sign and name in names}
@@ -193,35 +226,4 @@ def _networks(
 
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="t2i-zoo leaderboard", description=__doc__, allow_abbrev=False, exit_on_error=False, add_help=False
-    )
-    parser.add_argument("runs", nargs="*", help="run folders, .ckpt files, real, or untrained:CONFIG")
-    parser.add_argument("--protocol", nargs="+", default=[], help="one or several, as evaluate takes them")
-    parser.add_argument("--network", nargs="+", default=[], help="NETWORK, or PROTOCOL=NETWORK for each protocol")
-    parser.add_argument("--out", default="leaderboard", help="folder of the table, the page and its pictures")
-    parser.add_argument("--captions", nargs="+", default=[], help="that all models draw; by default held-out ones")
-    parser.add_argument("--columns", type=int, default=4, help="pictures of each caption")
-    parser.add_argument("--again", action="store_true", help="evaluate what metrics.jsonl holds already too")
-    add_own_options(parser)
-    found, rest = split_words(parser, words)
-    if not found.runs or not found.protocol:
-        what = "no run" if not found.runs else "no --protocol"
-        raise T2IError(f"found {what}: write t2i-zoo leaderboard RUN ... --protocol NAME --out FOLDER")
-    if found.columns < 1:
-        raise T2IError(f"found --columns {found.columns}, expected at least 1")
-    protocols = [load_protocol(name).change(**changes(found)) for name in found.protocol]
-    device = pick_device(found.device)
-    leaderboard(
-        found.runs,
-        _networks(protocols, found.network, found.weights),
-        Path(found.out).expanduser(),
-        rest,
-        found.captions,
-        found.columns,
-        found.batch_size,
-        device,
-        found.again,
-    )
+    call(leaderboard, words, data_parser("leaderboard"))

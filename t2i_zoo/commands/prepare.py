@@ -1,73 +1,80 @@
-"""``t2i-zoo prepare``: pack a data set, and encode its captions, ahead of training."""
+"""``t2i-zoo prepare``: pack a data set and encode its captions ahead of training."""
 
 from __future__ import annotations
 
-import importlib
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonargparse
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from t2i_zoo import data
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.packing import SPLITS, hash_file
 from t2i_zoo.data.shard_writer import PER_SHARD, write_shards
+from t2i_zoo.data.shards import ShardIndex
 from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import MODELS
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.parsing import Parser, expand_configs
+from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.parsing import Parser, call, named_model
 from t2i_zoo.text import TextEncoder, build_text_encoder
 
 
 def prepare(
-    module: CaptionDataModule,
-    text_encoder: str | dict[str, object] | None,
+    words: Sequence[str],
+    text_encoder: str | dict[str, Any] | None = None,
     verify: bool = False,
-    words: bool = False,
-    to: str = "store",
+    to: Literal["store", "webdataset"] = "store",
     out: str | None = None,
     per_shard: int = PER_SHARD,
 ) -> None:
-    """Pack the source of a data module once, encode its captions, and say what the store holds.
+    """Pack a data set and encode its captions ahead of training, and say what the store holds.
 
     Args:
-        module: source, sizes and cache folder.
-        text_encoder: encoder whose features are cached; None leaves the text alone.
-        verify: read the whole store and compare it with the hashes in its manifest.
-        words: cache the features of words beside those of sentences.
-        to: "store" packs for training on this machine; "webdataset" writes shards that are streamed.
-        out: new folder of the shards.
-        per_shard: pictures of each.
+        words: options of the data, and the config of a model that reads the captions.
+        text_encoder: Encoder of the captions, as ``--model.text_encoder``; by default that of the config's model.
+        verify: Read the whole store and compare it with the hashes in its manifest.
+        to: Pack for training on this machine, or write shards that are streamed.
+        out: New folder of the shards.
+        per_shard: Images in each shard.
 
     Raises:
-        T2IError: for what is wrong with the source, or a damaged store.
+        T2IError: for a mistake in the data, or a damaged store.
     """
+    parser = data_parser("prepare")
+    config = parser.parse_args(words)
+    model = config.model or {}
+    options = {**(model.get("init_args") or {}), **model}  # --model.text_encoder has no init_args above it
+    kind = named_model(model["class_path"]) if model.get("class_path") else None
+    module: CaptionDataModule = parser.instantiate_classes(config).data
+    encoder = _built(text_encoder or _own_encoder(kind, options))
+    reads_words = kind is not None and issubclass(kind, ZooModule) and kind.needs.words
     if to == "webdataset":
-        _write_shards(module, _built(text_encoder), words, out, per_shard)
-        return
-    if out is not None:
+        _write_shards(module, encoder, reads_words, out, per_shard)
+    elif out is not None:
         raise T2IError("found --out without --to webdataset: add that, or choose the store's place by --data.cache_dir")
-    if isinstance(module, StreamDataModule):
+    elif isinstance(module, StreamDataModule):
         _describe_shards(module, verify)
-        return
+    else:
+        _pack(module, encoder, reads_words, verify)
+
+
+def _pack(module: CaptionDataModule, encoder: TextEncoder | None, reads_words: bool, verify: bool) -> None:
     store = open_store(module.spec, module.cache / "stores", progress=True)
     if verify and (damaged := store.damaged_files()):
         raise T2IError(
             f"{', '.join(damaged)} in {store.folder} changed since packing: delete that folder and prepare again"
         )
-    if (encoder := _built(text_encoder)) is not None:
-        module.text_cache(encoder, words).ensure(store.captions, progress=True)
-    splits = ", ".join(f"{len(store.rows(split))} {split}" for split in ("train", "val", "test"))
-    print(f"{store.manifest['pictures']} pictures ({splits}), {store.manifest['captions']} captions, {store.folder}")
-    for remark in store.remarks():
+    if encoder is not None:
+        module.text_cache(encoder, reads_words).ensure(store.captions, progress=True)
+    counts = {split: len(store.rows(split)) for split in SPLITS}
+    print(_summary(counts, f"{store.manifest['captions']} captions", store.folder))
+    for remark in [*store.remarks(), *(f"skipped: {skipped}" for skipped in store.manifest["skipped"])]:
         print(remark)
-    for skipped in store.manifest["skipped"]:
-        print(f"skipped: {skipped}")
 
 
 def _built(text_encoder: str | dict[str, object] | None) -> TextEncoder | None:
@@ -77,21 +84,19 @@ def _built(text_encoder: str | dict[str, object] | None) -> TextEncoder | None:
 
 
 def _write_shards(
-    module: CaptionDataModule, encoder: TextEncoder | None, words: bool, out: str | None, per_shard: int
+    module: CaptionDataModule, encoder: TextEncoder | None, reads_words: bool, out: str | None, per_shard: int
 ) -> None:
     if out is None:
         raise T2IError("found --to webdataset without --out: give the new folder of the shards")
     folder = Path(out).expanduser().absolute()
-    index, skipped = write_shards(module.spec, folder, encoder, words, per_shard, progress=True)
-    splits = ", ".join(f"{index.pictures(split)} {split}" for split in SPLITS)
-    total = sum(index.pictures(split) for split in SPLITS)
-    print(f"{total} pictures ({splits}), {index.captions} captions, {len(index.shards)} shards, {folder}")
+    index, skipped = write_shards(module.spec, folder, encoder, reads_words, per_shard, progress=True)
+    print(_summary_of_shards(index, folder))
     for sentence in skipped:
         print(f"skipped: {sentence}")
 
 
 def _describe_shards(module: StreamDataModule, verify: bool) -> None:
-    """Say what shards hold, which have nothing to prepare."""
+    """Say what shards hold; there is nothing to prepare in them."""
     index, source = module.index, module.source
     for shard in index.shards if verify else ():
         if shard.hash is None or source.remote:
@@ -100,44 +105,40 @@ def _describe_shards(module: StreamDataModule, verify: bool) -> None:
             )
         if f"sha256:{hash_file(Path(source.place(shard.name)))}" != shard.hash:
             raise T2IError(f"{source.place(shard.name)} changed since it was written: copy or write it again")
-    splits = ", ".join(f"{index.pictures(split)} {split}" for split in SPLITS)
-    total = sum(index.pictures(split) for split in SPLITS)
-    print(f"{total} pictures ({splits}), {index.captions} captions, {len(index.shards)} shards, {source.root}")
+    print(_summary_of_shards(index, source.root))
 
 
-def data_parser(command: str, description: str) -> Parser:
-    """A parser of the ``data`` options of ``fit``, from the same configs."""
+def _summary_of_shards(index: ShardIndex, place: object) -> str:
+    counts = {split: index.pictures(split) for split in SPLITS}
+    return _summary(counts, f"{index.captions} captions, {len(index.shards)} shards", place)
+
+
+def _summary(counts: Mapping[str, int], others: str, place: object) -> str:
+    splits = ", ".join(f"{count} {split}" for split, count in counts.items())
+    return f"{sum(counts.values())} pictures ({splits}), {others}, {place}"
+
+
+def data_parser(command: str) -> Parser:
+    """The ``data`` options of ``fit``, from the same configs; all other parts of a config are read over.
+
+    Its help can follow that of a command: see ``others`` of ``t2i_zoo.parsing.call``.
+    """
     for name in data.SOURCES:
-        getattr(data, name)
-    parser = Parser(prog=f"t2i-zoo {command}", description=description)
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="a config of fit, or its name")
+        getattr(data, name)  # imported, so that a config may use its bare name
+    parser = Parser(prog=f"t2i-zoo {command}", usage=argparse.SUPPRESS, add_help=False)
+    parser.add_argument(
+        "-c", "--config", action=ActionConfigFile, help="a config of fit, or the name of a packaged one"
+    )
     parser.add_class_arguments(CaptionDataModule, "data")
-    parser.add_argument("--model", type=dict, default=None, help="of a config, for its text encoder")
+    parser.add_argument("--model", type=dict, default=None, help="the model of that config, for its text encoder")
     for unused in ("trainer", "samples", "checkpoint", "seed_everything", "ckpt_path"):
-        parser.add_argument(f"--{unused}", type=object, default=None, help=jsonargparse.SUPPRESS)
+        parser.add_argument(f"--{unused}", type=object, default=None, help=argparse.SUPPRESS)
     return parser
 
 
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    parser = data_parser("prepare", "Pack a data set and encode its captions ahead of training.")
-    parser.add_argument(
-        "--text_encoder", type=str | dict[str, Any], default=None, help="by default what the config's model reads with"
-    )
-    parser.add_argument("--verify", type=bool, default=False, help="compare every byte with the manifest's hashes")
-    parser.add_argument(
-        "--to", type=Literal["store", "webdataset"], default="store", help="pack for this machine, or write shards"
-    )
-    parser.add_argument("--out", type=str | None, default=None, help="new folder of the shards")
-    parser.add_argument("--per_shard", type=int, default=PER_SHARD, help="pictures of each shard")
-    config = parser.parse_args(expand_configs(words))
-    model = config.model or {}
-    asked = {**(model.get("init_args") or {}), **model}  # --model.text_encoder on the command line stands beside
-    kind = _model_class(str(model.get("class_path", "")))
-    module = parser.instantiate_classes(config).data
-    words_too = bool(getattr(kind, "needs_words", False))
-    chosen = config.text_encoder or _own_encoder(kind, asked)
-    prepare(module, chosen, config.verify, words_too, config.to, config.out, config.per_shard)
+    call(prepare, words, data_parser("prepare"))
 
 
 def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
@@ -156,15 +157,3 @@ def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
         file=sys.stderr,
     )
     return None
-
-
-def _model_class(class_path: str) -> Any:
-    """A config's model; None without one, and for a class of one's own by its short name."""
-    place = next((entry.path for entry in MODELS.values() if entry.path.endswith(f".{class_path}")), class_path)
-    module, _, name = place.rpartition(".")
-    if not module or name == "":
-        return None
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise T2IError(f"found no model class {class_path!r}: correct class_path in the config") from error

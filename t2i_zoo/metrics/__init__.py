@@ -1,4 +1,4 @@
-"""Measures of drawn pictures, each number by a protocol with a name and a hash; one code for all models."""
+"""Metrics of generated images. Every number follows a protocol with a name and a hash, the same for all models."""
 
 from t2i_zoo.metrics.base import Score
 from t2i_zoo.metrics.evaluation import Report, evaluate

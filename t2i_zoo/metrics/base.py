@@ -1,9 +1,9 @@
-"""What every metric is: state that adds up or can be gathered, built for one job, with scores that say their names."""
+"""The base of all metrics: what they know, what they are shown, and the scores that they return."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,16 +19,16 @@ from t2i_zoo.metrics.photographs import Photographs
 
 
 class Score(NamedTuple):
-    """One number with all that its reader must know.
+    """One number with everything its reader must know.
 
     Attributes:
-        metric: key of the metric, such as ``frechet_distance``; with a dot and the part where it has several.
-        label: what tables call it. The names FID, KID and Inception score belong to ``inception_v3_tf`` alone.
+        metric: key of the metric, such as ``frechet_distance``, with a dot and the part for metrics of several numbers.
+        label: name in tables. FID, KID and Inception score are reserved for ``inception_v3_tf``.
         value: the number.
-        error: of the kind that ``error_kind`` names; None where there is none.
+        error: uncertainty of the kind that ``error_kind`` names; None if it is unknown.
         error_kind: such as "standard error".
-        chance: what would be reached by chance, where that means something.
-        note: a bias or a limit, in words; "" where there is none.
+        chance: value that guessing would reach; None if that has no meaning.
+        note: a bias or limit in words, or "".
     """
 
     metric: str
@@ -42,13 +42,13 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """One batch of pictures as all metrics see it; B pictures.
+    """One batch of B images as all metrics see it.
 
     Attributes:
-        index: (B,) int64 place of each picture among all that are drawn; what depends on order depends on it.
+        index: (B,) int64 position of each image among all draws; whatever depends on order depends on it.
         images: (B, 3, S, S) in [-1, 1].
-        captions: B sentences that the pictures were drawn from.
-        features: (B, D) of the protocol's network, or None where it has none.
+        captions: the B captions that the images were generated from.
+        features: (B, D) of the protocol's network, or None.
         logits: (B, K) of the network, or None.
     """
 
@@ -59,22 +59,22 @@ class View:
     logits: Tensor | None = None
 
     def to(self, device: torch.device) -> View:
-        """The same with everything but the index on another device."""
+        """Move everything but the index to another device."""
         features, logits = (None if x is None else x.to(device) for x in (self.features, self.logits))
         return View(self.index, self.images.to(device), self.captions, features, logits)
 
 
 @dataclass
 class Job:
-    """What metrics know before the first picture is drawn.
+    """What metrics know before the first image is generated.
 
     Attributes:
-        draws: which captions the pictures are drawn from, in which order.
-        photographs: the real pictures and captions.
-        network: what looks at pictures, or None.
-        features: gives the features (N, D) of the photographs ``"reference"`` or ``"train"``, float32 on the CPU.
-        seed: of everything that a metric draws.
-        real: whether the pictures under evaluation are photographs themselves.
+        draws: which captions the images are generated from, and in which order.
+        photographs: the real images and their captions.
+        network: the protocol's network, or None.
+        features: returns features (N, D) of the ``"reference"`` or ``"train"`` photographs, float32 on the CPU.
+        seed: seed of everything that a metric draws.
+        real: whether photographs themselves are evaluated.
     """
 
     draws: Draws
@@ -85,73 +85,92 @@ class Job:
     real: bool = False
 
     @property
-    def looking(self) -> Network:
-        """The network, where the metric cannot do without."""
+    def required_network(self) -> Network:
+        """The network, for metrics that cannot do without one."""
         assert self.network is not None
         return self.network
 
+    @property
+    def captions(self) -> list[str]:
+        """The captions of all draws, each once."""
+        return list(dict.fromkeys(self.photographs.sentences(self.draws.captions)))
+
 
 class ZooMetric(Metric):
-    """Base of the metrics: a subclass adds states, ``update``, ``compute``, ``see`` and ``scores``.
+    """Base class of the metrics: a subclass adds states, ``update``, ``compute`` and ``scores``.
 
-    Sums are kept in float64 and states that are lists carry the index of each picture, so that several processes with
-    unequal shares compute what one computes. Each process updates at least once.
+    Sums are kept in float64, and rows are kept with the index of their image, so that several processes with unequal
+    shares compute what one computes. Each process updates at least once. Images, features and logits are known to be
+    finite: ``evaluate`` checks them once for all metrics.
     """
 
     full_state_update = False
+    reads: ClassVar[tuple[str, ...]] = ("features", "index")  #: fields of ``View`` that ``update`` takes
     needs_network: ClassVar[bool] = False  #: whether it reads features of a network
-    needs_logits: ClassVar[bool] = False  #: whether it reads scores of a network's classes
-    needs_sentences: ClassVar[bool] = False  #: whether the network must read captions too
-    needs_captions: ClassVar[bool] = False  #: whether pictures must follow captions
+    needs_logits: ClassVar[bool] = False  #: whether it reads class scores of a network
+    needs_sentences: ClassVar[bool] = False  #: whether the network must encode captions too
+    needs_captions: ClassVar[bool] = False  #: whether images must follow captions
+    index: list[Tensor]
+    rows: list[Tensor]
 
     def __init__(self, job: Job, **options: Any) -> None:
         super().__init__()
 
     def see(self, view: View) -> None:
-        """Take one batch in."""
-        raise NotImplementedError
+        """Take in one batch."""
+        self.update(*(getattr(view, name) for name in self.reads))
 
     def scores(self) -> list[Score]:
-        """The numbers, after the last batch; asks all processes."""
+        """The numbers, after the last batch; communicates between all processes."""
         raise NotImplementedError
 
     def _accumulate(self, name: str, *shape: int) -> None:
-        """A state of zeros in float64 that adds up over batches and processes."""
+        """Add a float64 state of zeros that is summed over batches and processes."""
         self.add_state(name, torch.zeros(shape, dtype=torch.float64), "sum")
 
-    def _collect(self, *names: str) -> None:
-        """Lists of rows that are gathered from all processes."""
-        for name in names:
-            self.add_state(name, [], "cat")
+    def _collect(self) -> None:
+        """Add the state that ``_keep`` extends, gathered from all processes."""
+        self.add_state("index", [], "cat")
+        self.add_state("rows", [], "cat")
 
-    def _ordered(self, *names: str) -> list[Tensor]:
-        """The gathered rows in the order of their index, which the first of the names holds."""
-        parts: list[Tensor] = [dim_zero_cat(getattr(self, name)) for name in names]
-        order = torch.argsort(parts[0])
-        return [part[order] for part in parts]
+    def _keep(self, index: Tensor, rows: Tensor) -> None:
+        self.index.append(index.to(rows.device))
+        self.rows.append(rows)
+
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        """All indices, sorted, and their rows."""
+        index, rows = (dim_zero_cat(part) for part in (self.index, self.rows))
+        order = torch.argsort(index)
+        return index[order], rows[order]
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Raise where features are not finite: one such row would silently make a score of all others."""
+    """Raise for values that are not finite: a single such row would silently spoil the score of all others."""
     if not torch.isfinite(values).all():
         raise T2IError(f"found {what} that are NaN or infinite, expected finite ones: evaluate an earlier checkpoint")
 
 
-def parts(rows: Tensor, size: int) -> Iterator[Tensor]:
-    """Some rows at a time."""
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+def known(value: float) -> float | None:
+    """The value, or None for NaN."""
+    return value if value == value else None
 
 
-def spread(values: Tensor) -> float | None:
-    """Standard error of a mean of (N,) values; None for fewer than two."""
+def standard_error(values: Tensor) -> float | None:
+    """Standard error of the mean of (N,) values; None for fewer than two."""
     return float(values.double().std() / len(values) ** 0.5) if len(values) > 1 else None
 
 
 def share_error(share: float, count: int) -> float | None:
-    """Standard error of a share of ``count`` pictures; None for fewer than two."""
+    """Standard error of a share of ``count`` images; None for fewer than two."""
     return float((share * (1 - share) / (count - 1)) ** 0.5) if count > 1 else None
 
 
+def share_score(metric: str, label: str, share: Tensor, chance: Tensor | float, count: int, note: str = "") -> Score:
+    """The score of a share of ``count`` images."""
+    value = float(share)
+    return Score(metric, label, value, share_error(value, count), "standard error", float(chance), note)
+
+
 def stable_seed(*parts: Any) -> int:
-    """A 63-bit seed that differs with every part."""
+    """A 63-bit seed that differs with every part, the same in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1

@@ -1,4 +1,4 @@
-"""Which captions pictures are drawn from: decided ahead, so that neither batches nor processes change it."""
+"""Which captions images are generated from: decided beforehand, so that neither batches nor processes change it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
@@ -14,14 +15,14 @@ from t2i_zoo.metrics.photographs import Photographs
 
 @dataclass(frozen=True)
 class Draws:
-    """The pictures to draw, N of them.
+    """The N images to generate.
 
     Attributes:
         rows: (N,) int64 photograph that each caption belongs to.
-        captions: (N,) int64 number of each caption; means nothing where the data have no captions.
-        labels: (N,) int64 class, -1 where there is none.
-        pool: (M,) int64 all photographs of the split, from which mismatches are taken.
-        repeats: pictures of each caption, one after the other.
+        captions: (N,) int64 number of each caption; meaningless for data without captions.
+        labels: (N,) int64 class, -1 for none.
+        pool: (M,) int64 all photographs of the split, from which mismatched captions are taken.
+        repeats: consecutive images of each caption.
     """
 
     rows: Tensor
@@ -37,31 +38,36 @@ class Draws:
 def draw_captions(
     photographs: Photographs, rows: Tensor, images: int, seed: int, repeats: int = 1, pool: Tensor | None = None
 ) -> Draws:
-    """Captions for ``images`` pictures: pass after pass over the photographs, one random caption of each.
+    """Choose captions for ``images`` images: pass after pass over the photographs, one random caption of each.
 
-    AttnGAN's protocol has 11 such passes over CUB's 2,933 test pictures. Each pass has an order of its own, so that
-    any stretch of the pictures mixes the classes.
+    AttnGAN's protocol makes 11 such passes over the 2,933 test images of CUB. Each pass has an order of its own, so
+    that any stretch of the images mixes the classes.
 
     Args:
-        photographs: with their captions.
-        rows: (M,) photographs whose captions are read.
+        photographs: the photographs with their captions.
+        rows: (M,) photographs whose captions are used.
         images: N.
-        seed: of orders and captions.
-        repeats: pictures of each caption; N must be a multiple of it.
-        pool: all photographs of the split, where ``rows`` are some of them.
+        seed: seed of orders and captions.
+        repeats: images of each caption; N must be a multiple of it.
+        pool: all photographs of the split; by default ``rows``.
 
     Raises:
-        T2IError: where that cannot be.
+        T2IError: if N is not a positive multiple of ``repeats``.
     """
     if images < 1 or images % repeats:
-        raise T2IError(f"found --images {images}, expected a multiple of the protocol's {repeats} pictures a caption")
+        raise T2IError(f"found --images {images}, expected a multiple of the protocol's {repeats} images per caption")
     rng, count = np.random.default_rng([seed, 1]), images // repeats
     passes = [rng.permutation(len(rows)) for _ in range(-(-count // len(rows)))]
     chosen = rows.numpy()[np.concatenate(passes)[:count]]
-    offsets = photographs.offsets
-    amount = offsets[chosen + 1] - offsets[chosen]
-    captions = offsets[chosen] + (rng.random(count) * amount).astype(np.int64)
+    captions = random_captions(photographs.offsets, chosen, rng)
     drawn, numbers, labels = (
         torch.from_numpy(np.repeat(part, repeats)) for part in (chosen, captions, photographs.labels[chosen])
     )
     return Draws(drawn, numbers, labels, rows if pool is None else pool, repeats)
+
+
+def random_captions(offsets: NDArray[np.int64], rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Number of a random caption of each photograph in ``rows``, given the ``offsets`` of their captions."""
+    amount = offsets[rows + 1] - offsets[rows]
+    chosen: NDArray[np.int64] = offsets[rows] + (rng.random(len(rows)) * amount).astype(np.int64)
+    return chosen

@@ -1,4 +1,4 @@
-"""One evaluation: draw the protocol's pictures, show them to all its metrics, collect the scores."""
+"""One evaluation: generate the protocol's images, show them to all its metrics, collect the scores."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, parts, stable_seed
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, stable_seed
 from t2i_zoo.metrics.draws import Draws, draw_captions
 from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import METRICS, Protocol
 from t2i_zoo.metrics.references import photograph_features, ranks
 
-#: gives pictures (B, 3, S, S) in [-1, 1] for their numbers (B,) among the draws
+#: returns images (B, 3, S, S) in [-1, 1] for their positions (B,) among the draws
 Sampler = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found.
+    """Result of an evaluation.
 
     Attributes:
-        scores: of all metrics.
-        images: pictures drawn.
-        reference_images: photographs they were held against.
-        split: of the photographs.
-        seconds: that it took.
+        scores: scores of all metrics.
+        images: number of generated images.
+        reference_images: number of photographs they were compared with.
+        split: split of the photographs.
+        seconds: duration.
     """
 
     scores: list[Score]
@@ -53,39 +53,41 @@ def evaluate(
     batch_size: int = 64,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Evaluate a model, or photographs themselves, by a protocol; in every process of a distributed run alike.
+    """Evaluate a model, or photographs themselves, by a protocol; every process of a distributed run must call it.
 
-    The result does not depend on ``batch_size`` or on the number of processes, but for rounding, and for networks that
-    take statistics of the batch when they draw.
+    Up to rounding, the result does not depend on ``batch_size`` or the number of processes, except for generators that
+    use batch statistics.
 
     Args:
-        protocol: with its overrides.
-        photographs: the real pictures.
-        model: with ``generate``, ``noise`` and ``conditional``, as every GAN of the zoo has them; None evaluates one
-            random half of the split against the other.
-        network: of the protocol, where it has one.
-        device: of the network and the sums.
-        batch_size: pictures drawn at once in each process.
-        progress: told how many pictures of this process are done.
+        protocol: the protocol with its overrides.
+        photographs: the real images.
+        model: a model with ``generate``, ``noise`` and ``conditional``, as every GAN of the zoo has them; None compares
+            a random half of the split with the other half.
+        network: network of the protocol, if it has one.
+        device: device of the network and the sums.
+        batch_size: images generated at once in each process.
+        progress: called with the numbers of finished and of all images of this process.
 
     Raises:
-        T2IError: where the protocol asks for what model, network or data cannot give, before anything is drawn.
+        T2IError: if model, network or data lack what the protocol asks for, before anything is generated.
     """
     start, device = time.perf_counter(), torch.device(device)
-    draws, built, references, split = prepare(protocol, photographs, model, network, device, batch_size)
+    draws, metrics, references, split = prepare(protocol, photographs, model, network, device, batch_size)
     place = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
-    built = [metric.to(place) for metric in built]
+    metrics = [metric.to(place) for metric in metrics]
     sampler = _real_sampler(photographs, draws) if model is None else model_sampler(model, photographs, draws, protocol)
     rank, world = ranks()
     own = torch.arange(rank, len(draws), world)
+    done = 0
     with repeatable():
-        for number, index in enumerate(parts(own, batch_size)):
-            view = _look(sampler(index), index, photographs, draws, protocol, network, device)
-            view = view.to(place)
-            for metric in built:
+        for index in torch.split(own, batch_size):
+            images = _standardise(sampler(index).to(device), photographs.size, protocol.bits)
+            view = _look(images, index, photographs.sentences(draws.captions[index]), network).to(place)
+            for metric in metrics:
                 metric.see(view)
-            progress(min((number + 1) * batch_size, len(own)), len(own))
-        scores = [score for metric in built for score in metric.scores()]
+            done += len(index)
+            progress(done, len(own))
+        scores = [score for metric in metrics for score in metric.scores()]
     return Report(scores, len(draws), references, split, time.perf_counter() - start)
 
 
@@ -97,31 +99,23 @@ def prepare(
     device: torch.device,
     batch_size: int = 64,
 ) -> tuple[Draws, list[ZooMetric], int, str]:
-    """All that comes before the first picture; raises for what the protocol cannot have.
+    """Everything that comes before the first image; raises if the protocol cannot be carried out.
 
-    What the network sees in the photographs is kept in the cache folder, so that this is quick the second time.
+    Features of the photographs are cached, so this is quick the second time.
 
     Returns:
-        What is to be drawn, the metrics, how many photographs they compare with, and the split of these.
+        The draws, the metrics, the number of photographs they compare with, and the split of these.
     """
     split, rows = photographs.split(protocol.reference)
     check(protocol, photographs, model, network)
-    metrics, reference, repeats, images = dict(protocol.metrics), rows, protocol.samples_per_caption, protocol.images
+    metrics, reference = dict(protocol.metrics), rows
     if model is None:
-        if metrics.pop("caption_diversity", None) is not None and not metrics:
-            raise T2IError("found caption_diversity for real pictures, where it is 1 by definition: leave it out")
-        if len(rows) < 4:
-            raise T2IError(
-                f"found {len(rows)} {split} pictures, expected at least 4 to halve: choose another reference"
-            )
-        order = torch.from_numpy(np.random.default_rng([protocol.seed, 2]).permutation(len(rows)))
-        reference, rows_drawn = rows[order[len(rows) // 2 :]], rows[order[: len(rows) // 2]]
-        repeats, images = 1, min(images, len(rows_drawn))
-        draws = draw_captions(photographs, rows_drawn, images, protocol.seed, pool=rows)
+        metrics.pop("caption_diversity", None)
+        draws, reference = _halves(protocol, photographs, split, rows)
     else:
-        draws = draw_captions(photographs, rows, images, protocol.seed, repeats)
-    if images < (world := ranks()[1]):
-        raise T2IError(f"found {images} pictures for {world} processes, expected at least one each: raise --images")
+        draws = draw_captions(photographs, rows, protocol.images, protocol.seed, protocol.samples_per_caption)
+    if len(draws) < (world := ranks()[1]):
+        raise T2IError(f"found {len(draws)} images for {world} processes, expected at least one each: raise --images")
     if network is not None:
         network.to(device)
 
@@ -131,12 +125,20 @@ def prepare(
         return photograph_features(photographs, chosen, network, device, batch_size)
 
     job = Job(draws, photographs, network, features, protocol.seed, model is None)
-    built = [METRICS[name](job, **options) for name, options in metrics.items()]
-    return draws, built, len(reference), split
+    return draws, [METRICS[name](job, **options) for name, options in metrics.items()], len(reference), split
+
+
+def _halves(protocol: Protocol, photographs: Photographs, split: str, rows: Tensor) -> tuple[Draws, Tensor]:
+    """A random half of the photographs as draws, and the rows of the other half."""
+    if len(rows) < 4:
+        raise T2IError(f"found {len(rows)} {split} images, expected at least 4 to halve: choose another reference")
+    order = torch.from_numpy(np.random.default_rng([protocol.seed, 2]).permutation(len(rows)))
+    drawn, reference = rows[order[: len(rows) // 2]], rows[order[len(rows) // 2 :]]
+    return draw_captions(photographs, drawn, min(protocol.images, len(drawn)), protocol.seed, pool=rows), reference
 
 
 def check(protocol: Protocol, photographs: Photographs, model: Any, network: Network | None) -> None:
-    """Raise where a metric asks for what model, network or data cannot give; draws nothing."""
+    """Raise if model, network or data lack what the protocol's metrics ask for; generates nothing."""
     for name in protocol.metrics:
         metric = METRICS[name]
         if metric.needs_network and network is None:
@@ -147,15 +149,17 @@ def check(protocol: Protocol, photographs: Photographs, model: Any, network: Net
             )
         if metric.needs_sentences and network is not None and network.dual is None:
             raise T2IError(
-                f"{name} reads captions and {network.label} looks at pictures alone: give a dual encoder, as --network "
+                f"{name} reads captions and {network.label} reads only images: give a dual encoder, as --network "
                 "transformers:NAME or checkpoint:PATH"
             )
         if metric.needs_captions and not photographs.captions:
-            raise T2IError(f"{name} compares pictures with captions and the data have none: choose other data")
+            raise T2IError(f"{name} compares images with captions and the data have none: choose other data")
         if metric.needs_captions and model is not None and not model.conditional:
             raise T2IError(
-                f"{name} compares pictures with captions and this model draws without text: leave {name} out"
+                f"{name} compares images with captions and this model generates without text: leave {name} out"
             )
+    if model is None and set(protocol.metrics) == {"caption_diversity"}:
+        raise T2IError("found caption_diversity for real images, where it is 1 by definition: leave it out")
     if protocol.truncation is not None and not getattr(model, "noise_is_normal", True):
         raise T2IError(
             f"found truncation {protocol.truncation} and a {type(model).__name__}, whose noise is not normal: leave "
@@ -165,30 +169,29 @@ def check(protocol: Protocol, photographs: Photographs, model: Any, network: Net
         raise T2IError("found a model that reads captions and data without any: choose data with captions")
 
 
-def _look(
-    images: Tensor,
-    index: Tensor,
-    photographs: Photographs,
-    draws: Draws,
-    protocol: Protocol,
-    network: Network | None,
-    device: torch.device,
-) -> View:
-    """Pictures as the protocol wants them, and what the network sees in them."""
-    images = images.to(device).float()
-    if not torch.isfinite(images).all():
-        raise T2IError("found pictures that are NaN or infinite, expected finite ones: evaluate an earlier checkpoint")
-    if images.shape[-1] != photographs.size:
-        images = F.interpolate(images, (photographs.size,) * 2, mode="bilinear", antialias=True)
+def _standardise(images: Tensor, size: int, bits: int) -> Tensor:
+    """Images in [-1, 1] of the protocol's size and precision, known to be finite."""
+    images = images.float()
+    check_finite(images, "images")
+    if images.shape[-1] != size:
+        images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
     images = images.clamp(-1, 1)
-    if protocol.bits == 8:
-        images = images.add(1).mul(127.5).round().div(127.5).sub(1)
-    features, logits = network.look(images) if network is not None else (None, None)
-    return View(index, images, photographs.sentences(draws.captions[index]), features, logits)
+    return images.add(1).mul(127.5).round().div(127.5).sub(1) if bits == 8 else images
+
+
+def _look(images: Tensor, index: Tensor, captions: list[str], network: Network | None) -> View:
+    """Images with the network's features and logits, known to be finite."""
+    if network is None:
+        return View(index, images, captions)
+    features, logits = network.look(images)
+    check_finite(features, "features")
+    if logits is not None:
+        check_finite(logits, "class scores")
+    return View(index, images, captions, features, logits)
 
 
 def model_sampler(model: Any, photographs: Photographs, draws: Draws, protocol: Protocol) -> Sampler:
-    """Draws pictures of a model, each with a noise that depends on the seed and its number alone."""
+    """A sampler that generates each image with noise that depends only on the seed and the image's position."""
 
     def draw(index: Tensor) -> Tensor:
         captions = photographs.sentences(draws.captions[index]) if model.conditional else [""] * len(index)
@@ -200,12 +203,12 @@ def model_sampler(model: Any, photographs: Photographs, draws: Draws, protocol: 
 
 
 def seeded_noise(model: Any, numbers: list[int], seed: int, truncation: float | None = None) -> Tensor:
-    """Noise (B, Z) of pictures by their numbers, the same on every device."""
+    """Noise (B, Z) of images by their positions, the same on every device."""
     drawn = [model.noise(1, torch.Generator().manual_seed(stable_seed(seed, "noise", i))) for i in numbers]
     noise = torch.cat(drawn)
     if truncation is None:
         return noise
-    # from one normal draw to a draw of the normal distribution cut at the bound, by their distribution functions
+    # through the distribution functions, from a normal draw to one of the normal distribution cut at the bound
     low = torch.special.ndtr(torch.tensor(-truncation, dtype=torch.float64))
     share = low + torch.special.ndtr(noise.double().cpu()) * (1 - 2 * low)
     cut: Tensor = torch.special.ndtri(share)
@@ -218,7 +221,7 @@ def _real_sampler(photographs: Photographs, draws: Draws) -> Sampler:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Only algorithms that give the same digits twice on a GPU."""
+    """Use only algorithms that give the same digits twice on a GPU."""
     backend: Any = torch.backends.cudnn
     former = backend.deterministic, backend.benchmark
     backend.deterministic, backend.benchmark = True, False

@@ -6,21 +6,21 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, parts
+from t2i_zoo.metrics.base import Job, Score, ZooMetric, known
 from t2i_zoo.metrics.networks import INCEPTION
 
 
 class FrechetDistance(ZooMetric):
     """``|m - m_r|^2 + tr(C + C_r - 2 (C C_r)^(1/2))`` of the features' means and covariances; lower is better.
 
-    Only sums are kept, ``groups`` x D x D numbers in float64 (for D = 2048 and ten groups a third of a gigabyte).
-    The error is the standard error by a jackknife that leaves out one group of pictures at a time; the photographs
-    count as fixed. The distance is biased upwards, the more so the fewer pictures; below D pictures a covariance has
-    not even full rank, and the score says so.
+    Only sums are kept, ``groups`` x D x D numbers in float64 (a third of a gigabyte for D = 2048 and ten groups).
+    The error is a jackknife standard error that leaves out one group of images at a time and takes the photographs as
+    fixed. The distance is biased upwards, the more so the fewer images; below D images a covariance does not even have
+    full rank, and the score says so.
 
     Args:
         job: what is evaluated.
-        groups: of the jackknife; 0 leaves the error out.
+        groups: groups of the jackknife; 0 omits the error.
     """
 
     needs_network = True
@@ -33,20 +33,18 @@ class FrechetDistance(ZooMetric):
         if groups < 0 or groups == 1:
             raise T2IError(f"found {groups} groups of frechet_distance, expected 0 or at least 2: correct the protocol")
         reference = job.features("reference")
-        check_finite(reference, "features of the photographs")
         if len(reference) < 2:
-            raise T2IError("found one reference picture, expected at least 2: choose a larger split")
+            raise T2IError("found one reference image, expected at least 2: choose a larger split")
         self.groups, self.jackknife = max(groups, 1), groups > 0
         self.reference_count, self.dim = reference.shape
         self.shift, self.reference_cov = moments(reference)
-        self.network = job.looking.label
+        self.network = job.required_network.label
         for name, shape in (("count", ()), ("sums", (self.dim,)), ("products", (self.dim, self.dim))):
             self._accumulate(name, self.groups, *shape)
 
     def update(self, features: Tensor, index: Tensor) -> None:
-        """Add features (B, D) of the pictures numbered ``index`` (B,)."""
-        check_finite(features, "features")
-        # about the photographs' mean, so that products do not drown what differs
+        """Add features (B, D) of the images at positions ``index`` (B,)."""
+        # relative to the mean of the photographs: large products would drown the differences
         x = features.to(self.sums.device, torch.float64) - self.shift.to(self.sums.device)
         group = index.to(x.device) % self.groups
         for number in range(self.groups):
@@ -55,17 +53,12 @@ class FrechetDistance(ZooMetric):
             self.sums[number] += own.sum(0)
             self.products[number] += own.T @ own
 
-    def see(self, view: View) -> None:
-        """Take one batch in."""
-        assert view.features is not None
-        self.update(view.features, view.index)
-
     def compute(self) -> dict[str, Tensor]:
-        """``value``, ``error`` (NaN where it is unknown) and ``count``."""
+        """``value``, ``error`` (NaN if unknown) and ``count``."""
         count, sums, products = self.count.cpu(), self.sums.cpu(), self.products.cpu()
         total = count.sum()
         if total < 2:
-            raise T2IError("found one picture, expected at least 2 for a Frechet distance: raise --images")
+            raise T2IError("found one image, expected at least 2 for a Frechet distance: raise --images")
         root = symmetric_root(self.reference_cov)
         value = self._distance(total, sums.sum(0), products.sum(0), root)
         error = torch.tensor(float("nan"), dtype=torch.float64)
@@ -89,33 +82,33 @@ class FrechetDistance(ZooMetric):
         found = {name: float(value) for name, value in self.compute().items()}
         label = "FID" if self.network == INCEPTION else f"{self.network} Frechet distance"
         few = min(int(found["count"]), self.reference_count)
-        note = f"{few} pictures for {self.dim} features: biased upwards" if few <= self.dim else ""
-        error = found["error"] if found["error"] == found["error"] else None
-        return [Score("frechet_distance", label, found["value"], error, "standard error (jackknife)", note=note)]
+        note = f"{few} images for {self.dim} features: biased upwards" if few <= self.dim else ""
+        error, kind = known(found["error"]), "standard error (jackknife)"
+        return [Score("frechet_distance", label, found["value"], error, kind, note=note)]
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D), unbiased, float64, of features (N, D)."""
+    """Mean (D,) and unbiased covariance (D, D), float64, of features (N, D)."""
     mean = features.double().mean(0)
     product = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for part in parts(features, 4096):
+    for part in torch.split(features, 4096):
         centred = part.double() - mean
         product += centred.T @ centred
     return mean, product / (len(features) - 1)
 
 
 def symmetric_root(matrix: Tensor) -> Tensor:
-    """The symmetric square root of a positive semi-definite matrix; rounding below zero counts as zero."""
+    """Symmetric square root of a positive semi-definite matrix; negative eigenvalues from rounding count as zero."""
     values, vectors = torch.linalg.eigh(matrix)
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root
 
 
 def trace_term(cov: Tensor, reference: Tensor, root: Tensor) -> Tensor:
-    """``tr(C + R - 2 (C R)^(1/2))`` with ``root`` the square root of R.
+    """``tr(C + R - 2 (C R)^(1/2))``, where ``root`` is the square root of R.
 
-    The eigenvalues of C R are those of the symmetric R^(1/2) C R^(1/2), so nothing turns complex, and covariances of
-    lower rank need no epsilon, as the usual matrix square root does.
+    C R has the same eigenvalues as the symmetric R^(1/2) C R^(1/2), so nothing becomes complex, and covariances of
+    lower rank need no epsilon, unlike with the usual matrix square root.
     """
     values = torch.linalg.eigvalsh(root @ cov @ root)
     term: Tensor = cov.trace() + reference.trace() - 2 * values.clamp(min=0).sqrt().sum()
@@ -123,6 +116,6 @@ def trace_term(cov: Tensor, reference: Tensor, root: Tensor) -> Tensor:
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
-    """The distance between two sets of features, (N, D) and (M, D), in one go."""
+    """The distance between two sets of features, (N, D) and (M, D)."""
     (mean, cov), (mean_r, cov_r) = moments(features), moments(reference)
     return float((mean - mean_r).square().sum() + trace_term(cov, cov_r, symmetric_root(cov_r)))

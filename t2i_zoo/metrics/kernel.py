@@ -7,26 +7,24 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite
+from t2i_zoo.metrics.base import Job, Score, ZooMetric
 from t2i_zoo.metrics.networks import INCEPTION
 
 
 class KernelDistance(ZooMetric):
-    """Squared maximum mean discrepancy with the kernel ``(x.y / D + 1)^3``: mean of random subsets; lower is better.
+    """Squared maximum mean discrepancy with the kernel ``(x.y / D + 1)^3``, averaged over random subsets.
 
-    Unbiased: it may be slightly negative. Features of all pictures are kept (N x D float32). The subsets are those that
-    torch-fidelity draws with its seed.
+    Lower is better. It is unbiased, so it may be slightly negative. Features of all images are kept (N x D float32).
+    The subsets are those that torch-fidelity draws with its seed.
 
     Args:
         job: what is evaluated.
-        subsets: how many.
-        subset_size: pictures of each kind in a subset; of fewer pictures it takes all, and says so.
-        subset_seed: of the subsets; 2020 is torch-fidelity's.
+        subsets: number of subsets.
+        subset_size: images of each kind in a subset; with fewer images all are used, and the score says so.
+        subset_seed: seed of the subsets; 2020 is torch-fidelity's.
     """
 
     needs_network = True
-    features: list[Tensor]
-    index: list[Tensor]
 
     def __init__(self, job: Job, subsets: int = 100, subset_size: int = 1000, subset_seed: int = 2020) -> None:
         super().__init__(job)
@@ -37,27 +35,20 @@ class KernelDistance(ZooMetric):
             )
         self.subsets, self.subset_size, self.subset_seed = subsets, subset_size, subset_seed
         self.reference = job.features("reference")
-        self.network = job.looking.label
-        self._collect("index", "features")
+        self.network = job.required_network.label
+        self._collect()
 
     def update(self, features: Tensor, index: Tensor) -> None:
-        """Add features (B, D) of the pictures numbered ``index`` (B,)."""
-        check_finite(features, "features")
-        self.features.append(features.float())
-        self.index.append(index.to(features.device))
-
-    def see(self, view: View) -> None:
-        """Take one batch in."""
-        assert view.features is not None
-        self.update(view.features, view.index)
+        """Add features (B, D) of the images at positions ``index`` (B,)."""
+        self._keep(index, features.float())
 
     def compute(self) -> dict[str, Tensor]:
-        """``value``, ``error`` (standard deviation of the subsets) and ``size`` of the subsets."""
-        _, fakes = self._ordered("index", "features")
+        """``value``, ``error`` (standard deviation over the subsets) and ``size`` of the subsets."""
+        _, fakes = self._kept()
         reals = self.reference.to(fakes.device)
         size = min(self.subset_size, len(fakes), len(reals))
         if size < 2:
-            raise T2IError("found one picture, expected at least 2 for a kernel distance: raise --images")
+            raise T2IError("found one image, expected at least 2 for a kernel distance: raise --images")
         rng = np.random.RandomState(self.subset_seed)
         values = torch.zeros(self.subsets, dtype=torch.float64)
         for i in range(self.subsets):
@@ -79,7 +70,7 @@ class KernelDistance(ZooMetric):
 
 
 def unbiased_mmd(x: Tensor, y: Tensor) -> Tensor:
-    """Unbiased estimate of the squared discrepancy of (m, D) and (m, D)."""
+    """Unbiased estimate of the squared discrepancy between (m, D) and (m, D)."""
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3

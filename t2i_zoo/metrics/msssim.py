@@ -1,6 +1,6 @@
-"""Multi-scale structural similarity (Wang et al. 2003) for pictures of any size, as TAC-GAN's evaluation has it.
+"""Multi-scale structural similarity (Wang et al. 2003) of images of any size, as in TAC-GAN's evaluation.
 
-torchmetrics' own refuses pictures below 176 px at five scales; the published code shrinks the window instead.
+The one of torchmetrics refuses images below 176 px at five scales; the published code shrinks the window instead.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
 
 
 def ms_ssim(first: Tensor, second: Tensor, data_range: float = 255.0) -> Tensor:
-    """Similarity (B,) of pictures (B, 3, S, S) and (B, 3, S, S) with values from 0 to ``data_range``.
+    """Similarity (B,) of images (B, 3, S, S) and (B, 3, S, S) with values from 0 to ``data_range``.
 
-    Windows are 11 wide with a deviation of 1.5, or as wide as the picture of that scale with the deviation scaled
-    alike. Contrast below zero counts as zero, where the published code yields NaN.
+    Windows are 11 pixels wide with a standard deviation of 1.5. Where the image of a scale is smaller than that, both
+    shrink to its width. Negative contrast counts as zero; the published code yields NaN.
     """
     result = torch.ones(len(first), dtype=first.dtype, device=first.device)
     for scale, weight in enumerate(WEIGHTS):
         similarity, contrast = _one_scale(first, second, data_range)
         last = scale == len(WEIGHTS) - 1
         result = result * (similarity if last else contrast).clamp(min=0) ** weight
-        if not last:  # an odd last line is averaged with itself
+        if not last:  # an odd last row or column is averaged with itself
             first, second = (F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in (first, second))
     return result
 
 
 def _one_scale(x: Tensor, y: Tensor, data_range: float) -> tuple[Tensor, Tensor]:
-    """Similarity and contrast term (B,), means over places and channels."""
+    """Similarity and contrast term (B,), averaged over positions and channels."""
     size = min(_WINDOW, *x.shape[-2:])
     place = torch.arange(size, dtype=x.dtype, device=x.device) - (size - 1) / 2
     window = torch.exp(-(place**2) / (2 * (size * _SIGMA / _WINDOW) ** 2))

@@ -1,4 +1,4 @@
-"""What looks at pictures, and for some metrics also reads captions, behind one small face."""
+"""Networks that metrics look at images with, some of which also encode or write captions, behind one interface."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _KINDS = "inception_v3_tf, torchvision:NAME, file:PATH, transformers:NAME, check
 
 @runtime_checkable
 class DualEncoder(Protocol):
-    """What R-precision and the CLIP score need: DAMSM, CLIP, or an encoder of one's own."""
+    """What R-precision and the CLIP score need: DAMSM, CLIP, or an encoder of your own."""
 
     def image_codes(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in [-1, 1] to codes (B, D)."""
+        """Codes (B, D) of images (B, 3, S, S) in [-1, 1]."""
 
     def sentence_codes(self, captions: Sequence[str]) -> Tensor:
-        """B captions to codes (B, D), comparable with those of pictures by their cosine."""
+        """Codes (B, D) of B captions, to be compared with those of images by their cosine."""
 
 
 @runtime_checkable
 class Captioner(Protocol):
-    """What redescription needs: STREAM, or a caption writer of one's own."""
+    """What redescription needs, in eval mode: STREAM, or a captioner of your own."""
 
-    #: in eval mode; pictures (B, 3, S, S) in [-1, 1] to codes (B, E), which captions are written from
+    #: returns codes (B, E), from which captions are written, of images (B, 3, S, S) in [-1, 1]
     reader: Callable[[Tensor], Tensor]
 
     def describe(self, images: Tensor) -> list[str]:
-        """The most likely caption, word by word, of each picture (B, 3, S, S) in [-1, 1]."""
+        """The most likely caption, word by word, of each image (B, 3, S, S) in [-1, 1]."""
 
 
 class Network:
-    """A picture network, a dual encoder or a caption writer.
+    """A vision network, a dual encoder or a captioner.
 
     Args:
-        label: what tables call it, without a path.
-        fingerprint: of its weights and of how pictures reach it.
-        vision: a picture network, or
-        dual: a dual encoder, or
-        captioner: a caption writer.
+        label: name in tables, without a path.
+        fingerprint: hash of its weights and of how images are resized for it.
+        vision: the vision network, or
+        dual: the dual encoder, or
+        captioner: the captioner.
     """
 
     def __init__(
@@ -63,16 +63,11 @@ class Network:
 
     @property
     def num_logits(self) -> int:
-        """Classes that it scores; 0 for none."""
+        """Number of classes that it scores; 0 for none."""
         return self.vision.num_logits if self.vision is not None else 0
 
-    @property
-    def feature_dim(self) -> int | None:
-        """Width of the features, where it is known without looking."""
-        return self.vision.feature_dim if self.vision is not None else None
-
     def to(self, device: torch.device | str) -> Network:
-        """Move it, and return it."""
+        """Move it to a device, and return it."""
         module: Any = self.vision or self.dual or self.captioner
         if hasattr(module, "to"):
             module.to(device)
@@ -80,7 +75,7 @@ class Network:
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features (B, D) and logits (B, K) or None, float32, of pictures (B, 3, S, S) in [-1, 1]."""
+        """Features (B, D) and logits (B, K) or None, float32, of images (B, 3, S, S) in [-1, 1]."""
         if self.dual is not None:
             return self.dual.image_codes(images).float(), None
         if self.captioner is not None:
@@ -98,59 +93,69 @@ class Network:
 
 
 def build_network(
-    name: str, antialias: bool = True, load_checkpoint: Callable[[str], Any] | None = None, weights: str | None = None
+    name: str,
+    antialias: bool = True,
+    load_checkpoint: Callable[[str], Any] | None = None,
+    weights: str | None = None,
 ) -> Network:
-    """Build the network that a protocol names.
+    """Build a network by name.
 
     Args:
-        name: ``inception_v3_tf``, ``torchvision:NAME``, ``file:PATH``, ``transformers:NAME`` of a dual encoder such as
-            CLIP, ``checkpoint:PATH`` of a model of the zoo that is one, such as DAMSM, or that writes captions, such as
-            STREAM, or ``classifier:PATH`` of a classifier of the data's own classes that was trained here.
-        antialias: whether resizing to fewer pixels averages; ``inception_v3_tf``, dual encoders and classifiers have
-            their own way.
-        load_checkpoint: how a checkpoint is opened.
-        weights: of ``inception_v3_tf`` or torchvision's, as ``build_vision`` takes them.
+        name: ``inception_v3_tf``, the network of the FID; ``torchvision:NAME``; ``file:PATH`` of a network in a file
+            (``vision/files.py`` describes the formats); ``transformers:NAME`` of a dual encoder such as CLIP;
+            ``checkpoint:PATH`` of a dual encoder of the zoo, such as DAMSM, or of a captioner, such as STREAM; or
+            ``classifier:PATH`` of a classifier that was trained here.
+        antialias: whether resizing to fewer pixels averages; ``inception_v3_tf``, dual encoders and classifiers resize
+            in their own way.
+        load_checkpoint: function that loads a checkpoint.
+        weights: weights of ``inception_v3_tf`` or of a torchvision network, as for ``build_vision``.
 
     Raises:
-        T2IError: for an unknown name, and what cannot be had or read.
+        T2IError: for an unknown name, and for weights that cannot be found or read.
     """
     kind, _, rest = name.partition(":")
     if kind == "transformers" and rest:
         from t2i_zoo.metrics.transformers_dual import TransformersDual
 
         dual = TransformersDual(rest)
-        return Network(rest.rstrip("/").rpartition("/")[2], dual.fingerprint, dual=dual)
-    if kind == "checkpoint" and rest and load_checkpoint is not None:
-        model = load_checkpoint(rest)
-        label = type(model).__name__
-        if isinstance(model, DualEncoder):
-            return Network(label, weights_hash(model), dual=model)
-        if isinstance(model, Captioner):
-            return Network(label, weights_hash(model), captioner=model)
-        raise T2IError(
-            f"found a {label} in {rest}, expected a model with codes of pictures and captions, such as DAMSM, or one "
-            "that writes captions, such as STREAM: give its checkpoint to --network checkpoint:PATH"
-        )
-    if kind == "classifier" and rest and load_checkpoint is not None:
-        model = load_checkpoint(rest)
-        vision = getattr(model, "network", None)
-        if not isinstance(vision, VisionNetwork):
-            raise T2IError(
-                f"found a {type(model).__name__} in {rest}, expected a Classifier: give the run of classifier_flowers "
-                "or the like to --network classifier:PATH"
-            )
-        return Network(model.label, vision.fingerprint, vision=vision.requires_grad_(False))
+        return Network(rest.rstrip("/").rpartition("/")[2], weights_hash(dual.model), dual=dual)
+    if kind in ("checkpoint", "classifier") and rest and load_checkpoint is not None:
+        return (_of_model if kind == "checkpoint" else _of_classifier)(load_checkpoint(rest), rest)
     if kind not in ("torchvision", "file") and name != INCEPTION:
         raise T2IError(f"found the network {name!r}, expected {_KINDS}: correct --network")
     network = build_vision(name, weights=weights, antialias=antialias).requires_grad_(False)
     label = rest or INCEPTION
-    if kind == "file":  # a file of one's own is called FID by no name
+    if kind == "file":  # scores of a file are never called FID, whatever its name
         label = Path(rest).stem if Path(rest).stem != INCEPTION else name.rpartition("/")[2]
     return Network(label, network.fingerprint, vision=network)
 
 
+def _of_model(model: Any, path: str) -> Network:
+    """A dual encoder or captioner of the zoo."""
+    label = type(model).__name__
+    if isinstance(model, DualEncoder):
+        return Network(label, weights_hash(model), dual=model)
+    if isinstance(model, Captioner):
+        return Network(label, weights_hash(model), captioner=model)
+    raise T2IError(
+        f"found a {label} in {path}, expected a model with codes of images and captions, such as DAMSM, or one that "
+        "writes captions, such as STREAM: give its checkpoint to --network checkpoint:PATH"
+    )
+
+
+def _of_classifier(model: Any, path: str) -> Network:
+    """A classifier of the zoo."""
+    vision = getattr(model, "network", None)
+    if not isinstance(vision, VisionNetwork):
+        raise T2IError(
+            f"found a {type(model).__name__} in {path}, expected a Classifier: give the run of a config such as "
+            "classifier_flowers to --network classifier:PATH"
+        )
+    return Network(model.label, vision.fingerprint, vision=vision.requires_grad_(False))
+
+
 def weights_hash(module: Any) -> str:
-    """Hash of a module's weights."""
+    """Hash of a module's weights, 16 hexadecimal digits."""
     found = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         found.update(key.encode())

@@ -1,4 +1,4 @@
-"""Numbers that papers and READMEs give, with their source, and why they are not comparable with ours."""
+"""Numbers from papers and READMEs, with their source, and why they are not comparable with ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MARKS = {
     "verified": "read in code, a README or a stored page",
     "recalled": "recalled from the paper, not read again",
 }
-#: the published data sets that our sources hold
+#: published names of the data sets of our sources
 DATA = {"Flowers102": "oxford102", "CUB200": "cub", "COCOCaptions": "coco"}
 
 
@@ -23,9 +23,9 @@ class Published(NamedTuple):
         data: cub, oxford102 or coco.
         metric: key of a score, such as ``frechet_distance`` or ``r_precision.1``.
         value, error: as published; shares as shares.
-        source: where it stands.
+        source: where it was published.
         read: key of ``MARKS``.
-        note: what else is known of it.
+        note: what else is known about it.
     """
 
     model: str
@@ -39,7 +39,7 @@ class Published(NamedTuple):
 
 
 def published(model: str | None = None, data: str | None = None, metric: str | None = None) -> list[Published]:
-    """The published numbers, or those of one model, data set or metric."""
+    """All published numbers, or those of one model, data set or metric."""
     rows = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text("utf-8"))
     found = [Published(**row) for row in rows]
     wanted = {"model": model, "data": data, "metric": metric}
@@ -47,15 +47,15 @@ def published(model: str | None = None, data: str | None = None, metric: str | N
 
 
 def comparable(row: Published, data: str | None, network: str | None, images: int) -> str:
-    """Whether our number may be held against a published one, in words that begin with "no" or "roughly"."""
+    """Whether our number is comparable with a published one, in words that begin with "no" or "roughly"."""
     if data != row.data:
         return f"no: {row.data}, other data"
     if row.metric.startswith("r_precision"):
         return "no: another DAMSM was trained for it"
     if row.metric == "msssim_class":
-        return "roughly: other pictures and a mended script"
+        return "roughly: other images and a corrected script"
     if network != "inception_v3_tf":
         return "no: other network"
     if row.metric == "inception_score" and row.model != "tacgan" and row.data != "coco":
         return "no: the published network is fine-tuned on the test classes"
-    return "roughly: splits, captions, sizes and crops may differ" if images >= 30000 else "no: fewer pictures"
+    return "roughly: splits, captions, sizes and crops may differ" if images >= 30000 else "no: fewer images"

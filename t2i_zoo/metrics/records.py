@@ -22,7 +22,7 @@ Line = dict[str, Any]
 
 
 def lines_of(report: Report, protocol: Protocol, network: Network | None, about: Mapping[str, Any]) -> list[Line]:
-    """One line for each score, with everything that it depends on; ``about`` says what was evaluated."""
+    """One line for each score, with everything it depends on; ``about`` describes what was evaluated."""
     shared = {
         "protocol": protocol.name,
         "protocol_hash": protocol.hash,
@@ -39,7 +39,7 @@ def lines_of(report: Report, protocol: Protocol, network: Network | None, about:
 
 
 def append_lines(path: Path, lines: Sequence[Line]) -> None:
-    """Append to a file in one write, so that a killed process leaves whole lines or none."""
+    """Append to a file in one write, so that a killed process leaves complete lines or none."""
     text = "".join(json.dumps(line) + "\n" for line in lines)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,10 @@ def append_lines(path: Path, lines: Sequence[Line]) -> None:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """All lines of a file, the oldest first; none where it is missing.
+    """All lines of a file, the oldest first; none if it is missing.
 
     Raises:
-        T2IError: for a line that is no JSON, by its number.
+        T2IError: for a line that is not JSON, with its number.
     """
     if not path.is_file():
         return []
@@ -70,12 +70,12 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def number(value: float) -> str:
-    """A score with the digits that are worth reading."""
+    """A score with five significant digits."""
     return f"{value:.5g}"
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Scores as text in columns."""
+    """Scores as a text table."""
     rows = [("metric", "value", "error", "chance", "")]
     for line in lines:
         error = "" if line["error"] is None else f"+- {number(line['error'])} ({line['error_kind']})"
@@ -86,7 +86,7 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def headline(lines: Sequence[Line]) -> str:
-    """What all these scores share, in a line or two."""
+    """What all these scores have in common, in two lines."""
     first = lines[0]
     content = first["protocol_content"]
     weights = "" if first["model"] is None else ", averaged weights" if content["ema"] else ", last weights"
@@ -94,7 +94,7 @@ def headline(lines: Sequence[Line]) -> str:
     network = f", network {first['network']} {first['network_fingerprint']}" if first["network"] else ""
     photographs = f"{first['reference_images']} {first['split']} photographs"
     return (
-        f"protocol {first['protocol']} {first['protocol_hash']}: {first['images']} pictures, "
+        f"protocol {first['protocol']} {first['protocol_hash']}: {first['images']} images, "
         f"{photographs}{weights}, seed {content['seed']}{network}\n"
         f"{subject}, {first['seconds']:.1f} s"
     )

@@ -1,4 +1,4 @@
-"""Whether a picture belongs to its caption, as a dual encoder sees it: R-precision and the CLIP score."""
+"""Whether an image belongs to its caption according to a dual encoder: R-precision and the CLIP score."""
 
 from __future__ import annotations
 
@@ -9,51 +9,57 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, stable_seed
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, known, stable_seed
+from t2i_zoo.metrics.draws import random_captions
+from t2i_zoo.nn.retrieval import CANDIDATES, outranked
 
 
 class RPrecision(ZooMetric):
-    """AttnGAN's R-precision (Xu et al. 2018, section 4; the code is DM-GAN's): is the true caption among the k best?
+    """AttnGAN's R-precision (Xu et al. 2018, section 4; code of DM-GAN): is the true caption among the k best?
 
-    Each picture is held against its own caption and 99 captions of random pictures of other classes (of other pictures
-    where there are no classes), by the cosine of the codes. Ties favour the truth. The results are shuffled into ten
-    folds; the number is the mean of their shares with the population standard deviation. The published code leaves one
-    result out of each fold, which is mended here. A model trained with the encoder that judges it has it easier.
+    Each image is compared by the cosine of the codes with its own caption and 99 captions of random images of other
+    classes (of other images if there are no classes). Ties favour the true caption. The results are shuffled into ten
+    folds; the score is the mean of their shares, with the population standard deviation. The published code leaves one
+    result out of each fold; that is fixed here. A model trained with the encoder that judges it has an advantage.
 
     Args:
         job: what is evaluated.
-        candidates: captions for each picture, the true one included.
-        top: the k that are reported.
-        folds: no more than pictures.
+        candidates: captions for each image, the true one included.
+        top: the values of k to report.
+        folds: number of folds; at most the number of images.
     """
 
     needs_network = needs_sentences = needs_captions = True
     hits: Tensor
     count: Tensor
 
-    def __init__(self, job: Job, candidates: int = 100, top: tuple[int, ...] = (1, 2, 3), folds: int = 10) -> None:
+    def __init__(
+        self, job: Job, candidates: int = CANDIDATES, top: tuple[int, ...] = (1, 2, 3), folds: int = 10
+    ) -> None:
         super().__init__(job)
         total = len(job.draws)
         if not 1 <= folds <= total:
-            raise T2IError(
-                f"found {folds} folds of r_precision for {total} pictures, expected at most that: add images"
-            )
+            raise T2IError(f"found {folds} folds of r_precision for {total} images, expected 1 to {total}: add images")
         if candidates < 2 or not all(1 <= k < candidates for k in top) or not top:
-            raise T2IError(f"found {candidates} candidates and k {top} of r_precision, expected k below: correct them")
-        self.candidates, self.top, self.folds = candidates, tuple(top), folds
-        self.network, self.seed, self.draws = job.looking.label, job.seed, job.draws
-        self.offsets = job.photographs.offsets
-        self.rows: NDArray[np.int64] = np.sort(job.draws.pool.numpy())
-        labels = job.photographs.labels[self.rows]
-        self.row_labels = labels if (labels >= 0).all() else self.rows  # without classes every picture is its own
-        if len(np.unique(self.row_labels)) < 2:
             raise T2IError(
-                "found captions of one class, expected others to mismatch: evaluate more pictures or classes"
+                f"found {candidates} candidates and k {top} of r_precision, expected each k below the candidates: "
+                "correct the protocol"
             )
-        numbers = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in self.rows])
-        self.place = np.full(self.offsets[-1], -1)  # of each caption among those that were read
+        self.candidates, self.top, self.folds = candidates, tuple(top), folds
+        self.network, self.seed, self.draws = job.required_network.label, job.seed, job.draws
+        self.offsets = job.photographs.offsets
+        self.pool: NDArray[np.int64] = np.sort(job.draws.pool.numpy())
+        labels = job.photographs.labels[self.pool]
+        self.labels = labels if (labels >= 0).all() else self.pool  # without classes every image is its own
+        if len(np.unique(self.labels)) < 2:
+            raise T2IError(
+                "found captions of one class, expected other classes for mismatched captions: evaluate more images or "
+                "classes"
+            )
+        numbers = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in self.pool])
+        self.place = np.full(self.offsets[-1], -1)  # position of each caption among the encoded ones
         self.place[numbers] = np.arange(len(numbers))
-        codes = job.looking.read(job.photographs.sentences(torch.from_numpy(numbers)))
+        codes = job.required_network.read(job.photographs.sentences(torch.from_numpy(numbers)))
         check_finite(codes, "codes of captions")
         self.codes = F.normalize(codes, dim=1, eps=1e-8)
         order = np.random.default_rng([job.seed, 3]).permutation(total)
@@ -62,30 +68,21 @@ class RPrecision(ZooMetric):
         self._accumulate("count", folds)
 
     def mismatches(self, index: int) -> NDArray[np.int64]:
-        """Captions that picture ``index`` is held against beside its own, drawn with replacement."""
+        """Mismatched captions that the image at position ``index`` is compared with, drawn with replacement."""
         rng = np.random.default_rng(stable_seed(self.seed, "mismatches", index))
-        label = self.row_labels[np.searchsorted(self.rows, int(self.draws.rows[index]))]
-        others = self.rows[self.row_labels != label]
-        rows = others[rng.integers(len(others), size=self.candidates - 1)]
-        amount = self.offsets[rows + 1] - self.offsets[rows]
-        chosen: NDArray[np.int64] = self.offsets[rows] + (rng.random(len(rows)) * amount).astype(np.int64)
-        return chosen
+        label = self.labels[np.searchsorted(self.pool, int(self.draws.rows[index]))]
+        others = self.pool[self.labels != label]
+        return random_captions(self.offsets, others[rng.integers(len(others), size=self.candidates - 1)], rng)
 
     def update(self, codes: Tensor, index: Tensor) -> None:
-        """Add codes (B, D) of the pictures numbered ``index`` (B,)."""
-        check_finite(codes, "codes of pictures")
+        """Add codes (B, D) of the images at positions ``index`` (B,)."""
         for code, i in zip(F.normalize(codes, dim=1, eps=1e-8), index.tolist(), strict=True):
             numbers = np.concatenate([[int(self.draws.captions[i])], self.mismatches(i)])
             cosines = self.codes[torch.from_numpy(self.place[numbers])].to(code.device) @ code
-            rank = int((cosines[1:] > cosines[0]).sum())
+            rank = int(outranked(cosines[None, 1:], cosines[None, :1])[0])
             fold = int(self.fold_of[i])
             self.count[fold] += 1
             self.hits[fold] += torch.tensor([rank < k for k in self.top], device=self.hits.device)
-
-    def see(self, view: View) -> None:
-        """Take one batch in."""
-        assert view.features is not None
-        self.update(view.features, view.index)
 
     def compute(self) -> dict[str, Tensor]:
         """``value`` and ``error``, (K,) for the K values of k, as shares."""
@@ -101,9 +98,9 @@ class RPrecision(ZooMetric):
 
 
 class Similarity(ZooMetric):
-    """The CLIP score (Hessel et al. 2021, without their 2.5): mean of ``100 max(cos, 0)``; higher is better.
+    """The CLIP score (Hessel et al. 2021, without the factor 2.5): mean of ``100 max(cos, 0)``; higher is better.
 
-    By another encoder than a CLIP it is called caption similarity.
+    With an encoder other than a CLIP it is called caption similarity.
 
     Args:
         job: what is evaluated.
@@ -114,18 +111,17 @@ class Similarity(ZooMetric):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self.network = job.looking
-        self._accumulate("totals", 3)  # pictures, sum, sum of squares
+        self.network = job.required_network
+        self._accumulate("totals", 3)  # images, sum, sum of squares
 
     def update(self, codes: Tensor, sentences: Tensor) -> None:
-        """Add codes (B, D) of pictures and of their captions."""
-        check_finite(codes, "codes of pictures")
+        """Add codes (B, D) of images and of their captions."""
         cosine = F.cosine_similarity(codes.double(), sentences.to(codes.device).double())
         each = (100 * cosine.clamp(min=0)).to(self.totals.device)
         self.totals += torch.stack([torch.ones_like(each), each, each.square()]).sum(1)
 
     def see(self, view: View) -> None:
-        """Take one batch in."""
+        """Take in one batch."""
         assert view.features is not None
         self.update(view.features, self.network.read(view.captions))
 
@@ -138,7 +134,6 @@ class Similarity(ZooMetric):
     def scores(self) -> list[Score]:
         """One number."""
         found = {name: float(value) for name, value in self.compute().items()}
-        error = found["error"] if found["error"] == found["error"] else None
         name = "CLIP score" if "clip" in self.network.label.lower() else "caption similarity"
         label = f"{name} ({self.network.label})"
-        return [Score("clip_score", label, found["value"], error, "standard error")]
+        return [Score("clip_score", label, found["value"], known(found["error"]), "standard error")]

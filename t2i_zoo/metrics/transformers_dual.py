@@ -1,4 +1,4 @@
-"""Any dual encoder of Hugging Face, such as CLIP or SigLIP; transformers is imported only once one is built."""
+"""Any dual encoder of Hugging Face, such as CLIP or SigLIP; transformers is imported only when one is built."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.networks import weights_hash
 
 
 class TransformersDual(nn.Module):
-    """Picture and sentence codes of a frozen dual encoder, each by the model's own preprocessing.
+    """Image and caption codes of a frozen dual encoder, each with the model's own preprocessing.
 
-    Pictures are rounded to 8 bits first, as if they came from files. Captions longer than the model reads are cut.
+    Images are rounded to 8 bits first, as if they came from files. Captions longer than the model's limit are cut.
 
     Args:
-        name: a local folder, or a name on the Hugging Face hub that is fetched once.
+        name: a local folder, or a name on the Hugging Face hub that is downloaded once.
 
     Raises:
-        T2IError: where it cannot be found, or is no dual encoder.
+        T2IError: if it cannot be found, or is no dual encoder.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,12 +36,12 @@ class TransformersDual(nn.Module):
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise T2IError(
-                f"cannot load the dual encoder {name} ({reason}): correct --network transformers:NAME, or fetch it "
+                f"cannot load the dual encoder {name} ({reason}): correct --network transformers:NAME, or download it "
                 "once while online"
             ) from error
         if not hasattr(self.model, "get_image_features") or not hasattr(self.model, "get_text_features"):
             raise T2IError(
-                f"found {name}, a {type(self.model).__name__} without codes of pictures and captions, expected a dual "
+                f"found {name}, a {type(self.model).__name__} without codes of images and captions, expected a dual "
                 "encoder such as openai/clip-vit-base-patch32: correct --network"
             )
         self.requires_grad_(False).eval()
@@ -51,21 +50,16 @@ class TransformersDual(nn.Module):
         longest = getattr(text, "max_position_embeddings", None) or 512
         self.longest = int(min(longest, self.tokenizer.model_max_length))
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all weights."""
-        return weights_hash(self.model)
-
     @torch.no_grad()
     def image_codes(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in [-1, 1] to codes (B, D)."""
+        """Codes (B, D) of images (B, 3, S, S) in [-1, 1]."""
         pixels = images.float().add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
         ready = self.processor(images=list(pixels), return_tensors="pt", input_data_format="channels_first")
         return _tensor(self.model.get_image_features(pixel_values=ready["pixel_values"].to(self.model.device)))
 
     @torch.no_grad()
     def sentence_codes(self, captions: Sequence[str]) -> Tensor:
-        """B captions to codes (B, D)."""
+        """Codes (B, D) of B captions."""
         padding = "max_length" if self.full_length else True
         options = {"truncation": True, "max_length": self.longest, "return_tensors": "pt"}
         tokens = self.tokenizer(list(captions), padding=padding, **options)
@@ -74,6 +68,6 @@ class TransformersDual(nn.Module):
 
 
 def _tensor(found: Any) -> Tensor:
-    """Codes as transformers 4 gives them, bare, and as transformers 5 does, in an output with a pooler's name."""
+    """Codes of transformers 4, a bare tensor, or of transformers 5, an output with a ``pooler_output``."""
     codes: Tensor = found if isinstance(found, Tensor) else found.pooler_output
     return codes.float()

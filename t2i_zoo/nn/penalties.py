@@ -19,6 +19,10 @@ from torch import Tensor, nn
 def squared_gradients(logits: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Squared norm of each sample's gradient of its logits, one (B,) per input.
 
+    Its mean over the batch is R1 for real images (Mescheder et al. 2018, arXiv 1801.04406) and R2 for generated ones
+    (both in R3GAN, Huang et al. 2024, arXiv 2501.05441). Papers weigh it with gamma / 2, which is left to the caller,
+    and differentiate with respect to the images **before** any augmentation.
+
     The squares are summed over all dimensions of a sample, as every paper does: a mean would divide by 12,288 for
     64 x 64 RGB images and switch the penalty off.
 
@@ -31,19 +35,6 @@ def squared_gradients(logits: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     """
     gradients = torch.autograd.grad(logits.float().sum(), list(inputs), create_graph=True)
     return [gradient.float().flatten(1).square().sum(1) for gradient in gradients]
-
-
-def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """R1 for real images, R2 for generated ones: the squared norm of the gradient, mean over the batch.
-
-    Papers weigh it with gamma / 2, which is left to the caller. Sources: Mescheder et al. 2018 (arXiv 1801.04406); R1
-    and R2 together in Huang et al. 2024, R3GAN (arXiv 2501.05441).
-
-    Args:
-        logits: (B, ...) of the images.
-        images: (B, C, H, W), **before** any augmentation.
-    """
-    return squared_gradients(logits, [images])[0].mean()
 
 
 class MatchingAwarePenalty(NamedTuple):

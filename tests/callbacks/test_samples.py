@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from t2i_zoo.callbacks import SampleGrid, samples
-from t2i_zoo.callbacks.samples import save_pictures
 from t2i_zoo.models.gancls import GANCLS
+from t2i_zoo.pictures import save_images
 from t2i_zoo.runs import RunLogger
 
 
@@ -122,7 +122,7 @@ def test_where_the_pictures_are_is_said_once(fit, capsys):
 
 def test_saved_pictures_carry_their_caption(tmp_path):
     images = torch.stack([torch.full((3, 4, 4), value) for value in (-1.0, 1.0)])
-    save_pictures(images, ["schwarz ✓", "white"], tmp_path / "new", ["a", "b"])
+    save_images(images, ["schwarz ✓", "white"], tmp_path / "new", ["a", "b"])
     for name, caption, value in (("a", "schwarz ✓", 0), ("b", "white", 255)):
         with Image.open(tmp_path / "new" / f"{name}.png") as picture:
             assert picture.text["Description"] == caption
@@ -130,6 +130,6 @@ def test_saved_pictures_carry_their_caption(tmp_path):
 
 
 def test_a_caption_that_json_would_escape(tmp_path):
-    save_pictures(torch.zeros(1, 3, 4, 4), ['a "red"\nflower'], tmp_path, ["a"])
+    save_images(torch.zeros(1, 3, 4, 4), ['a "red"\nflower'], tmp_path, ["a"])
     with Image.open(tmp_path / "a.png") as picture:
         assert json.loads(json.dumps(picture.text["Description"])) == 'a "red"\nflower'

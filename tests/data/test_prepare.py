@@ -146,7 +146,7 @@ def test_a_typo_is_one_sentence(run):
     [
         ({"class_path": "DAMSM"}, ""),
         ({"class_path": "AttnGAN", "init_args": {"damsm": "runs/none"}}, "--model.damsm runs/none is not there yet"),
-        ({"class_path": "StackGANPP", "init_args": {"text_encoder": "none"}}, ""),
+        ({"class_path": "StackGANPlusPlus", "init_args": {"text_encoder": "none"}}, ""),
     ],
 )
 def test_features_that_nobody_would_read(model, note, run, tmp_path, capsys):

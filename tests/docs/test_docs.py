@@ -17,7 +17,8 @@ import yaml
 import t2i_zoo
 from t2i_zoo.__main__ import TRAINING, VERBS, main
 from t2i_zoo.commands.pipeline import steps_of
-from t2i_zoo.parsing import _class_arguments, packaged_configs
+from t2i_zoo.mistakes import class_arguments
+from t2i_zoo.parsing import packaged_configs
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,7 +83,7 @@ def test_every_option_exists(
         if flag == "--print_config" or "my_gan.ProjectionGAN" in words:
             continue
         base, _, argument = flag.lstrip("-").rpartition(".")
-        chosen = base in ("model", "data.source") and argument in _class_arguments(base)
+        chosen = base in ("model", "data.source") and argument in class_arguments(base)
         assert chosen or flag in listed, f"{page.name} says {flag}, which t2i-zoo {words[0]} has not"
 
 
@@ -142,6 +143,17 @@ def test_the_zoo_is_listed() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     for name in [*t2i_zoo.list_models(), *packaged_configs()]:
         assert f"`{name}`" in readme, f"README.md does not list {name}"
+
+
+def test_the_plain_loop_of_the_data_page() -> None:
+    """Its block, on fewer flowers."""
+    (code,) = blocks(ROOT / "docs" / "data.md", "python")
+    assert "SyntheticFlowers()" in code
+    code = code.replace("SyntheticFlowers()", "SyntheticFlowers(images=80, size=24)")
+    names: dict[str, Any] = {}
+    exec(compile(code, "data.md", "exec"), names)
+    assert names["batch"]["images"][-1].shape == (64, 3, 64, 64)
+    assert torch.isfinite(names["loss"])
 
 
 def test_add_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

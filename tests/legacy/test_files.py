@@ -175,7 +175,10 @@ def test_tacgan_mistakes(tmp_path):
         ({"train_ids": ["image_9.jpg"]}, r"image_9.jpg in \S+train_ids\.pkl but not in \S+flowers_caps\.pkl"),
         ({"val_ids": [3]}, r"int at index 0 in \S+val_ids\.pkl"),
         ({"flowers_caps": []}, r"list of 0 in \S+flowers_caps\.pkl, expected a dictionary"),
-        ({"flowers_caps": with_one("flowers_caps", ["a"])}, r"1 captions of image_00002.jpg .* expected 5 for each image"),
+        (
+            {"flowers_caps": with_one("flowers_caps", ["a"])},
+            r"1 captions of image_00002.jpg .* expected 5 for each image",
+        ),
         ({"flowers_caps": with_one("flowers_caps", "abcde")}, r"str of 5 in .* expected a list of captions"),
         ({"flower_tv": with_one("flower_tv", np.ones((5, 2400)))}, r"an array of float64 \(5, 2400\) .* \(5, 4800\)"),
         ({"flower_tc": with_one("flower_tc", np.eye(20)[0])}, r"an array of float64 \(20,\) .* of shape \(102\)"),

@@ -63,19 +63,19 @@ def numbers() -> dict[str, Any]:
     from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
     from t2i_zoo.data.store import open_store
     from t2i_zoo.metrics.base import Job, View
-    from t2i_zoo.metrics.colour_agreement import ColourAgreement
     from t2i_zoo.metrics.diversity import CaptionDiversity, ClassDiversity
     from t2i_zoo.metrics.draws import draw_captions
     from t2i_zoo.metrics.evaluation import evaluate
+    from t2i_zoo.metrics.flowers.colour_agreement import ColourAgreement
+    from t2i_zoo.metrics.flowers.pointing import Pointing
+    from t2i_zoo.metrics.flowers.redescription import Redescription
     from t2i_zoo.metrics.frechet import FrechetDistance
     from t2i_zoo.metrics.inception_score import InceptionScore
     from t2i_zoo.metrics.kernel import KernelDistance
     from t2i_zoo.metrics.neighbours import PRDC, NearestTraining
     from t2i_zoo.metrics.networks import Network, build_network
     from t2i_zoo.metrics.photographs import Photographs
-    from t2i_zoo.metrics.pointing import Pointing
     from t2i_zoo.metrics.protocol import load_protocol
-    from t2i_zoo.metrics.redescription import Redescription
     from t2i_zoo.metrics.references import ranks
     from t2i_zoo.metrics.retrieval import RPrecision, Similarity
     from t2i_zoo.models.gancls import GANCLS

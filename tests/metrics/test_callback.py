@@ -63,7 +63,7 @@ def test_mistakes_come_before_training(fit):
         Evaluation("fmd_5k")
     with pytest.raises(T2IError, match="found no protocol"):
         Evaluation("fid")
-    with pytest.raises(T2IError, match="r_precision reads captions and resnet18 looks at pictures alone"):
+    with pytest.raises(T2IError, match="r_precision reads captions and resnet18 reads only images"):
         fit([Evaluation("rprec_clip", network="torchvision:resnet18", weights="random")])
     with pytest.raises(T2IError, match="no classifier named 'resnt18'"):
         fit([Evaluation("fmd_5k", network="torchvision:resnt18")])

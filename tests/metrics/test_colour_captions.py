@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from t2i_zoo.metrics.colour_captions import COLOURS, petal_colour
-from t2i_zoo.metrics.colour_reader import colour_of_captions
+from t2i_zoo.metrics.flowers.colour_captions import COLOURS, petal_colour
+from t2i_zoo.metrics.flowers.colour_reader import colour_of_captions
 
 LABELLED = {
     "white": [

@@ -80,7 +80,7 @@ def test_the_bugs_of_the_published_script(make_job, feed):
 def test_what_class_diversity_refuses(make_job):
     with pytest.raises(T2IError, match="without classes"):
         ClassDiversity(make_job(2, draws=draws_of([-1, -1])))
-    with pytest.raises(T2IError, match="no class with two pictures"):
+    with pytest.raises(T2IError, match="no class with two images"):
         ClassDiversity(make_job(2, draws=draws_of([0, 1])))
 
 
@@ -105,8 +105,6 @@ def test_a_collapse_is_said(make_job, feed):
 def test_what_caption_diversity_refuses(make_job):
     with pytest.raises(T2IError, match="samples_per_caption 1"):
         CaptionDiversity(make_job(6))
-    with pytest.raises(T2IError, match="NaN"):
-        CaptionDiversity(make_job(6, repeats=2)).update(torch.full((2, 3, 4, 4), torch.nan), torch.arange(2))
 
 
 def test_photographs_differ(make_job):

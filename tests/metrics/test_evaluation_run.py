@@ -107,7 +107,7 @@ def test_captions_come_pass_after_pass(flowers):
     assert ((offsets[draws.rows] <= draws.captions) & (draws.captions < offsets[draws.rows + 1])).all()
     repeated = draw_captions(flowers, rows, 12, 0, repeats=4)
     assert [len(set(group.tolist())) for group in repeated.captions.view(3, 4)] == [1, 1, 1]
-    with pytest.raises(T2IError, match="--images 10, expected a multiple of the protocol's 4"):
+    with pytest.raises(T2IError, match="--images 10, expected a multiple of the protocol's 4 images per caption"):
         draw_captions(flowers, rows, 10, 0, repeats=4)
 
 
@@ -135,7 +135,7 @@ def test_a_size_of_its_own(model, protocol, flowers, small):
         patch.setattr(evaluation, "_look", look)
         evaluate(protocol(own), smaller, model, small)
     assert seen == [(8, 3, 12, 12)]
-    with pytest.raises(T2IError, match=r"kept at 19 px, expected 40 px or more: raise --data\.load_size"):
+    with pytest.raises(T2IError, match=r"packed at 19 px, expected 40 px or more: raise --data\.load_size"):
         evaluate(protocol(own), Photographs(flowers.store, 40), model, small)
 
 
@@ -146,10 +146,15 @@ def test_what_cannot_be_measured_is_refused(model, protocol, flowers, small):
     )
     plain = Photographs(flowers.store, 16)
     for text, subject, network, message in (
-        ("metrics: [r_precision]\nnetwork: ask", model, dual, "r_precision reads captions and pictures looks at"),
+        (
+            "metrics: [r_precision]\nnetwork: ask",
+            model,
+            dual,
+            "r_precision reads captions and pictures reads",
+        ),
         ("metrics: [prdc]\nnetwork: ask", model, None, "found no network for prdc"),
-        ("metrics: [agreement]", unconditional, None, "agreement compares pictures with captions and this model"),
-        ("metrics: [caption_diversity]\nsamples_per_caption: 2", None, None, "caption_diversity for real pictures"),
+        ("metrics: [agreement]", unconditional, None, "agreement compares images with captions and this model"),
+        ("metrics: [caption_diversity]\nsamples_per_caption: 2", None, None, "caption_diversity for real images"),
         ("metrics: [agreement]\nreference: test\nimages: 0", model, None, "found images 0"),
     ):
         with pytest.raises(T2IError, match=message):
@@ -170,3 +175,19 @@ def test_pictures_that_are_not_finite_are_refused(model, protocol, flowers, monk
     monkeypatch.setattr(model, "generate", lambda *a, noise, **k: torch.full((len(noise), 3, 16, 16), torch.nan))
     with pytest.raises(T2IError, match="NaN or infinite, expected finite ones: evaluate an earlier checkpoint"):
         evaluate(protocol("metrics: [agreement]\nimages: 2"), flowers, model)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_a_network_returns_must_be_finite(place, model, tiny, flowers, small, monkeypatch):
+    references.photograph_features(flowers, flowers.split("train")[1], small, torch.device("cpu"), 16)
+    original = small.look
+
+    def look(images):
+        seen = list(original(images))
+        seen[place] = torch.full_like(seen[place], torch.inf)
+        return tuple(seen)
+
+    monkeypatch.setattr(small, "look", look)
+    what = ("features", "class scores")[place]
+    with pytest.raises(T2IError, match=f"found {what} that are NaN or infinite, expected finite ones"):
+        evaluate(tiny, flowers, model, small)

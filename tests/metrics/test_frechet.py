@@ -54,7 +54,7 @@ def test_the_name_belongs_to_the_network(make_job, cloud, feed):
 
 def test_fewer_pictures_than_features_are_said(make_job, cloud, feed):
     (score,) = feed(FrechetDistance(make_job(10, cloud(90, 16, 1))), cloud(10, 16, 2)).scores()
-    assert score.note == "10 pictures for 16 features: biased upwards"
+    assert score.note == "10 images for 16 features: biased upwards"
     assert math.isfinite(score.value)
 
 
@@ -65,12 +65,8 @@ def test_identical_pictures(make_job, cloud, feed):
     assert float(value) == pytest.approx(float(expected), rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [(torch.ones(1, 4), "found one picture"), (torch.full((3, 4), torch.nan), "NaN or infinite")],
-)
-def test_refusals(rows, message, make_job, cloud, feed):
-    with pytest.raises(T2IError, match=message):
-        feed(FrechetDistance(make_job(len(rows), cloud(9, 4, 1))), rows).compute()
-    with pytest.raises(T2IError, match="one reference picture"):
+def test_refusals(make_job, cloud, feed):
+    with pytest.raises(T2IError, match="found one image"):
+        feed(FrechetDistance(make_job(1, cloud(9, 4, 1))), torch.ones(1, 4)).compute()
+    with pytest.raises(T2IError, match="one reference image"):
         FrechetDistance(make_job(3, cloud(1, 4, 1)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -40,10 +38,8 @@ def test_small_sets_give_smaller_subsets_and_say_so(make_job, cloud, feed):
     (score,) = metric.scores()
     assert score.note == "subsets of 12 instead of 1000"
     assert score.label == "codes kernel distance"
-    with pytest.raises(T2IError, match="found one picture"):
+    with pytest.raises(T2IError, match="found one image"):
         feed(KernelDistance(make_job(1, cloud(30, 4, 1))), cloud(1, 4, 2)).compute()
-    with pytest.raises(T2IError, match="NaN"):
-        feed(KernelDistance(make_job(2, cloud(30, 4, 1))), torch.full((2, 4), torch.inf))
 
 
 def test_the_inception_score_of_torch_fidelity(make_job, cloud, feed):
@@ -69,11 +65,9 @@ def test_the_inception_score_by_hand(make_job, feed):
 def test_the_edges_of_the_inception_score(make_job, feed):
     (score,) = feed(InceptionScore(make_job(1, network=classifier(5)), splits=1), torch.rand(1, 5)).scores()
     assert score.value == pytest.approx(1)
-    assert score.note == "1 pictures a split for 5 classes: biased downwards"
-    with pytest.raises(T2IError, match="10 splits of inception_score for 5 pictures"):
+    assert score.note == "1 images per split for 5 classes: biased downwards"
+    with pytest.raises(T2IError, match="10 splits of inception_score for 5 images"):
         InceptionScore(make_job(5, network=classifier(5)))
-    with pytest.raises(T2IError, match="NaN"):
-        InceptionScore(make_job(10, network=classifier(5))).update(torch.full((2, 5), math.nan), torch.arange(2))
 
 
 def test_names(make_job, cloud):

@@ -42,10 +42,8 @@ def test_the_photographs_themselves(make_job, cloud, feed):
 def test_too_few_pictures(make_job, cloud):
     with pytest.raises(T2IError, match="--images 5, expected more than the 5 neighbours"):
         PRDC(make_job(5, cloud(30, 5, 1)))
-    with pytest.raises(T2IError, match="reference pictures 3"):
+    with pytest.raises(T2IError, match="reference images 3"):
         PRDC(make_job(9, cloud(3, 5, 1)))
-    with pytest.raises(T2IError, match="NaN"):
-        PRDC(make_job(9, cloud(30, 5, 1))).update(torch.full((2, 5), torch.nan), torch.arange(2))
 
 
 def test_copies_of_training_pictures_are_found(make_job, cloud, feed):
@@ -57,7 +55,7 @@ def test_copies_of_training_pictures_are_found(make_job, cloud, feed):
         assert share.chance == 0.1
     assert ratio.value < 0.01
     for wide in (train, cloud(300, 1280, 1)):  # rounding leaves equal rows some 1e-6 apart
-        with pytest.raises(T2IError, match="training pictures among the reference"):
+        with pytest.raises(T2IError, match="training images among the reference"):
             NearestTraining(make_job(4, wide, wide))
     with pytest.raises(T2IError, match="percentile"):
         NearestTraining(make_job(4, held_out, train), percentile=100.0)

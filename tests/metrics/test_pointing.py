@@ -16,10 +16,11 @@ from t2i_zoo.__main__ import main
 from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 from t2i_zoo.data.store import open_store
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.flower_masks import FlowerMasks
+from t2i_zoo.metrics.flowers.masks import FlowerMasks
+from t2i_zoo.metrics.flowers.pointing import Pointing
 from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.photographs import Photographs
-from t2i_zoo.metrics.pointing import Pointing, share_of_maximum
+from t2i_zoo.metrics.pointing import share_of_maximum
 from t2i_zoo.models.damsm import DAMSM
 
 
@@ -145,7 +146,7 @@ def test_which_word_is_looked_for(flowers, make_pointing):
 
 def test_refusals(flowers, make_job, make_pointing, monkeypatch):
     looker = Looker(flowers.captions)
-    with pytest.raises(T2IError, match="pictures of a GAN have none: give --ckpt real with --config damsm_synthetic"):
+    with pytest.raises(T2IError, match="generated images have none: give --ckpt real with a config such as"):
         Pointing(make_job(30, network=Network("looker", "", dual=looker)))
     with pytest.raises(T2IError, match="codes has no vectors of words and regions: give a DAMSM"):
         Pointing(make_job(30, real=True))
@@ -159,7 +160,7 @@ def test_refusals(flowers, make_job, make_pointing, monkeypatch):
     with pytest.raises(T2IError, match="found drawn flowers of which 1 cannot be read"):
         make_pointing(looker)
     monkeypatch.setattr(flowers.store, "manifest", {**manifest, "source": {"kind": "Flowers102", "root": "x"}})
-    with pytest.raises(T2IError, match="found pictures of Flowers102, which have no masks"):
+    with pytest.raises(T2IError, match="found images of Flowers102, which have no masks"):
         make_pointing(looker)
     gone = {**manifest, "source": {**manifest["source"], "root": "nowhere"}}
     monkeypatch.setattr(flowers.store, "manifest", gone)
@@ -191,4 +192,4 @@ def test_on_the_command_line(damsm_run, tmp_path, monkeypatch, capsys):
     assert lines[1]["value"] >= lines[1]["chance"]  # the best place is on petals more often than places are
     capsys.readouterr()
     assert main(["evaluate", "--ckpt", "untrained:gancls_synthetic", *data]) != 0
-    assert "pictures of a GAN have none" in capsys.readouterr().err
+    assert "generated images have none" in capsys.readouterr().err

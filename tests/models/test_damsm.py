@@ -17,7 +17,7 @@ from t2i_zoo.__main__ import main
 from t2i_zoo.data import SyntheticFlowers
 from t2i_zoo.models import load_model
 from t2i_zoo.models.damsm import DAMSM
-from t2i_zoo.models.damsm.retrieval import retrieval
+from t2i_zoo.nn.retrieval import retrieval
 from t2i_zoo.text import build_text_encoder
 
 CAPTIONS = ["a red flower with round petals", "blue petals on the sand", "a flower"]

@@ -15,8 +15,8 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models.damsm import losses
 from t2i_zoo.models.damsm.networks import ImageEncoder
 from t2i_zoo.models.damsm.official import OFFICIAL
-from t2i_zoo.models.damsm.retrieval import retrieval
 from t2i_zoo.nn import damsm
+from t2i_zoo.nn.retrieval import retrieval
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import RNNNetwork
 

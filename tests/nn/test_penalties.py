@@ -11,16 +11,16 @@ from golden import inputs, recipe
 from torch import Tensor
 
 from t2i_zoo.nn import (
+    ADVERSARIAL,
+    AdversarialName,
     LeCam,
     adaptive_probability,
     feature_matching,
-    gradient_penalty,
     matching_aware_penalty,
     overfitting,
     squared_gradients,
-    top_k,
-    top_k_count,
 )
+from t2i_zoo.nn.penalties import top_k, top_k_count
 
 W = recipe("w", (192, 1))
 REAL, FAKE = inputs(3, 4, 3, 8, 8), inputs(4, 4, 3, 8, 8)
@@ -51,19 +51,44 @@ def test_the_logits_are_those_of_the_golden_values() -> None:
 )
 def test_squared_gradients(images: Tensor, each: list[float], mean: float) -> None:
     images = images.clone().requires_grad_()
-    logits = judge(images)
-    assert squared_gradients(logits, [images])[0].tolist() == close(each)
-    penalty = gradient_penalty(logits, images)
-    assert penalty.item() == close(mean)
-    penalty.backward()
+    (squares,) = squared_gradients(judge(images), [images])
+    assert squares.tolist() == close(each)
+    assert squares.mean().item() == close(mean)
+    squares.sum().backward()
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
+
+
+def test_logits_of_a_sample_are_summed() -> None:
+    images = torch.ones(2, 3, 1, 1, requires_grad=True)
+    logits = torch.stack([images.flatten(1).sum(1), 2 * images[:, 0, 0, 0]], 1)
+    assert squared_gradients(logits, [images])[0].tolist() == [3 * 3 + 1 + 1] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "of_discriminator", "of_generator"),
+    [
+        ("paper", 1.386547, 0.630230),
+        ("hinge", 1.927932, -0.174908),
+        ("relativistic", 0.692654, 0.764723),
+        ("relativistic_average", 1.340596, None),
+    ],
+)
+def test_adversarial_losses(name: AdversarialName, of_discriminator: float, of_generator: float | None) -> None:
+    loss = ADVERSARIAL[name]
+    found = loss.real(REAL_LOGITS, FAKE_LOGITS).mean() + loss.fake(FAKE_LOGITS, REAL_LOGITS).mean()
+    assert found.item() == close(of_discriminator)
+    found = loss.generator(FAKE_LOGITS, REAL_LOGITS).mean()
+    if of_generator is None:  # the discriminator's with the sides exchanged
+        of_generator = (loss.real(FAKE_LOGITS, REAL_LOGITS).mean() + loss.fake(REAL_LOGITS, FAKE_LOGITS).mean()).item()
+    assert found.item() == close(of_generator)
 
 
 def test_paired_relativistic_loss_with_both_penalties() -> None:
     real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
     r, f = judge(real), judge(fake)
-    loss = F.softplus(f - r).mean() + 0.5 / 2 * (gradient_penalty(r, real) + gradient_penalty(f, fake))
+    squares = squared_gradients(torch.cat([r, f]), [real, fake])
+    loss = ADVERSARIAL["relativistic"].fake(f, r).mean() + 0.5 / 2 * torch.stack(squares).mean(1).sum()
     assert loss.item() == close(0.928946)
 
 

@@ -53,7 +53,7 @@ def test_twice_the_same_digits_and_all_that_they_depend_on(run, network, capsys)
     assert main([*words, "--batch-size", "24"]) == 0
     again = capsys.readouterr().out
     hash_ = load_protocol("tiny").change(network=network).hash
-    assert f"protocol tiny {hash_}: 24 pictures" in said
+    assert f"protocol tiny {hash_}: 24 images" in said
     table = said.partition("\n\n")[2]
     assert table == again.partition("\n\n")[2]
     assert "small Frechet distance" in table

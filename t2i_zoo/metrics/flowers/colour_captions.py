@@ -1,17 +1,17 @@
-"""The petal colour that an English caption of a flower names, by rule: of the petals, or of the flower as a whole.
+"""The petal colour that an English caption of a flower names, by rule: of the petals, or of the whole flower.
 
 Written for the style of Reed et al.'s captions of Oxford-102. A caption that names none of the seven colours for
-petals, or several colours of any kind, counts as naming none: what such a picture should show is a matter of taste.
+petals, or several colours of any kind, counts as naming none: what such an image should show is a matter of taste.
 """
 
 from __future__ import annotations
 
 import re
 
-#: the colours, in the order of the numbers that the reader of pictures gives
+#: the colours, in the order of the numbers that ``ColourReader`` returns
 COLOURS = ("white", "yellow", "orange", "red", "pink", "purple", "blue")
 
-_OTHER = "other"  # a colour beside the seven: a caption that names it for petals counts as naming several
+_OTHER = "other"  # any other colour: a caption that names it for petals counts as naming several
 _NAMES = {
     "white": "white whitish ivory",
     "yellow": "yellow yellowish golden gold lemon",
@@ -32,7 +32,7 @@ def _set(words: str) -> frozenset[str]:
 
 _PETALS = _set("petal petals pedal pedals peddles petaled petalled")
 _FLOWER = _set("flower flowers blossom blossoms bloom blooms floret florets")
-_PARTS = _set(  # of a flower or of a pattern: what is said of these is not said of petals
+_PARTS = _set(  # of a flower or a pattern: what is said of these is not said of petals
     "stamen stamens steman pistil pistils anther anthers stigma stigmas center centers centre centres middle filament "
     "filaments style styles pollen ovary ovaries carpel tube tubes sepal sepals pedicel pedicels pedicle leaf leaves "
     "stem stems receptacle receptacles bud buds spot spots dot dots speck specks speckles line lines vein veins stripe "
@@ -41,7 +41,7 @@ _PARTS = _set(  # of a flower or of a pattern: what is said of these is not said
     "hair hairs bract bracts spadix dust background foliage grass end ends pod seeds part parts portion"
 )
 _LINKS = _set("is are was were has have s")  # s as in "the flower's white in color"
-_STOPS = _LINKS | _set(  # where what is said of one thing ends
+_STOPS = _LINKS | _set(  # words that end what is said of one thing
     "with of the a an this that these those which who it its in on at by from for to into surrounding surrounded "
     "around as but while where there than having showing shown features"
 )
@@ -80,7 +80,7 @@ def _before(words: list[str], place: int) -> set[str]:
 
 
 def _behind(words: list[str], place: int) -> set[str]:
-    """Colours that are said of a noun after it: ``petals of this flower are dark purple and white``."""
+    """Colours that follow a noun: ``petals of this flower are dark purple and white``."""
     i = place + 1
     if words[place] in _PETALS and words[i : i + 1] in (["of"], ["in"]):  # petals of lavender and white
         j = next((j for j in range(i + 1, len(words)) if words[j] not in _SHADES), len(words))
@@ -99,9 +99,9 @@ def _behind(words: list[str], place: int) -> set[str]:
 
 
 def _list(words: list[str], start: int) -> set[str]:
-    """Colours from a place on, up to where something else is spoken of."""
+    """Colours from word ``start`` on, until the caption turns to something else."""
     found: list[str] = []
-    since = 0  # colours that were found before the last "and"
+    since = 0  # colours found before the last "and"
     for i in range(start, len(words)):
         word = words[i]
         if word in _WORDS:

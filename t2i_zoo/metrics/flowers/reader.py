@@ -1,7 +1,7 @@
 """Reads what a drawn flower shows, from its pixels alone: petal colour and count, centre colour, background.
 
-No network and nothing learned: the palette of ``data/drawing.py``, shading as light on a colour, and the petals' rhythm
-around the flower. ``docs/metrics.md`` says how often it is right on the drawn pictures themselves.
+Nothing is learned: it uses the palette of ``data/drawing.py``, treats shading as light on a colour, and counts petals
+by their rhythm around the flower. ``docs/metrics.md`` says how often it is right on the drawn images themselves.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ ATTRIBUTES: dict[str, tuple[str | int, ...]] = {
     "centre_colour": tuple(CENTRE_COLOURS),
     "background": tuple(BACKGROUNDS),
 }
-_SIDE = 96  # pictures are brought to this side
+_SIDE = 96  # images are resized to this side
 _ANGLES = 144
-_RADII = (0.55, 0.92)  # of the flower's radius, between which petals are counted
+_RADII = (0.55, 0.92)  # relative to the flower's radius: petals are counted in between
 
 
 def read_flowers(images: Tensor) -> dict[str, Tensor]:
-    """Read pictures (B, 3, S, S) in [-1, 1]: for each attribute (B,) int64 indices into ``ATTRIBUTES``."""
+    """Read images (B, 3, S, S) in [-1, 1]: for each attribute, (B,) int64 indices into ``ATTRIBUTES``."""
     if images.shape[-1] != _SIDE:
         images = F.interpolate(images, (_SIDE, _SIDE), mode="bilinear", antialias=True)
     pixels = images.float().add(1).mul(127.5).clamp(0, 255)
     place = torch.arange(_SIDE, device=images.device) - (_SIDE - 1) / 2
     from_middle = (place[:, None] ** 2 + place**2).sqrt() / (_SIDE / 2)
 
-    # the flower lies within the circle, so the corners are background
+    # the flower is within the circle, so the corners are background
     corners = pixels[:, :, from_middle > 1.15].median(2).values  # (B, 3)
     tones = torch.tensor(list(BACKGROUNDS.values()), dtype=pixels.dtype, device=pixels.device)  # (4, 2, 3)
     background = torch.stack([_to_segment(corners, a, b) for a, b in tones], 1).argmin(1)
@@ -56,7 +56,7 @@ def read_flowers(images: Tensor) -> dict[str, Tensor]:
 
 
 def _to_segment(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Distance of colours (..., 3, *places) from the segment between two; the colours' axis is the second."""
+    """Distance of colours (B, 3, ...) from the segment between two colours (3,) or (B, 3, ...)."""
     dims = [1, -1, *[1] * (x.dim() - 2)]
     a, b = (end.view(dims) if end.dim() == 1 else end for end in (a, b))
     along = b - a
@@ -71,12 +71,12 @@ def _to_ray(x: Tensor, colour: tuple[int, int, int], dark: float, light: float) 
 
 
 def _frame(mask: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Middle of the petals (B,) row and column, from the picture's middle, and radius (B,), in pixels."""
+    """Row and column (B,) of the petals' centre, relative to that of the image, and their radius (B,), in pixels."""
     weight = mask.sum((1, 2)).clamp(min=1e-6)
     row = (mask.sum(2) * place).sum(1) / weight
     column = (mask.sum(1) * place).sum(1) / weight
     distance = ((place[:, None] - row[:, None, None]) ** 2 + (place - column[:, None, None]) ** 2).sqrt()
-    # petals reach as far as 98 of 100 petal pixels
+    # the radius holds 98 % of the petal pixels
     flat, heavy = distance.flatten(1), mask.flatten(1)
     order = flat.argsort(1)
     reached = heavy.gather(1, order).cumsum(1) / weight[:, None]
@@ -85,13 +85,13 @@ def _frame(mask: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _count(mask: Tensor, row: Tensor, column: Tensor, radius: Tensor) -> Tensor:
-    """Petals as the strongest rhythm of the mask around its middle: (B,) index into the counts."""
+    """Number of petals as the strongest frequency of the mask around its centre: (B,) index into the counts."""
     angle = torch.linspace(0, 2 * math.pi, _ANGLES + 1, device=mask.device)[:-1]
     rings = torch.linspace(*_RADII, 10, device=mask.device)
     reach = radius[:, None, None] * rings[:, None]  # (B, rings, 1)
     x = column[:, None, None] + reach * torch.cos(angle)
     y = row[:, None, None] + reach * torch.sin(angle)
-    grid = torch.stack([x, y], -1) * 2 / _SIDE  # from the middle, in half sides
+    grid = torch.stack([x, y], -1) * 2 / _SIDE  # relative to the centre, in half sides
     around = F.grid_sample(mask[:, None], grid, align_corners=False)[:, 0].mean(1)  # (B, angles)
     strength = torch.fft.rfft(around, dim=1).abs()
     return torch.argmax(strength[:, list(PETAL_COUNTS)], 1)
@@ -100,7 +100,7 @@ def _count(mask: Tensor, row: Tensor, column: Tensor, radius: Tensor) -> Tensor:
 def _centre_colour(
     pixels: Tensor, place: Tensor, row: Tensor, column: Tensor, radius: Tensor, petals: Tensor
 ) -> Tensor:
-    """(B,) index of the colour in the flower's middle; never that of the petals, which no drawing has."""
+    """(B,) index of the colour at the flower's centre; never that of its petals, which is never drawn."""
     distance = ((place[:, None] - row[:, None, None]) ** 2 + (place - column[:, None, None]) ** 2).sqrt()
     inside = (distance < (0.14 * radius)[:, None, None].clamp(min=1.5))[:, None]
     mean = (pixels * inside).sum((2, 3)) / inside.sum((2, 3))  # (B, 3)

@@ -1,4 +1,4 @@
-"""The masks of drawn flowers, brought to the size and the cut at which a model sees the pictures."""
+"""The masks of drawn flowers, resized and cropped as the model sees the images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from t2i_zoo.metrics.photographs import Photographs
 
 
 class FlowerMasks:
-    """Reads the masks that ``SyntheticFlowers`` draws beside its pictures.
+    """Reads the masks that ``SyntheticFlowers`` draws beside its images.
 
     Args:
-        photographs: the pictures whose masks are asked for.
+        photographs: the images whose masks are read.
 
     Raises:
-        T2IError: for other data than ``SyntheticFlowers``, and for a store that lacks some of its pictures.
+        T2IError: for data other than ``SyntheticFlowers``, and for a store that lacks some of its images.
     """
 
     def __init__(self, photographs: Photographs) -> None:
@@ -33,35 +33,35 @@ class FlowerMasks:
         source = self._manifest.get("source") or {}
         if source.get("kind") != "SyntheticFlowers":
             raise T2IError(
-                f"found pictures of {source.get('kind', 'an unknown source')}, which have no masks, expected those of "
+                f"found images of {source.get('kind', 'an unknown source')}, which have no masks, expected those of "
                 "SyntheticFlowers: choose them with --data.source SyntheticFlowers or a config such as damsm_synthetic"
             )
         if missing := len(self._manifest.get("skipped") or ()):
             raise T2IError(
-                f"found drawn flowers of which {missing} cannot be read, expected all, which tells whose mask is "
-                f"whose: delete the folder {source['root']}, and it is drawn again"
+                f"found drawn flowers of which {missing} cannot be read, expected all, to match masks by number: "
+                f"delete the folder {source['root']}, and it is drawn again"
             )
         self._folder, self._side = Path(source["root"]) / "masks", int(source["size"])
 
     def read(self, rows: Tensor) -> Tensor:
-        """Masks (B, S, S) int64 of pictures by their rows in the store: 0 background, 1 petals, 2 centre.
+        """Masks (B, S, S) int64 of images by their rows in the store: 0 background, 1 petals, 2 centre.
 
-        Each pixel is what has the largest share in it.
+        Each pixel is the part with the largest share in it.
 
         Raises:
-            T2IError: where a mask's file is missing or damaged.
+            T2IError: if the file of a mask is missing or damaged.
         """
         return torch.stack([torch.from_numpy(self._read(row)) for row in rows.tolist()])
 
     def _read(self, row: int) -> NDArray[np.int64]:
         """One mask (S, S)."""
-        path = self._folder / f"image_{row + 1:05d}.png"  # the store keeps the order of the numbers
+        path = self._folder / f"image_{row + 1:05d}.png"  # the store keeps the order of the file numbers
         drawn = load_image(path, self._side, "stretch")[..., :1]
         parts = (drawn == np.array([BACKGROUND, PETALS, CENTRE], np.uint8)).astype(np.uint8) * 255
-        # as a picture of three colours it goes the way of the pictures, whatever they were resized by
+        # encoded as an image of three colours, it is resized by the same code as the images
         encoded = f"P6 {self._side} {self._side} 255\n".encode() + parts.tobytes()
-        way = {key: self._manifest[key] for key in ("resize", "resample")}
-        shares = load_image(Embedded(str(path), lambda: encoded), self._manifest["load_size"], **way)
+        options = {key: self._manifest[key] for key in ("resize", "resample")}
+        shares = load_image(Embedded(str(path), lambda: encoded), self._manifest["load_size"], **options)
         top, left = ((side - self.size) // 2 for side in shares.shape[:2])
         largest: NDArray[np.int64] = shares[top : top + self.size, left : left + self.size].argmax(2)
         return largest

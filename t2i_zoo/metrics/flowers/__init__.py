@@ -1,0 +1,1 @@
+"""Metrics that know flowers: their colours in captions and pixels, and the masks of drawn ones."""

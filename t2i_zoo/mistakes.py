@@ -1,0 +1,173 @@
+"""One sentence for what jsonargparse and the Trainer have to say about a wrong option or config."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+from collections.abc import Iterable, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from t2i_zoo.errors import T2IError
+
+CHOSEN = ("model", "data.source")  #: options whose value is a class with arguments of its own
+NAMES: dict[Any, str] = {
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+    dict: "a mapping",
+    list[int]: "a list of integers such as [64, 128]",
+    list[str]: 'a list of texts such as ["a red flower"]',
+}  #: types in the words of a reader
+
+
+def own_error(error: BaseException | None) -> T2IError | None:
+    """The error of our own that a library wrapped into its own errors, if there is one."""
+    while error is not None and not isinstance(error, T2IError):
+        error = error.__cause__
+    return error
+
+
+def sentence(parser: Any, message: str, error: BaseException | None) -> str:
+    """What is wrong with the options, and what to change; jsonargparse's own text in one line where nothing fits.
+
+    Args:
+        parser: which found the mistake.
+        message: of jsonargparse.
+        error: that it caught, or None.
+    """
+    if (own := own_error(error)) is not None:
+        return str(own)
+    text = " ".join(message.split())
+    if isinstance(error, argparse.ArgumentError) and error.argument_name:
+        flag, said = error.argument_name.rpartition("/")[2], error.message
+        if said.startswith("expected"):
+            return f"found too little after {flag}, {said.replace('argument', 'value')}"
+        return f"found a wrong {flag}: {said}"
+    if unknown := _after(text, "unrecognized arguments: "):
+        return _unknown_option(parser, unknown.split()[0].partition("=")[0])
+    if isinstance(error, KeyError) and "accept" in text:
+        quoted = text.split("'")[1::2]  # of a group and its option, of a subcommand and its option, or of an option
+        return _unknown_option(parser, ".".join(quoted) if text.startswith("Group") else quoted[-1])
+    if missing := _after(text, "arguments are required: "):
+        return _missing(parser, missing.split(", "))
+    if text.startswith('Parser key "'):
+        return _wrong_value(parser, text.split('"')[1], message, error)
+    return text if len(text) < 600 else f"{text[:600]} ..."
+
+
+def class_arguments(option: str) -> list[str]:
+    """Names of the arguments of all classes that an option may name, their parents' included."""
+    own = [c for cls in _classes(option) for c in cls.__mro__ if c.__module__.startswith("t2i_zoo")]
+    names = [name for c in own for name in inspect.signature(c.__init__).parameters]
+    return [name for name in dict.fromkeys(names) if name not in ("self", "options", "args", "kwargs")]
+
+
+def known_flags(parser: Any) -> dict[str, Any]:
+    """The flags of a parser and its subcommands, each with its action."""
+    actions: list[Any] = list(parser._actions)
+    for inner in _subcommands(parser).values():
+        actions += inner._actions
+    return {flag: action for action in actions for flag in action.option_strings}
+
+
+def _subcommands(parser: Any) -> dict[str, Any]:
+    maps = [getattr(action, "_name_parser_map", None) or {} for action in parser._actions]
+    return {name: inner for found in maps for name, inner in found.items()}
+
+
+def _unknown_option(parser: Any, name: str) -> str:
+    flags = [flag.lstrip("-") for flag in known_flags(parser)]
+    # the parser of one class does not know the option that chose the class
+    bases = [base for base in CHOSEN if base in flags or not parser.exit_on_error]
+    flags = flags if parser.exit_on_error else []
+    flags += [f"{base}.{argument}" for base in bases for argument in ("class_path", *class_arguments(base))]
+    plain = name.lstrip("-")
+    near = difflib.get_close_matches(plain, flags, 1, 0.6) or [
+        flag for flag in flags if difflib.get_close_matches(plain, [flag.rpartition(".")[2]], 1, 0.75)
+    ]
+    hint = f"did you mean --{near[0]}?" if near else "--help lists what there is"
+    return f"found no option {_as_flag(name) if '.' in name or name != plain else repr(name)}: {hint}"
+
+
+def _missing(parser: Any, keys: Sequence[str]) -> str:
+    """jsonargparse puts the subcommand before each key."""
+    keys = [key.partition(".")[2] if key.partition(".")[0] in _subcommands(parser) else key for key in keys]
+    flags = ", ".join(_flag(parser, key)[0] for key in keys)
+    hint = "; a config brings them: --config NAME, and t2i-zoo list names them" if "data.source" in keys else ""
+    return f"found no {flags}: give {'them' if len(keys) > 1 else 'it'}{hint}"
+
+
+def _wrong_value(parser: Any, key: str, message: str, error: BaseException | None) -> str:
+    flag, hint = _flag(parser, key)
+    found = f"found {flag} {_value_in(message)}"
+    kinds = ", ".join(cls.__name__ for cls in _classes(flag.lstrip("-")))
+    if kinds or any(isinstance(kind, type) and kind.__module__.startswith("lightning") for kind in _leaves(hint)):
+        reason = f" ({error})" if isinstance(error := _root(error), ImportError) else ""
+        wanted = f"one of {kinds}" if kinds else "the name of one of Lightning's classes"
+        return f"{found}{reason}, expected {wanted}, or the import path of a class of your own"
+    if hint is None:
+        return f"{flag}: {' '.join(message.split())}"
+    return f"{found}, expected {_described(hint, _value_in(message))}"
+
+
+def _value_in(message: str) -> str:
+    """The value that jsonargparse speaks of, which its errors hold only as text."""
+    if path := _after(message, "Expected a path but "):
+        return path.partition(" either not accessible")[0]
+    return _after(message, "Given value: ") or _after(message, "Got value: ").partition("\n")[0]
+
+
+def _after(text: str, start: str) -> str:
+    return text.partition(start)[2]
+
+
+def _root(error: BaseException | None) -> BaseException | None:
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _flag(parser: Any, key: str) -> tuple[str, Any]:
+    """The flag of a key as users write it, and its type; an argument of a chosen class comes without its prefix."""
+    for flag, action in known_flags(parser).items():
+        if action.dest == key and flag.startswith("--"):
+            prefix = "" if parser.exit_on_error else next((b for b in CHOSEN if key in class_arguments(b)), "")
+            return f"--{prefix}.{key}" if prefix else flag, getattr(action, "_typehint", None)
+    return _as_flag(key), None
+
+
+def _as_flag(name: str) -> str:
+    return f"--{name.lstrip('-')}"
+
+
+def _leaves(hint: Any) -> Iterable[Any]:
+    """All types that a type is made of."""
+    inner = [] if get_origin(hint) is Literal else get_args(hint)
+    return [leaf for part in inner for leaf in _leaves(part)] if inner else [hint]
+
+
+def _described(hint: Any, given: str) -> str:
+    """A type in words, with the nearest of the allowed values."""
+    hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
+    values = [str(value) for kind in hints if get_origin(kind) is Literal for value in get_args(kind)]
+    values = list(dict.fromkeys(values))
+    kinds = [", ".join(values) if len(values) == 1 else f"one of {', '.join(values)}"] if values else []
+    for kind in hints:
+        if get_origin(kind) is not Literal:
+            plain = get_origin(kind) if kind not in NAMES else kind
+            kinds.append(NAMES.get(plain or kind) or str(getattr(kind, "__name__", kind)).replace("typing.", ""))
+    near = difflib.get_close_matches(given, values, 1, 0.5)
+    return " or ".join(kinds) + (f": did you mean {near[0]}?" if near else "")
+
+
+def _classes(option: str) -> list[Any]:
+    import t2i_zoo.data
+    from t2i_zoo.models import MODELS, model_class
+
+    if option == "model":
+        return [model_class(name) for name in MODELS]
+    return [getattr(t2i_zoo.data, name) for name in t2i_zoo.data.SOURCES] if option == "data.source" else []

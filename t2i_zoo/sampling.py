@@ -1,0 +1,96 @@
+"""Rows of generated images: one caption each, or a path between two captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.text import TextFeatures
+
+
+@torch.no_grad()
+def draw_rows(
+    model: TextToImageGAN,
+    captions: Sequence[str],
+    noise: Tensor | Sequence[Tensor],
+    *,
+    ema: bool = True,
+    batch_size: int = 64,
+) -> list[Tensor]:
+    """Draw one row of images for each caption.
+
+    Args:
+        model: its device is used.
+        captions: one for each row; empty strings for a model without text.
+        noise: (n, ``noise_width``) for all rows, which then differ by their words alone, or one such tensor per row.
+            ``model.noise(n, rng)`` draws it.
+        ema: use the moving average of the weights; False uses the last weights.
+        batch_size: images drawn at once.
+
+    Returns:
+        For each caption (n, 3, S, S) in [-1, 1], float32, on the CPU.
+    """
+    noises = [noise] * len(captions) if isinstance(noise, Tensor) else noise
+    rows = []
+    for caption, own in zip(captions, noises, strict=True):
+        text = model.encode([caption])
+        repeated = TextFeatures(*(None if part is None else part.expand(len(own), *part.shape[1:]) for part in text))  # type: ignore[arg-type]
+        rows.append(_draw(model, repeated, own, ema, batch_size))
+    return rows
+
+
+@torch.no_grad()
+def draw_between(
+    model: TextToImageGAN,
+    captions: tuple[str, str],
+    columns: int,
+    noise: Tensor,
+    *,
+    ema: bool = True,
+    batch_size: int = 64,
+) -> list[Tensor]:
+    """Draw the path from one caption to another, once for each noise vector.
+
+    Sentence embeddings are interpolated linearly, both ends included, and so are the embeddings of words at the same
+    position.
+
+    Args:
+        model: its device is used.
+        captions: both ends.
+        columns: images of each path.
+        noise: (rows, ``noise_width``), constant along each path.
+        ema: use the moving average of the weights; False uses the last weights.
+        batch_size: images drawn at once.
+
+    Returns:
+        For each noise vector (columns, 3, S, S) in [-1, 1], float32, on the CPU.
+    """
+    first, second = (model.encode([caption]) for caption in captions)
+    along = torch.linspace(0, 1, columns, device=first.sentence.device)[:, None]
+    path = TextFeatures(torch.lerp(first.sentence, second.sentence, along))
+    if model.needs_words:
+        path = path._replace(**_between_words(first, second, along))
+    return [_draw(model, path, one.expand(columns, -1), ema, batch_size) for one in noise]
+
+
+def _between_words(first: TextFeatures, second: TextFeatures, along: Tensor) -> dict[str, Tensor]:
+    """Words (n, T, W) and mask (n, T) along a path; at its ends the other caption's words are masked."""
+    parts = [(end.words, end.mask) for end in (first, second) if end.words is not None and end.mask is not None]
+    longest = max(mask.shape[1] for _, mask in parts)
+    words = [F.pad(word, (0, 0, 0, longest - word.shape[1])) for word, _ in parts]
+    masks = [F.pad(mask, (0, longest - mask.shape[1])) for _, mask in parts]
+    mask = (masks[0] & (along < 1)) | (masks[1] & (along > 0))
+    return {"words": torch.lerp(words[0], words[1], along[:, :, None]), "mask": mask}
+
+
+def _draw(model: TextToImageGAN, text: TextFeatures, noise: Tensor, ema: bool, batch_size: int) -> Tensor:
+    parts = []
+    for start in range(0, len(noise), batch_size):
+        cut = slice(start, start + batch_size)
+        some = TextFeatures(*(None if part is None else part[cut] for part in text))  # type: ignore[arg-type]
+        parts.append(model.generate(some, noise=noise[cut], ema=ema).cpu())
+    return torch.cat(parts)
