@@ -140,5 +140,5 @@ def test_judging_does_not_change_the_training(build: Any, build_trainer: Any, bu
 
 
 def test_it_draws_no_pictures(build: Any, build_trainer: Any, build_data: Any) -> None:
-    with pytest.raises(T2IError, match="draws no pictures: "):
+    with pytest.raises(T2IError, match="generates no images: "):
         build_trainer(limit_predict_batches=1).predict(build(), build_data())
