@@ -9,15 +9,11 @@ from torch import Tensor
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.base import Job, Score, ZooMetric, stable_seed, standard_error
 from t2i_zoo.metrics.msssim import ms_ssim
+from t2i_zoo.pictures import to_uint8
 
 _CHUNK = 64  # pairs at a time
 _COLLAPSED = 0.1  # share of the distance between two photographs
 _PAIRS = 200  # pairs of photographs that their distance is measured on
-
-
-def _as_bytes(images: Tensor) -> Tensor:
-    """(B, 3, S, S) in [-1, 1] to uint8 of the same shape and device."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).byte()
 
 
 class ClassDiversity(ZooMetric):
@@ -60,7 +56,7 @@ class ClassDiversity(ZooMetric):
     def update(self, images: Tensor, index: Tensor) -> None:
         """Add images (B, 3, S, S) in [-1, 1] at positions ``index`` (B,)."""
         keep = self.keep[index.cpu()]
-        self._keep(index[keep.to(index.device)], _as_bytes(images[keep.to(images.device)]))
+        self._keep(index[keep.to(index.device)], to_uint8(images[keep.to(images.device)]))
 
     def compute(self) -> dict[str, Tensor]:
         """``classes`` (C,): mean over the pairs of each class that has two images, in the order of the labels."""
@@ -110,7 +106,7 @@ class CaptionDiversity(ZooMetric):
 
     def update(self, images: Tensor, index: Tensor) -> None:
         """Add images (B, 3, S, S) in [-1, 1] at positions ``index`` (B,)."""
-        self._keep(index, _as_bytes(images))
+        self._keep(index, to_uint8(images))
 
     def compute(self) -> dict[str, Tensor]:
         """``captions`` (M,): mean distance of the pairs of each caption, in units of [-1, 1]."""

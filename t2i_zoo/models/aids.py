@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
+from t2i_zoo.models.projection import load_network, replace_discriminator
 from t2i_zoo.nn import (
     ConditionalDiscriminator,
     Logits,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from t2i_zoo.models.base import TextToImageGAN
 
 
-NEEDS_CONTRACT = ("r1", "r2", "matching_penalty", "augment", "lecam", "projected")  #: options that look inside
+NEEDS_CONTRACT = ("r1", "r2", "matching_penalty", "augment", "lecam")  #: options that look inside
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -60,6 +61,8 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def changed(model: TextToImageGAN, discriminator: nn.Module) -> nn.Module:
     """A paper's discriminator as the options ``projected`` and ``spectral_norm`` have it."""
+    if model.hparams["projected"]:
+        discriminator = replace_discriminator(model, discriminator)
     if model.hparams["spectral_norm"]:
         for module in list(discriminator.modules()):
             if isinstance(module, (nn.Conv2d, nn.Linear)) and not parametrized(module):
@@ -163,10 +166,13 @@ def prepare(model: TextToImageGAN) -> None:
             f"found --model.{asked} with a {odd[0]}, expected a discriminator derived from t2i_zoo.nn's "
             "ConditionalDiscriminator: derive it, or leave the option out"
         )
+    if model.hparams["projected"]:
+        load_network(model)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-    if model.hparams["matching_penalty"] and any(isinstance(m, norms) for m in model.discriminator.modules()):
+    penalty = next((name for name in ("r1", "r2", "matching_penalty") if model.hparams[name]), None)
+    if penalty and any(isinstance(m, norms) for m in model.discriminator.modules()):
         warnings.warn(
-            "--model.matching_penalty with batch norm in the discriminator: each image's gradient depends on the "
+            f"--model.{penalty} with batch norm in the discriminator: each image's gradient depends on the "
             "others of its batch, so that the penalty is not quite the paper's",
             stacklevel=2,
         )

@@ -71,7 +71,7 @@ class TextToImageGAN(SamplingModule):
         lecam: weight of LeCam's penalty (Tseng et al. 2021), which keeps logits near moving averages; 0 leaves it out.
         projected: put a projected discriminator (Sauer et al. 2021) in the place of the paper's: the name of a vision
             network, ``efficientnet_lite0`` or ``torchvision:NAME``, or a mapping with ``network`` and the arguments of
-            ``t2i_zoo.models.aids.Projection``.
+            ``t2i_zoo.models.projection.Projection``.
         weights: checkpoint or .safetensors whose networks are the start of a fine-tuning run.
     """
 

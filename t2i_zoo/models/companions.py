@@ -6,6 +6,7 @@ not need them. A resumed run reads them again and knows them by a hash of their 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,14 @@ class CompanionModule(ZooModule):
         model = load_model(path)
         if not hasattr(model, method):
             raise T2IError(f"--model.{name} {path} holds a {type(model).__name__}: {_how_to_make(name)}")
-        self.adopt(name, model)
+        self.adopt(name, lambda: model)
 
-    def adopt(self, name: str, network: nn.Module) -> None:
-        """Keep a network as a frozen companion."""
-        self._digests[name] = state.digest(network)
-        self._frozen[name] = network.requires_grad_(False).eval()
+    def adopt(self, name: str, build: Callable[[], nn.Module]) -> None:
+        """Keep a network as a frozen companion, and build it unless it is there already."""
+        if name not in self._frozen:
+            network = build()
+            self._digests[name] = state.digest(network)
+            self._frozen[name] = network.requires_grad_(False).eval()
 
     def frozen(self, name: str) -> Any:
         """The companion of this name, on this model's device."""

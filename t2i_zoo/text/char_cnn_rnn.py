@@ -7,21 +7,20 @@ authors' own files hold networks as Torch7 objects, which are not read; tables o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.legacy import load_t7
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text.char_cnn_rnn_network import LENGTH, NUMBERS, STEPS, STRIDES, CharCNNRNNNetwork, numbers_of
-from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
+from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank, weights_of, without_weights
 
 PREFIX = "text_network."  #: what CharCNNRNN calls this network
 _CHUNK = 256  # captions in one forward pass
@@ -30,7 +29,7 @@ _NAMES = [f"{layer}.{part}" for layer in ("conv1", "conv2", "conv3", "recurrent.
           for part in ("weight", "bias")]  # fmt: skip
 
 
-class CharCNNRNNEncoder(TextEncoder):
+class CharCNNRNNEncoder(EncoderWithWeights):
     """A frozen char-CNN-RNN, trained here or brought as a file of weights.
 
     Args:
@@ -53,15 +52,11 @@ class CharCNNRNNEncoder(TextEncoder):
             options: dict[str, Any] = json.loads(assets["options.json"])
             shape, trained_so = options["shape"], options["lowercase"]
         self.lowercase = trained_so if lowercase is None else lowercase
-        with torch.device("meta"):  # the weights come from elsewhere: draw none and leave the seed alone
-            network = CharCNNRNNNetwork(**shape)
-        self.network = network.to_empty(device="cpu").requires_grad_(False)
+        self.network = without_weights(lambda: CharCNNRNNNetwork(**shape))
         if assets is None:
             self.network.load_state_dict(found.state)
         self._shape = shape
         self.dim, self.word_dim, self.max_words = shape["dim"], shape["cnn_dim"], STEPS[shape["variant"]]
-        self._fingerprint: str | None = None
-        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
         self.eval()
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
@@ -80,20 +75,15 @@ class CharCNNRNNEncoder(TextEncoder):
         """
         check_not_blank(captions)
         device = self.network.linear.weight.device
-        counts = torch.tensor([len(self.tokens(caption)) for caption in captions], dtype=torch.int64)
-        longest = int(counts.max()) if len(counts) else 0
-        sentence = torch.zeros(len(captions), self.dim, device=device)
-        states = torch.zeros(len(captions), longest, self.word_dim, device=device) if words else None
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for start in range(0, len(captions), _CHUNK):
-                rows = slice(start, start + _CHUNK)
-                read_states, sentence[rows] = self.network(numbers_of(captions[rows], self.lowercase).to(device))
-                if states is not None:
-                    states[rows] = read_states[:, :longest]
-        if states is None:
-            return TextFeatures(sentence)
-        mask = torch.arange(longest, device=device) < counts.to(device)[:, None]
-        return TextFeatures(sentence, states * mask[..., None], mask)
+
+        def read(chosen: Sequence[int]) -> TextFeatures:
+            texts = [captions[i] for i in chosen]
+            states, sentence = self.network(numbers_of(texts, self.lowercase).to(device))
+            counts = torch.tensor([len(self.tokens(text)) for text in texts])
+            mask = (torch.arange(int(counts.max())) < counts[:, None]).to(device)
+            return TextFeatures(sentence, states[:, : mask.shape[1]], mask)
+
+        return self._encode(range(len(captions)), _CHUNK, words, read)
 
     def tokens(self, caption: str) -> list[str]:
         """The pieces of a caption at whose first characters the steps begin: 18 characters each, of ``gru`` 9."""
@@ -110,15 +100,9 @@ class CharCNNRNNEncoder(TextEncoder):
         """The shape of the network, and how it takes capital letters."""
         return {"options.json": json.dumps({"shape": self._shape, "lowercase": self.lowercase})}
 
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of weights and options, not path; taken once."""
-        if self._fingerprint is None:
-            digest = hashlib.blake2b(f"{_VERSION} {self.assets()}".encode(), digest_size=8)
-            for name, tensor in sorted(self.network.state_dict().items()):
-                digest.update(f"\0{name}\0".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+    def _identity(self) -> Iterator[bytes | memoryview]:
+        yield f"{_VERSION} {self.assets()}".encode()
+        yield from weights_of(self.network)
 
 
 class Found(NamedTuple):
@@ -205,7 +189,3 @@ def _shape_of(state: dict[str, Tensor]) -> dict[str, Any]:
         "first_channels": state["conv1.bias"].numel(),
         "second_channels": state["conv2.bias"].numel(),
     }
-
-
-def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
-    encoder._fingerprint = None  # type: ignore[assignment]

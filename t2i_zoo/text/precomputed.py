@@ -6,22 +6,20 @@ spaces. One caption may stand at several pictures; where it has different vector
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
+from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank
 from t2i_zoo.text.precomputed_files import kept, normal, read
 
 _VERSION = "t2i-precomputed-1"  # part of the fingerprint: a new number where the features of the same file change
 
 
-class PrecomputedEncoder(TextEncoder):
+class PrecomputedEncoder(EncoderWithWeights):
     """Sentence vectors of known captions.
 
     Args:
@@ -64,8 +62,6 @@ class PrecomputedEncoder(TextEncoder):
         # What is carried is no buffer, which DDP would send around in each step; the rest stays on the host.
         self.table = nn.Parameter(table, requires_grad=False) if carried else table
         self.register_buffer("device_marker", torch.empty(0), persistent=False)
-        self._fingerprint: str | None = None
-        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
         self.eval()
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
@@ -112,16 +108,7 @@ class PrecomputedEncoder(TextEncoder):
         about = {"dim": self.dim, "by_characters": self.by_characters}
         return {"captions.txt": "\n".join(self.rows), "options.json": json.dumps(about)}
 
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of captions and vectors, not path; taken once."""
-        if self._fingerprint is None:
-            head = f"{_VERSION} {self.by_characters} {self.dim}\n" + "\n".join(self.rows)
-            digest = hashlib.blake2b(head.encode("utf-8", "surrogatepass"), digest_size=8)
-            numbers: Any = self.table.detach().cpu().contiguous().numpy()
-            digest.update(numbers)
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
-
-
-def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
-    encoder._fingerprint = None  # type: ignore[assignment]
+    def _identity(self) -> Iterator[bytes | memoryview]:
+        head = f"{_VERSION} {self.by_characters} {self.dim}\n" + "\n".join(self.rows)
+        yield head.encode("utf-8", "surrogatepass")
+        yield self.table.detach().cpu().contiguous().numpy().data

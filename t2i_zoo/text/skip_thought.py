@@ -20,9 +20,8 @@ place of NLTK; of unknown marks nothing is seen, where the authors see ``UNK``; 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,8 +32,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from t2i_zoo.errors import T2IError
 from t2i_zoo.nn.recurrent import run_recurrent
 from t2i_zoo.text import skip_thought_files as files
-from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
-from t2i_zoo.text.skip_thought_words import PADDING, Vocabulary, is_word, padded, tokens_of
+from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank, weights_of, without_weights
+from t2i_zoo.text.skip_thought_words import PADDING, Vocabulary, is_word, tokens_of
+from t2i_zoo.text.vocabulary import padded
 
 _CHUNK = 256  # captions in one forward pass
 _VERSION = "t2i-skip-thought-1"  # part of the fingerprint: a new number where the features of the same weights change
@@ -77,7 +77,7 @@ class SkipThoughtNetwork(nn.Module):
         return last[0], last[1], torch.cat(states, dim=2)
 
 
-class SkipThoughtEncoder(TextEncoder):
+class SkipThoughtEncoder(EncoderWithWeights):
     """Frozen combine-skip vectors, of the authors' published model or of one that was trained here.
 
     Args:
@@ -122,14 +122,10 @@ class SkipThoughtEncoder(TextEncoder):
             options: dict[str, Any] = json.loads(assets["options.json"])
             end, word_dim, uni_dim, bi_dim = (options[k] for k in ("use_eos", "word_dim", "uni_dim", "bi_dim"))
         self.known, self.use_eos = Vocabulary(words), end
-        with torch.device("meta"):  # the weights come from elsewhere: draw none and leave the seed alone
-            network = SkipThoughtNetwork(len(self.known), word_dim, uni_dim, bi_dim)
-        self.network = network.to_empty(device="cpu").requires_grad_(False)
+        self.network = without_weights(lambda: SkipThoughtNetwork(len(self.known), word_dim, uni_dim, bi_dim))
         if assets is None:
             self.network.load_state_dict(found.state)
         self.dim = self.word_dim = uni_dim + 2 * bi_dim
-        self._fingerprint: str | None = None
-        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
         self.eval()
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
@@ -149,22 +145,14 @@ class SkipThoughtEncoder(TextEncoder):
         check_not_blank(captions)
         rows = [self.known.numbers(caption, self.max_words, self.use_eos) for caption in captions]
         device = self.network.uni_words.weight.device
-        longest = max(map(len, rows), default=0)
-        sentence = torch.zeros(len(rows), self.dim, device=device)
-        states = torch.zeros(len(rows), longest if words else 0, self.dim, device=device)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # captions of like length share a pass
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for start in range(0, len(order), _CHUNK):
-                chosen = order[start : start + _CHUNK]
-                numbers, lengths = padded([rows[i] for i in chosen])
-                uni, bi, hidden = self.network(numbers.to(device), lengths)
-                sentence[chosen] = torch.cat([F.normalize(uni), F.normalize(bi)], dim=1)
-                if words:
-                    states[chosen, : hidden.shape[1]] = hidden
-        if not words:
-            return TextFeatures(sentence)
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64, device=device)
-        return TextFeatures(sentence, states, torch.arange(longest, device=device) < lengths[:, None])
+
+        def read(chosen: Sequence[int]) -> TextFeatures:
+            numbers, lengths = padded([rows[i] for i in chosen])
+            uni, bi, states = self.network(numbers.to(device), lengths)
+            mask = (torch.arange(numbers.shape[1]) < lengths[:, None]).to(device)
+            return TextFeatures(torch.cat([F.normalize(uni), F.normalize(bi)], dim=1), states, mask)
+
+        return self._encode(sorted(range(len(rows)), key=lambda i: len(rows[i])), _CHUNK, words, read)
 
     def tokens(self, caption: str) -> list[str]:
         """Words and marks of one caption that are seen, the last one its end where sentences are ended."""
@@ -181,22 +169,12 @@ class SkipThoughtEncoder(TextEncoder):
         options = {"use_eos": self.use_eos, "word_dim": word_dim, "uni_dim": uni_dim, "bi_dim": bi_dim}
         return {"words.txt": "\n".join(self.known.words), "options.json": json.dumps(options)}
 
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of words, weights and length, not path; taken once."""
-        if self._fingerprint is None:
-            digest = hashlib.blake2b(f"{_VERSION} {self.max_words} {self.assets()}".encode(), digest_size=8)
-            for name, tensor in sorted(self.network.state_dict().items()):
-                digest.update(f"\0{name}\0".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+    def _identity(self) -> Iterator[bytes | memoryview]:
+        yield f"{_VERSION} {self.max_words} {self.assets()}".encode()
+        yield from weights_of(self.network)
 
 
 def _widths(state: dict[str, Tensor]) -> tuple[int, int, int]:
     """Numbers of a word, units of uni-skip and of each direction of bi-skip."""
     uni, bi = (state[f"{network}.weight_hh_l0"] for network in ("uni", "bi"))
     return state["uni_words.weight"].shape[1], uni.shape[1], bi.shape[1]
-
-
-def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
-    encoder._fingerprint = None  # type: ignore[assignment]

@@ -7,9 +7,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import torch
-from torch import Tensor
-
 PADDING, UNKNOWN, END = 0, 1, 2
 SPECIAL = ("", "UNK", "<eos>")  #: the words of these three numbers, as the authors' tables call them
 
@@ -89,10 +86,3 @@ class Vocabulary:
         known = [t for t in tokens_of(caption) if t in self._numbers or is_word(t)]
         row = [self.number(token) for token in known[:limit]] or [UNKNOWN]
         return [*row, END] if end else row
-
-
-def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of word numbers as one table (B, T) int64 with ``PADDING`` behind their ends, and their lengths (B,)."""
-    lengths = torch.tensor([len(row) for row in rows])
-    longest = int(lengths.max())
-    return torch.tensor([[*row, *[PADDING] * (longest - len(row))] for row in rows]), lengths

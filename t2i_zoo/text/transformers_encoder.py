@@ -5,18 +5,17 @@ The only file of the package that imports transformers, and only once an encoder
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
+from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank
 
 Pooling = Literal["mean", "cls", "eos", "pooler"]
 
@@ -28,7 +27,7 @@ _VOLATILE = frozenset(
 )
 
 
-class TransformersEncoder(TextEncoder):
+class TransformersEncoder(EncoderWithWeights):
     """Frozen text model with one of four poolings; the features come unscaled, as the model gives them.
 
     Args:
@@ -67,8 +66,6 @@ class TransformersEncoder(TextEncoder):
         limits = [max_words, getattr(self.tower.config, "max_position_embeddings", None) or max_words]
         self.max_words = int(min(*limits, self.tokenizer.model_max_length))
         self.dim = self.word_dim = int(self.tower.config.hidden_size)
-        self._fingerprint: str | None = None
-        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
         self.eval()
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
@@ -85,29 +82,12 @@ class TransformersEncoder(TextEncoder):
             T2IError: where a caption is blank, or the model has no pooler and ``pooling`` asks for it.
         """
         check_not_blank(captions)
-        device = next(self.tower.parameters()).device
-        # Captions of like length share a forward pass: on real captions about a third of the padding goes.
+        # Sorted by length, real captions need about a third less padding.
         order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
-        sentence = torch.zeros(len(captions), self.dim, device=device)
-        parts: list[tuple[list[int], Tensor, Tensor]] = []
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for start in range(0, len(order), _CHUNK):
-                rows = order[start : start + _CHUNK]
-                pooled, hidden, mask = self._forward_chunk([captions[i] for i in rows], device)
-                sentence[rows] = pooled
-                if words:
-                    parts.append((rows, hidden, mask))
-        if not words:
-            return TextFeatures(sentence)
-        longest = max((mask.shape[1] for _, _, mask in parts), default=0)
-        states = torch.zeros(len(captions), longest, self.dim, device=device)
-        real = torch.zeros(len(captions), longest, dtype=torch.bool, device=device)
-        for rows, hidden, mask in parts:
-            states[rows, : mask.shape[1]] = hidden * mask.unsqueeze(-1)
-            real[rows, : mask.shape[1]] = mask
-        return TextFeatures(sentence, states, real)
+        return self._encode(order, _CHUNK, words, lambda chosen: self._read([captions[i] for i in chosen]))
 
-    def _forward_chunk(self, captions: list[str], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(self, captions: list[str]) -> TextFeatures:
+        device = next(self.tower.parameters()).device
         tokens = self.tokenizer(
             captions,
             padding="max_length" if self._full_length else True,
@@ -133,7 +113,7 @@ class TransformersEncoder(TextEncoder):
                     f"Text encoder {self.model!r} has no pooler output, which pooling=pooler asks for: "
                     "set the pooling of text_encoder to mean, cls or eos."
                 )
-        return pooled.float(), hidden, mask
+        return TextFeatures(pooled.float(), hidden, mask)
 
     def tokens(self, caption: str) -> list[str]:
         """The tokenizer's pieces of one caption, special ones included."""
@@ -153,28 +133,15 @@ class TransformersEncoder(TextEncoder):
         """Configuration and tokenizer files, name to content; with the state dict they replace ``model``."""
         return dict(self._assets)
 
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of configuration, tokenizer, weights, pooling and length, not path."""
-        if self._fingerprint is None:
-            digest = hashlib.blake2b(f"{self.pooling} {self.max_words}".encode(), digest_size=8)
-            for name, content in sorted(self._assets.items()):
-                digest.update(f"\0{name}\0{_lasting(name, content)}".encode())
-            for name, tensor in sorted(self.tower.state_dict().items()):
-                if "pooler." in name and self.pooling != "pooler":
-                    continue  # often absent from the file, so random in each process, and without effect here
-                digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-                digest.update(_bytes(tensor))
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
-
-
-def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
-    encoder._fingerprint = None  # type: ignore[assignment]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()
+    def _identity(self) -> Iterator[bytes | memoryview]:
+        yield f"{self.pooling} {self.max_words}".encode()
+        for name, content in sorted(self._assets.items()):
+            yield f"\0{name}\0{_lasting(name, content)}".encode()
+        for name, tensor in sorted(self.tower.state_dict().items()):
+            if "pooler." in name and self.pooling != "pooler":
+                continue  # often absent from the file, so random in each process, and without effect here
+            yield f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode()
+            yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _lasting(name: str, content: str) -> str:

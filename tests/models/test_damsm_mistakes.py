@@ -29,7 +29,7 @@ def build(tiny_widths: Any) -> Any:
         ({"layer": "stage9"}, r"has no layer 'stage9': name one such as stage\d"),
         (
             {"backbone": "inception_v3_tf"},
-            r"found --model\.backbone inception_v3_tf, expected torchvision:NAME or file:",
+            r"found --model\.backbone inception_v3_tf, expected torchvision:NAME or",
         ),
         ({"backbone": "file:net.pt"}, r"found --model\.train_backbone with file:net\.pt, which stays frozen"),
         ({"rnn": "elman"}, r"found --model\.rnn elman, expected lstm or gru"),

@@ -167,7 +167,7 @@ def test_the_data_are_those_of_every_step() -> None:
         (["mirorgan_flowers"], "found no config 'mirorgan_flowers': .* mirrorgan_flowers"),
         (["--config", "gancls_flowers"], "found --config first, expected the config"),
         (["attngan_flowers", "--model.damsm", "elsewhere"], r"--model\.damsm elsewhere is not there, and no config"),
-        (["attngan_flowers", "--model", "mine.AttnGAN"], r"names the model 'mine.AttnGAN', which is not of the zoo"),
+        (["attngan_flowers", "--model", "mine.AttnGAN"], "found no model class 'mine.AttnGAN'"),
         (["attngan_flowers", "word"], "found 'word' where a flag should be"),
     ],
 )

@@ -27,7 +27,8 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models.serving import ServingModule, check_least
 from t2i_zoo.models.skipthought import losses, networks
 from t2i_zoo.text.skip_thought import SkipThoughtNetwork
-from t2i_zoo.text.skip_thought_words import END, PADDING, SPECIAL, UNKNOWN, Vocabulary, count_words, padded
+from t2i_zoo.text.skip_thought_words import END, PADDING, SPECIAL, UNKNOWN, Vocabulary, count_words
+from t2i_zoo.text.vocabulary import padded
 
 
 class SkipThought(ServingModule):
