@@ -1,4 +1,4 @@
-"""How a paper's official weight files map to our networks; each model's ``official.py`` describes its own.
+"""How a paper's official weight files are read and map to our networks; each model's ``official.py`` describes its own.
 
 The conversion itself is ``t2i_zoo.commands.convert``. A description is pure: names and shapes, no files.
 """
@@ -6,9 +6,12 @@ The conversion itself is ``t2i_zoo.commands.convert``. A description is pure: na
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
@@ -94,6 +97,51 @@ class Weights(dict[str, Tensor]):
                 )
         for key, tensor in unknown.items():
             raise T2IError(f"{self.file}: {key} of shape {_shape(tensor)} has no place in our network")
+
+
+def read_official(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The state dict of each network in a .pth of any age, without ``module.`` before its keys.
+
+    No code in the file is run. One state dict may be the value of ``state_dict`` in a larger one. Several, by names of
+    their own, may be that of ``model``.
+
+    Returns:
+        By the file's name, with that of the network behind it where there are several: ``a.pth:netG``.
+
+    Raises:
+        T2IError: where there is no such file, or anything else is in it.
+    """
+    if not path.is_file():
+        raise T2IError(f"{path} is a folder: give the files in it" if path.is_dir() else f"found no file {path}")
+    with path.open("rb") as file:
+        if file.read(256).lstrip().startswith(b"<"):
+            raise T2IError(f"{path} is a web page, not the file that it offers: download it again in a browser")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file can raise any kind
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise T2IError(f"{path} holds {named[1]}, which could run code: give a state dict alone") from error
+        raise T2IError(
+            f"{path} is no readable .pth file ({type(error).__name__}): unpack it where it is an archive, or download "
+            "it again"
+        ) from error
+    if isinstance(found, dict) and isinstance(networks := found.get("model"), dict) and networks:
+        return {f"{path}:{name}": _state_dict(f"{path}:{name}", state) for name, state in networks.items()}
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    return {str(path): _state_dict(str(path), found)}
+
+
+def _state_dict(path: str, found: Any) -> dict[str, Tensor]:
+    """What is at a place in a file, if it is a state dict; without ``module.`` before its keys."""
+    if not isinstance(found, dict) or not found:
+        raise T2IError(f"{path} holds a {type(found).__name__}, expected the state dict of one network")
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise T2IError(f"{path} has a {type(value).__name__} at {key!r}, expected the state dict of one network")
+    while all(key.startswith("module.") for key in found):
+        found = {key.removeprefix("module."): value for key, value in found.items()}
+    return {key: value.detach() for key, value in found.items()}
 
 
 def count_keys(state: State, pattern: str, first: int = 1) -> int:

@@ -130,9 +130,7 @@ def _down_pairs(hparams: Mapping[str, Any], theirs: str, ours: str) -> list[tupl
     ]
 
 
-def _up_pairs(
-    hparams: Mapping[str, Any], theirs: str, affines: Mapping[tuple[int, int], str]
-) -> list[tuple[str, str]]:
+def _up_pairs(hparams: Mapping[str, Any], theirs: str, affines: Mapping[tuple[int, int], str]) -> list[tuple[str, str]]:
     inner = {"c1.": "first.", "c2.": "second.", "c_sc.": "shortcut.", "gamma": "gamma"}
     for (f, a), name in affines.items():
         for one, other in (("fc_gamma", "scale"), ("fc_beta", "shift")):
