@@ -67,6 +67,21 @@ TINY: dict[str, dict[str, Any]] = {
         **{"text_encoder": "none", "colour_weight": 50.0},
     },
 }
+#: training aids that go together, by group
+AIDS: dict[str, dict[str, Any]] = {
+    "bounded": {
+        **{"adversarial_loss": "hinge", "spectral_norm": True, "augment": ["color", "translation", "cutout"]},
+        **{"r1": 2.0, "beta2": 0.9},
+    },
+    "paired": {
+        **{"adversarial_loss": "relativistic", "r1": 0.5, "r2": 0.5, "matching_penalty": 2.0, "penalty_every": 2},
+        **{"penalty_step": "separate", "augment": ["translation"], "augment_target": 0.6, "ema_half_life": 100.0},
+    },
+    "projected": {
+        "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1},
+    },
+}
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw
 
 
