@@ -164,6 +164,8 @@ SAMPLE = {
     "--text a --n 0": "found --n 0, expected an integer from 1",
     "--text a --n x": "found --n x, expected an integer",
     "--text a --seed -1": "found --seed -1",
+    "--text a --truncation 0": "found --truncation 0.0, expected a number above 0 such as 0.88",
+    "--text a --truncation nan": "found --truncation nan, expected a number",
     "--text a --batch-size 0": "found --batch-size 0",
     "--text a --batch-size many": "found --batch-size many, expected an integer",
     "--text a --out x.gif": r"found --out x.gif, expected .*\.png",
