@@ -175,6 +175,11 @@ WRONG_MODELS: list[tuple[str, dict[str, Any], str]] = [
     ("aelnouby_gancls", {"architecture": "dcgan", "image_size": 32, **WIDTHS}, "image_size 32, expected image_size 64"),
     ("stackgan_v1", {"ca_activation": "glu", **WIDTHS}, "ca_activation"),
     ("stackgan_v2", {"branches": 1, "image_size": 32, **WIDTHS}, "32 px, expected 64 px"),
+    ("dfgan", {"image_size": 16, **WIDTHS}, "image_size 16, expected at least 32"),
+    ("dfgan", {"variant": "preprint", "image_size": 64, **WIDTHS}, "variant preprint, expected variant cvpr"),
+    ("dfgan_preprint", {"image_size": 64, **WIDTHS}, "variant cvpr, expected variant preprint"),
+    ("dfgan_preprint", {"variant": "preprint", "image_size": 64, **WIDTHS}, "image_size 64, expected 256"),
+    ("dfgan_preprint", {"variant": "preprint", **WIDTHS}, "sentence embedding of dimension 16, expected 256"),
 ]
 
 
