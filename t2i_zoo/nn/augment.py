@@ -1,11 +1,11 @@
 """Differentiable augmentation of everything a discriminator sees.
 
 Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training (arXiv 2006.10738);
-mit-han-lab/data-efficient-gans. Real and generated images are augmented in both steps, each sample with its own random
+mit-han-lab/data-efficient-gans. Real and generated images are augmented in both steps, each image with its own random
 numbers, and gradients pass through to the generator. Images (B, C, H, W) are in [-1, 1] and may leave that range, since
 nothing is clamped afterwards.
 
-Brightness, saturation and contrast change what a caption says about colours; for matching-aware discriminators
+Brightness, saturation and contrast contradict what a caption says about colours; for matching-aware discriminators
 begin with translation and cutout.
 """
 
@@ -75,9 +75,9 @@ def augment(
         images: (B, C, H, W) in [-1, 1], of any size.
         policy: ``color`` (brightness, saturation and contrast), ``translation`` by up to an eighth of each side,
             ``cutout`` of one rectangle; empty returns the images themselves.
-        rng: source of random numbers, on the device of the images; None uses the global one.
+        rng: source of random numbers, on the device of the images; the global one by default.
         probability: of each operation for each image, as adaptive augmentation sets it; a tensor is never read on the
-            host. None always applies all.
+            host. By default all operations are applied.
         cutout_ratio: sides of the cutout relative to the image's: 0.5 in DiffAugment, 0.2 in Projected GAN and
             StyleGAN-T.
 
@@ -99,7 +99,7 @@ def augment(
 
     def cut(x: Tensor) -> Tensor:
         size = (int(height * cutout_ratio + 0.5), int(width * cutout_ratio + 0.5))
-        # an even rectangle has its centre between two pixels, so there is one more place for it
+        # The centre of an even rectangle is between two pixels, so it has one more place.
         return cutout(x, integer(0, height - size[0] % 2), integer(0, width - size[1] % 2), size)
 
     operations: dict[Augmentation, list[Callable[[Tensor], Tensor]]] = {

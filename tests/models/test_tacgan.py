@@ -261,7 +261,7 @@ def test_without_a_data_module_there_is_no_context(build: Any, build_trainer: An
         ({"num_classes": 0}, r"--model\.num_classes 0"),
         ({"generator_steps": 0}, r"--model\.generator_steps 0, expected at least 1"),
         ({"discriminator_widths": [1, 2, 4, 8]}, r"--model\.discriminator_widths \[1, 2, 4, 8\], expected head"),
-        ({"discriminator_widths": [1, 2, 4, 8, 0]}, r"--model\.discriminator_widths .* five whole numbers from 1"),
+        ({"discriminator_widths": [1, 2, 4, 8, 0]}, r"--model\.discriminator_widths .* five integers from 1"),
     ],
 )
 def test_options_that_do_not_fit(build: Any, options: dict[str, Any], found: str) -> None:
