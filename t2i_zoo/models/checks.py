@@ -23,5 +23,5 @@ def check_mismatch(mismatch: str, exclude_same_class: bool) -> None:
     """Raise a ``T2IError`` where pairs of one class are to be left out although there are none."""
     if exclude_same_class and mismatch == "class":
         raise T2IError(
-            "found --model.exclude_same_class with --model.mismatch class, which has no pairs of one class: leave it out"
+            "found --model.exclude_same_class with --model.mismatch class, which has no such pairs: leave it out"
         )
