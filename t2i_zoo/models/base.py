@@ -53,14 +53,14 @@ class TextToImageGAN(AidedModule):
             seen so far (StyleGAN2-ADA; Karras et al. 2020).
         gradient_clip: largest norm of one network's gradient; by default gradients are not clipped.
         adversarial_loss: ``paper`` for the paper's own loss, ``hinge``, ``relativistic`` for pairs of a real and a fake
-            image, or ``relativistic_average`` for comparison with the mean of the batch. A projected discriminator's own
-            loss is the hinge.
+            image, or ``relativistic_average`` for comparison with the mean of the batch. With a projected discriminator
+            ``paper`` is the hinge.
         r1: gamma of the penalty gamma / 2 * E |dD/dx|^2 on real images (Mescheder et al. 2018); 0 leaves it out.
         r2: gamma of the same penalty on generated images; 0 leaves it out.
         matching_penalty: coefficient k of DF-GAN's matching-aware penalty k * E |(dD/dx, dD/ds)|^p on real images with
             their own captions (2 in the paper); 0 leaves it out.
         matching_power: exponent p of that penalty (6 in the paper).
-        penalty_every: compute the penalties every so many batches, multiplied by this number.
+        penalty_every: number n of batches per computation of the penalties, which are then multiplied by n.
         penalty_step: add the penalties to the discriminator's loss (``joint``), or take a separate step after it.
         augment: operations on all images that the discriminator sees: ``color``, ``translation``, ``cutout`` (Zhao et
             al. 2020). Color contradicts captions that name colours.
