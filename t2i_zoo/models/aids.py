@@ -40,8 +40,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     check_at_least("penalty_every", options["penalty_every"], 1, " batch")
     for name in ("r1", "r2", "matching_penalty", "lecam"):
         check_at_least(name, options[name], 0, ", which turns it off")
-    for name, wanted in (("gradient_clip", "a norm above 0, or null not to clip"),
-                         ("ema_half_life", "a number of images above 0, or null for ema_decay")):  # fmt: skip
+    positive = {"gradient_clip": "a norm above 0, or null not to clip", "ema_half_life": "a number of images above 0"}
+    for name, wanted in positive.items():
         if options[name] is not None and options[name] <= 0:
             raise T2IError(f"found --model.{name} {options[name]}, expected {wanted}")
     if not 0 <= (decay := options["ema_decay"]) < 1:

@@ -84,23 +84,13 @@ def augment(
     Returns:
         Images of the same shape and dtype.
     """
-    count, _, height, width = images.shape
     device = images.device
 
     def uniform() -> Tensor:
-        return torch.rand(count, device=device, generator=rng)
+        return torch.rand(len(images), device=device, generator=rng)
 
     def integer(low: int, high: int) -> Tensor:  # both inclusive
-        return torch.randint(low, high + 1, (count,), device=device, generator=rng)
-
-    def shifted(x: Tensor) -> Tensor:
-        most = [int(side / 8 + 0.5) for side in (height, width)]
-        return translation(x, integer(-most[0], most[0]), integer(-most[1], most[1]))
-
-    def cut(x: Tensor) -> Tensor:
-        size = (int(height * cutout_ratio + 0.5), int(width * cutout_ratio + 0.5))
-        # The centre of an even rectangle is between two pixels, so it has one more place.
-        return cutout(x, integer(0, height - size[0] % 2), integer(0, width - size[1] % 2), size)
+        return torch.randint(low, high + 1, (len(images),), device=device, generator=rng)
 
     operations: dict[Augmentation, list[Callable[[Tensor], Tensor]]] = {
         "color": [
@@ -108,17 +98,29 @@ def augment(
             lambda x: saturation(x, uniform()),
             lambda x: contrast(x, uniform()),
         ],
-        "translation": [shifted],
-        "cutout": [cut],
+        "translation": [lambda x: _shift(x, integer)],
+        "cutout": [lambda x: _cut(x, integer, cutout_ratio)],
     }
-    for name in operations:
-        for operation in operations[name] if name in policy else ():
-            changed = operation(images)
-            if probability is None:
-                images = changed
-            else:
-                images = torch.where((uniform() < probability).view(-1, 1, 1, 1), changed, images)
+    for operation in (operation for name in operations if name in policy for operation in operations[name]):
+        changed = operation(images)
+        if probability is not None:
+            changed = torch.where((uniform() < probability).view(-1, 1, 1, 1), changed, images)
+        images = changed
     return images
+
+
+def _shift(images: Tensor, integer: Callable[[int, int], Tensor]) -> Tensor:
+    """Translate by up to an eighth of each side."""
+    most = [int(side / 8 + 0.5) for side in images.shape[2:]]
+    return translation(images, *(integer(-reach, reach) for reach in most))
+
+
+def _cut(images: Tensor, integer: Callable[[int, int], Tensor], ratio: float) -> Tensor:
+    """Cut out a rectangle whose sides are ``ratio`` of the image's."""
+    height, width = images.shape[2:]
+    size = (int(height * ratio + 0.5), int(width * ratio + 0.5))
+    # The centre of an even rectangle is between two pixels, so it has one more place.
+    return cutout(images, integer(0, height - size[0] % 2), integer(0, width - size[1] % 2), size)
 
 
 def _per_image(u: Tensor, images: Tensor) -> Tensor:

@@ -96,25 +96,16 @@ class JointDiscriminator(ConditionalDiscriminator):
         condition_dim: C; 0 without text.
         width: channels after the first layer (``DF_DIM``).
         image_size: S.
-        condition_first: as in ``JointHeads``.
-        unconditional: as in ``JointHeads``.
         checkpointing: keep only the images, and compute all that follows again in the backward pass.
+        heads: ``condition_first`` and ``unconditional`` of ``JointHeads``.
     """
 
     def __init__(
-        self,
-        condition_dim: int,
-        width: int,
-        image_size: int,
-        *,
-        condition_first: bool,
-        unconditional: bool = True,
-        checkpointing: bool = False,
+        self, condition_dim: int, width: int, image_size: int, *, checkpointing: bool = False, **heads: bool
     ) -> None:
         super().__init__()
         self.condition_dim, self.checkpointing = condition_dim, checkpointing
         self.trunk = image_trunk(width, image_size)
-        heads = {"condition_first": condition_first, "unconditional": unconditional}
         self.heads = JointHeads(8 * width, condition_dim, **heads)
         self.apply(orthogonal_init)
 

@@ -1,7 +1,9 @@
 """GAN-CLS networks: the paper authors' residual pair, and the plain DCGAN pair of the PyTorch port.
 
 Authors' code: reedscot/icml2016 (Lua Torch7). Port: aelnouby/Text-to-Image-Synthesis. The card lists how the two
-differ. Shapes: B batch, D sentence embedding, S image side, z noise, t projected sentence.
+differ. Shapes: B batch, D sentence embedding (``text_dim``), z noise (``noise_dim``), t projected sentence
+(``projection_dim``, ``nt`` in the code), S image side (``image_size``, a power of two of at least 16; 64 in the
+paper).
 """
 
 from __future__ import annotations
@@ -51,11 +53,7 @@ class Generator(nn.Module):
     """The authors' generator: noise (B, z) and sentence embeddings (B, D) to images (B, 3, S, S) in [-1, 1].
 
     Args:
-        text_dim: D.
-        noise_dim: z.
-        projection_dim: t (``nt`` in the authors' code).
         width: channels before the last layer (``ngf``).
-        image_size: S, a power of two of at least 16; the paper has 64.
         large: a second residual block at 4 x 4 and at 8 x 8 (``large=1``).
     """
 
@@ -119,10 +117,7 @@ class Discriminator(MatchingDiscriminator):
     """The authors' discriminator: images (B, 3, S, S) in [-1, 1] and sentence embeddings (B, D) to logits (B,).
 
     Args:
-        text_dim: D.
-        projection_dim: t, which is repeated over the 4 x 4 map.
         width: channels after the first layer (``ndf``).
-        image_size: S, a power of two of at least 16.
         third_activation: activate after the third convolution, as ``main_cls.lua`` does; ``main_cls_int.lua`` does not.
         text_norm: batch norm on the projected sentence, as in ``main_cls_int.lua`` and not in ``main_cls.lua``.
     """
@@ -149,10 +144,7 @@ class Discriminator(MatchingDiscriminator):
 
 
 class DCGANDiscriminator(MatchingDiscriminator):
-    """The port's discriminator: no residual block, no joint 1 x 1 convolution, batch norm on the text.
-
-    Arguments are those of ``Discriminator``.
-    """
+    """The port's discriminator: no residual block, no joint 1 x 1 convolution, batch norm on the text."""
 
     def __init__(self, text_dim: int, projection_dim: int, width: int, image_size: int) -> None:
         super().__init__()

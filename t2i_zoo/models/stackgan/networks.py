@@ -1,7 +1,8 @@
 """StackGAN's networks: two generators, and one discriminator whose depth follows from the size of its images.
 
-Authors' PyTorch code: hanzhanggit/StackGAN-Pytorch. Shapes: B batch, D sentence embedding, S image side, z noise, C
-condition, GF and DF the authors' widths. Convolutions have no bias except those of the logits.
+Authors' PyTorch code: hanzhanggit/StackGAN-Pytorch. Shapes: B batch, D sentence embedding (``text_dim``), z noise
+(``noise_dim``), C condition (``condition_dim``), S image side (``image_size``, a power of two), GF and DF the authors'
+widths of generators and discriminators. Convolutions have no bias except those of the logits.
 """
 
 from __future__ import annotations
@@ -64,11 +65,8 @@ class Stage1Generator(nn.Module):
     """Noise (B, z) and sentence embeddings (B, D) to small images (B, 3, S, S) in [-1, 1].
 
     Args:
-        text_dim: D.
-        noise_dim: z.
-        condition_dim: C.
         width: GF; the 4 x 4 map has 8 GF channels, and each doubling of the side halves them.
-        image_size: S, a power of two of at least 8; the paper has 64.
+        image_size: S, at least 8; the paper has 64.
         ca_activation: of the conditioning augmentation.
     """
 
@@ -102,11 +100,8 @@ class Stage2Generator(nn.Module):
     """A frozen Stage I, and a network that redraws its images with four times the side: (B, 3, S, S) in [-1, 1].
 
     Args:
-        text_dim: D.
-        noise_dim: z.
-        condition_dim: C, of both stages.
-        width: GF, of both stages.
-        image_size: S; Stage I has S / 4. The paper has 256 and 64.
+        width: GF, of both stages, as is C.
+        image_size: S, at least 32; Stage I has S / 4. The paper has 256 and 64.
         residual_blocks: at a quarter of Stage I's side.
         ca_activation: of both conditioning augmentations.
         stage1_training: let Stage I's batch norms use and track batch statistics in training, as the authors' do; False
@@ -168,9 +163,8 @@ class Discriminator(ConditionalDiscriminator):
     """Images (B, 3, S, S) in [-1, 1] and conditions (B, C) to logits (B,).
 
     Args:
-        condition_dim: C.
         width: DF.
-        image_size: S, a power of two of at least 8.
+        image_size: S, at least 8.
         stage: 1 or 2; Stage II's also judges images without their sentence.
     """
 

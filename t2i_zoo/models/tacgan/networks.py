@@ -1,7 +1,8 @@
 """TAC-GAN networks after dashayushman/TAC-GAN (TensorFlow 1), with TensorFlow's padding and batch norm.
 
-The generator's images are in [0, 1] here, and the module maps them to [-1, 1]. Shapes: B batch, D sentence embedding,
-S image side, s = S / 16, z noise, t projected sentence, C classes.
+The generator's images are in [0, 1] here, and the module maps them to [-1, 1]. Shapes: B batch, D sentence embedding
+(``text_dim``), z noise (``noise_dim``), t projected sentence (``projection_dim``), C classes, S image side
+(``image_size``, a multiple of 16), s = S / 16.
 """
 
 from __future__ import annotations
@@ -100,11 +101,7 @@ class Generator(nn.Module):
     """Noise (B, z) and sentence embeddings (B, D) to images (B, 3, S, S) in [0, 1].
 
     Args:
-        text_dim: D.
-        noise_dim: z.
-        projection_dim: t.
         width: channels before the last layer (``gf_dim``); the first map has eight times as many.
-        image_size: S, a multiple of 16.
         tracked: as in ``BatchNorm``.
     """
 
@@ -134,12 +131,8 @@ class Discriminator(ConditionalDiscriminator):
     """Images (B, 3, S, S) in [-1, 1] and sentence embeddings (B, D) to logits (B,) of a match and (B, C) of the class.
 
     Args:
-        text_dim: D.
-        projection_dim: t.
         width: unit of the channels (``df_dim``).
         multiples: channels of the four convolutions and of the joint one in that unit, as in ``DISCRIMINATOR_WIDTHS``.
-        classes: C.
-        image_size: S, a multiple of 16.
         tracked: as in ``BatchNorm``.
     """
 
