@@ -20,11 +20,11 @@ class AttentiveGAN(PyramidGAN):
     """Base of AttnGAN and MirrorGAN; a subclass writes ``next_stage``. All branches have the same width.
 
     Args:
-        damsm_weight: lambda of the two matching losses on the largest image; 0 leaves them out.
+        damsm_weight: weight lambda of the two matching losses on the largest image; 0 leaves them out.
         condition_dim: dimension C of the augmented condition.
         generator_width: channels of every stage (``GF_DIM``).
-        last_only: one image and one discriminator, without unconditional terms (``B_DCGAN``).
-        kl_weight: of conditioning augmentation's divergence from N(0, 1), a mean over batch and dimensions.
+        last_only: only one image and one discriminator, without unconditional terms (``B_DCGAN``).
+        kl_weight: weight of the condition's KL divergence from N(0, 1), a mean over batch and dimensions.
         mismatch: ``shift`` sorts the batch by the length of its captions and pairs each image with the next one's
             sentence, B - 1 pairs whatever their classes; ``class`` with a sentence of another class.
         exclude_same_class: leave those pairs of a shift out of the mean whose images are of one class.

@@ -42,8 +42,8 @@ class TextToImageGAN(AidedModule):
         damsm: run of a DAMSM, as a folder or a .ckpt file, whose text encoder reads the captions.
         image_size: side S of the generated images in pixels.
         noise_dim: dimension of the noise vector z.
-        learning_rate: of both networks' Adam.
-        discriminator_learning_rate: of the discriminator's Adam, ``learning_rate`` by default.
+        learning_rate: learning rate of both networks' Adam.
+        discriminator_learning_rate: learning rate of the discriminator's Adam, ``learning_rate`` by default.
         beta1: Adam's first-moment decay.
         beta2: Adam's second-moment decay.
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it constant.

@@ -21,11 +21,11 @@ class Projection:
     Args:
         network: name of an image network with feature maps at four strides: ``efficientnet_lite0``, or a convolutional
             ``torchvision:NAME``.
-        weights: of the network; see ``t2i_zoo.vision.build_vision``.
+        weights: weights of the network; see ``t2i_zoo.vision.build_vision``.
         input_size: side in pixels that images are resized to for it, 224 in the paper; by default they keep their own
             size, which is a tenth of the work at 64 px.
-        channels: of the randomly mixed features.
-        width: most channels of a head; the paper has 512, and 64 suits a CPU.
+        channels: channels of the randomly mixed features.
+        width: largest number of channels of a head; the paper has 512, and 64 suits a CPU.
         text_scale: factor of the matched logits; below 1 it weakens the text against the unconditional logits.
         separable: cheaper convolutions in the heads.
     """

@@ -23,10 +23,10 @@ class PyramidGAN(TextToImageGAN):
         condition_dim: dimension C of the augmented condition (``EMBEDDING_DIM``); unused without text.
         generator_width: channels of the first branch (``GF_DIM``).
         discriminator_width: channels after the first layer of each discriminator (``DF_DIM``).
-        residual_blocks: in each branch of the generator after the first (``R_NUM``).
-        kl_weight: of conditioning augmentation's divergence from N(0, 1), a mean over batch and dimensions.
+        residual_blocks: residual blocks in each branch of the generator after the first (``R_NUM``).
+        kl_weight: weight of the condition's KL divergence from N(0, 1), a mean over batch and dimensions.
         sampling_noise: draw the condition around its mean when sampling too, as the authors do; False takes the mean.
-        gradient_checkpointing: less memory for one more forward of both networks; the results are the same.
+        gradient_checkpointing: save memory at the cost of one more forward of both networks; the results are the same.
         options: options of every model; see ``TextToImageGAN``.
     """
 

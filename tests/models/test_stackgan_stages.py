@@ -186,7 +186,7 @@ def test_options_that_do_not_fit(build: Any, changed: dict[str, Any], sentence: 
         build(**changed)
 
 
-def test_one_picture_a_batch(build: Any, build_data: Any, build_trainer: Any) -> None:
+def test_one_image_a_batch(build: Any, build_data: Any, build_trainer: Any) -> None:
     model = build(**FIRST)
     with pytest.raises(T2IError, match=r"found --data\.batch_size 1, expected at least 2 images in a batch"):
         build_trainer().fit(model, build_data(image_size=8, batch_size=1))

@@ -34,21 +34,21 @@ class StackGAN(TextToImageGAN):
     of Stage II holds its Stage I and needs no other file.
 
     Args:
-        stage: 1 or 2.
+        stage: which of the two stages to train, 1 or 2.
         stage1: run of the Stage I that Stage II builds on, as a folder, a .ckpt or a converted .safetensors file, or
             ``untrained`` for a trial run on random weights. Its noise, condition, width, activation and text encoder
             must be the same, and its images a quarter as large.
         stage1_ema: take the averaged weights of Stage I, or the last ones, as the authors, who keep no average.
-        stage1_mode: of the frozen Stage I while Stage II is trained; ``train`` (the authors') normalises by the batch,
-            and its running statistics keep moving, ``eval`` uses and keeps those of its own training.
+        stage1_mode: mode of the frozen Stage I while Stage II is trained; ``train`` (the authors') normalises by the
+            batch, and its running statistics keep moving, ``eval`` uses and keeps those of its own training.
         condition_dim: dimension C of the condition drawn by the conditioning augmentation.
         generator_width: channels of the generator (``GF_DIM``); the authors have 192 on COCO.
         discriminator_width: channels of the discriminator (``DF_DIM``); the authors have 96 on COCO.
-        residual_blocks: of Stage II (``R_NUM``); the authors have 2 on COCO.
-        ca_activation: of the conditioning augmentation; with ``relu`` (the PyTorch code) mean and log-variance are at
+        residual_blocks: residual blocks of Stage II (``R_NUM``); the authors have 2 on COCO.
+        ca_activation: activation of the conditioning augmentation; with ``relu`` (the PyTorch code) mean and log-variance are at
             least 0, the TensorFlow code has ``lrelu``, StackGAN++ has ``glu``.
         sampling_noise: draw the condition around its mean when sampling too, as the authors do; False takes the mean.
-        kl_weight: of the KL divergence, a mean over batch and dimensions.
+        kl_weight: weight of the condition's KL divergence from N(0, 1), a mean over batch and dimensions.
         mismatch: ``shift`` pairs each image with the next image's sentence, B - 1 pairs whatever their classes;
             ``class`` with a sentence of another class.
         exclude_same_class: leave those pairs of a shift out of the mean whose images are of one class.
