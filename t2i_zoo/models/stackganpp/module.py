@@ -33,8 +33,8 @@ class StackGANPlusPlus(PyramidGAN):
     Args:
         branches: number of image sizes, 1 to 5 (``BRANCH_NUM``).
         uncond_weight: weight of the unconditional terms beside the conditional ones; unused without text.
-        colour_weight: weight alpha of colour consistency between neighbouring branches, covariances weighing five times as
-            much as means; 0 leaves it out.
+        colour_weight: weight alpha of colour consistency between neighbouring branches, covariances weighing five times
+            as much as means; 0 leaves it out.
         ema_overwrite_on_snapshot: every ``snapshot_every`` batches the generator goes on from its moving average, as
             in the authors' code by mistake.
         snapshot_every: batches between two snapshots.
