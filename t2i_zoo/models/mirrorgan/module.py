@@ -24,8 +24,8 @@ class MirrorGAN(AttentiveGAN):
     Args:
         stream: run of a STREAM that describes the largest images, as a folder or a .ckpt file. A resumed run reads it
             again; sampling does not need it.
-        stream_weight: weight lambda of the description's loss, 10 in the authors' config and 20 in the paper; 0 leaves it
-            out.
+        stream_weight: weight lambda of the description's loss, 10 in the authors' config and 20 in the paper; 0 leaves
+            it out.
         damsm_weight: weight lambda of DAMSM's matching losses, which the authors' code leaves out.
         options: options of ``AttentiveGAN``.
     """

@@ -45,8 +45,8 @@ class StackGAN(TextToImageGAN):
         generator_width: channels of the generator (``GF_DIM``); the authors have 192 on COCO.
         discriminator_width: channels of the discriminator (``DF_DIM``); the authors have 96 on COCO.
         residual_blocks: residual blocks of Stage II (``R_NUM``); the authors have 2 on COCO.
-        ca_activation: activation of the conditioning augmentation; with ``relu`` (the PyTorch code) mean and log-variance
-            are at least 0, the TensorFlow code has ``lrelu``, StackGAN++ has ``glu``.
+        ca_activation: activation of the conditioning augmentation; with ``relu`` (the PyTorch code) mean and
+            log-variance are at least 0, the TensorFlow code has ``lrelu``, StackGAN++ has ``glu``.
         sampling_noise: draw the condition around its mean when sampling too, as the authors do; False takes the mean.
         kl_weight: weight of the condition's KL divergence from N(0, 1), a mean over batch and dimensions.
         mismatch: ``shift`` pairs each image with the next image's sentence, B - 1 pairs whatever their classes;
