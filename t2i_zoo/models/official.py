@@ -53,7 +53,7 @@ class Official(NamedTuple):
         """Our keys below ``network`` by official key, for every key of ``own``, which has them with ``network``.
 
         Raises:
-            T2IError: where the format has no place for one of them.
+            T2IError: if the format has no place for one of them.
         """
         pairs, found = self.prefixes(network, hparams), dict[str, str]()
         for path, tensor in own.items():
@@ -68,7 +68,7 @@ class Official(NamedTuple):
 
 
 class Weights(dict[str, Tensor]):
-    """An official state dict that knows its file, and names it where a description asks for a key that it lacks."""
+    """An official state dict with its file name, which it names when a description asks for a key that it lacks."""
 
     def __init__(self, file: str, state: State) -> None:
         super().__init__(state)
@@ -78,10 +78,10 @@ class Weights(dict[str, Tensor]):
         raise T2IError(f"{self.file} lacks {key}, from which the width of the networks is read{_near(key, self)}")
 
     def compare(self, expected: Mapping[str, tuple[str, Tensor]]) -> None:
-        """Raise for the first weight that is of another shape, not there, or not ``expected``.
+        """Raise for the first weight that has another shape, is missing, or is not ``expected``.
 
         Args:
-            expected: by official key, our key and a tensor of our shape. Counters of batches may lack.
+            expected: by official key, our key and a tensor of our shape. Counters of batches may be missing.
         """
         for key, (ours, tensor) in expected.items():
             if key in self and self[key].shape != tensor.shape:
@@ -145,27 +145,15 @@ def _state_dict(path: str, found: Any) -> dict[str, Tensor]:
 
 
 def count_keys(state: State, pattern: str, first: int = 1) -> int:
-    """How many keys the pattern makes with numbers from ``first`` on, without a gap."""
+    """How many keys of the pattern there are, numbered from ``first`` on without a gap."""
     number = first
     while pattern.format(number) in state:
         number += 1
     return number - first
 
 
-def first_stage_pairs() -> list[tuple[str, str]]:
-    """Prefixes of the first stage of StackGAN++'s generator, which AttnGAN and MirrorGAN have too."""
-    return [("h_net1.fc.", "first.fc."), *((f"h_net1.upsample{i + 1}.", f"first.up.{i}.") for i in range(4))]
-
-
-def trunk_pairs(downs: int) -> list[tuple[str, str]]:
-    """Prefixes of their discriminators' trunk, which has ``downs`` halvings more than at 64 px."""
-    pairs = [("img_code_s16.", "trunk.0.")]
-    pairs += [(f"img_code_s{16 * 2**i}.", f"trunk.{i}.") for i in range(1, downs + 1)]
-    return pairs + [(f"img_code_s{16 * 2**downs}_{i}.", f"trunk.{downs + i}.") for i in range(1, downs + 1)]
-
-
 def no_place(ours: str, tensor: Tensor) -> T2IError:
-    """The error about a weight of ours that a format does not know."""
+    """The error for a weight of ours that a format does not know."""
     return T2IError(f"the official networks have no place for {ours} of shape {_shape(tensor)}")
 
 
