@@ -5,25 +5,23 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ActionYesNo
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import replacing
 from t2i_zoo.legacy import AttnGANCaptions, read_attngan_captions
 from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, State, Weights, no_place
 from t2i_zoo.models.state import read_checkpoint, read_weights
-from t2i_zoo.parsing import Parser
+from t2i_zoo.parsing import call
 from t2i_zoo.paths import find_checkpoint
 
 #: each format and the module whose ``OFFICIAL`` describes it
@@ -34,6 +32,8 @@ FORMATS = {
     "attngan_damsm": "t2i_zoo.models.damsm.official",
     "attngan": "t2i_zoo.models.attngan.official",
     "mirrorgan": "t2i_zoo.models.mirrorgan.official",
+    "dfgan": "t2i_zoo.models.dfgan.official",
+    "dfgan_preprint": "t2i_zoo.models.dfgan.official",
     "mirrorgan_stream": "t2i_zoo.models.stream.official",
 }
 
@@ -82,6 +82,9 @@ def to_ours(name: str, files: Mapping[str, State]) -> tuple[dict[str, Any], dict
     hparams, own, result = dict(model.hparams), model.state_dict(), dict[str, Tensor]()
     for network, weights in networks.items():
         names = official.names(network, hparams, _below(network, own))
+        for key, shape in official.unused(network, hparams).items():
+            if key in weights and weights[key].shape == shape:
+                del weights[key]
         weights.compare({key: (ours, own[ours]) for key, ours in names.items()})
         for key, ours in names.items():
             value = weights[key] if key in weights else torch.zeros(())  # a counter, as compared
@@ -113,6 +116,9 @@ def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool =
             if own := {key: left.pop(key) for key in _below(network, left)}:
                 names = official.names(network, hparams, own)
                 result[file] = {key: own[ours] for key, ours in names.items()}
+                some = next(iter(result[file].values()))
+                for key, shape in official.unused(network, hparams).items():
+                    result[file][key] = some.new_zeros(shape)
                 networks[network] = Weights(file, result[file])
         if left:
             raise no_place(*next(iter(left.items())))
@@ -147,10 +153,14 @@ def _below(network: str, state: State) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key.startswith(f"{network}.")}
 
 
-def read_official(path: Path) -> dict[str, Tensor]:
-    """The state dict of one network in a .pth of any age, without ``module.`` before its keys.
+def read_official(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The state dict of each network in a .pth of any age, without ``module.`` before its keys.
 
-    No code in the file is run. The state dict may be the value of ``state_dict`` in a larger one.
+    No code in the file is run. One state dict may be the value of ``state_dict`` in a larger one. Several, by names of
+    their own, may be that of ``model``.
+
+    Returns:
+        By the file's name, with that of the network behind it where there are several: ``a.pth:netG``.
 
     Raises:
         T2IError: where there is no such file, or anything else is in it.
@@ -169,8 +179,15 @@ def read_official(path: Path) -> dict[str, Tensor]:
             f"{path} is no readable .pth file ({type(error).__name__}): unpack it where it is an archive, or download "
             "it again"
         ) from error
+    if isinstance(found, dict) and isinstance(networks := found.get("model"), dict) and networks:
+        return {f"{path}:{name}": _state_dict(f"{path}:{name}", state) for name, state in networks.items()}
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
+    return {str(path): _state_dict(str(path), found)}
+
+
+def _state_dict(path: str, found: Any) -> dict[str, Tensor]:
+    """What is at a place in a file, if it is a state dict; without ``module.`` before its keys."""
     if not isinstance(found, dict) or not found:
         raise T2IError(f"{path} holds a {type(found).__name__}, expected the state dict of one network")
     for key, value in found.items():
@@ -229,7 +246,8 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
         raise T2IError("found one file twice: give each file once")
     tables = [Path(source).expanduser() for source in sources if str(source).endswith((".pickle", ".pkl"))]
     networks = [source for source in sources if not str(source).endswith((".pickle", ".pkl"))]
-    hparams, state = to_ours(name, {str(source): read_official(Path(source).expanduser()) for source in networks})
+    found = [read_official(Path(source).expanduser()) for source in networks]
+    hparams, state = to_ours(name, {file: state for states in found for file, state in states.items()})
     extra = {}
     rows = hparams.get("vocabulary_size") if official.words else None
     if len(tables) != (rows is not None):
@@ -238,7 +256,8 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
     if rows:
         extra["words"] = words_of_table(tables[0], rows)
     about = json.dumps({"model": official.model, "hparams": hparams, "from": name, **extra})
-    _write(path, lambda beside: save_file(state, beside, {"t2i_zoo": about}))
+    with replacing(path) as partial:
+        save_file(state, partial, {"t2i_zoo": about})
     print(f"{len(state)} weights of a {model_class(official.model).__name__}: {path}")
     if hparams.get("text_encoder", "none") != "none":
         print(
@@ -266,11 +285,19 @@ def convert_to(
         raise T2IError(f"found --out {out}, expected a folder: official files get the names of the official code")
     hparams, state = read_ours(Path(source).expanduser(), official)
     prefix = "module." if (official.module_prefix if module_prefix is None else module_prefix) else ""
-    paths = []
-    for file, weights in to_official(name, hparams, state, ema).items():
+    paths, contents = list[Path](), dict[str, dict[str, Any]]()
+    for place, weights in to_official(name, hparams, state, ema).items():
         named = {prefix + key: tensor.clone() for key, tensor in weights.items()}  # not the storage of a larger one
-        paths.append(_write(folder / file, partial(_save, named)))
-        print(f"{len(named)} weights: {paths[-1]}")
+        file, _, network = place.partition(":")
+        if network:
+            contents.setdefault(file, {"model": {}})["model"][network] = named
+        else:
+            contents[file] = named
+        print(f"{len(named)} weights: {folder / place}")
+    for file, content in contents.items():
+        with replacing(folder / file) as partial:  # in the format of before PyTorch 1.6, for the official code
+            torch.save(content, partial, _use_new_zipfile_serialization=False)
+        paths.append(folder / file)
     if official.words and (words := read_words(Path(source).expanduser())):
         ixtoword = dict(enumerate(["<end>", *words]))
         table = AttnGANCaptions([], [], ixtoword, {word: number for number, word in ixtoword.items()})
@@ -287,49 +314,43 @@ def read_words(path: Path) -> list[str]:
     return words
 
 
-def _save(state: dict[str, Tensor], path: Path) -> None:
-    """In the older of PyTorch's two formats, since the official code is older than the newer one."""
-    torch.save(state, path, _use_new_zipfile_serialization=False)
+def convert(
+    *src: str,
+    out: str,
+    from_: str | None = None,
+    to: str | None = None,
+    live: bool = False,
+    module_prefix: bool | None = None,
+) -> None:
+    """Convert official weight files to a file of the zoo, or a model of the zoo to official files.
 
+    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan and mirrorgan_stream.
 
-def _write(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write under another name in the same folder and rename, so that nobody meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+    Args:
+        src: With --from, .pth files and captions.pickle; with --to, a checkpoint, run or .safetensors file.
+        out: With --from, the .safetensors file to write; with --to, a folder.
+        from_: Convert files of this format.
+        to: Write files of this format.
+        live: With --to, use the last weights and not their moving average.
+        module_prefix: With --to, put ``module.`` before each key; by default as the official code does.
+
+    Raises:
+        T2IError: for options that do not go together, or files that are not of the format.
+    """
+    if (from_ is None) == (to is None):
+        raise T2IError(f"found {'both' if to else 'neither'} --from {'and' if to else 'nor'} --to: give one")
+    if to is not None:
+        if len(src) != 1:
+            raise T2IError(f"found {len(src)} things to convert, expected one checkpoint, run or .safetensors file")
+        convert_to(to, src[0], out, not live, module_prefix)
+        return
+    if live or module_prefix is not None:
+        raise T2IError("found --live or --module-prefix beside --from: they belong to --to")
+    if not src:
+        raise T2IError(f"found no file to convert: give the .pth files of {from_}")
+    convert_from(str(from_), src, out)
 
 
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    parser = Parser(prog="t2i-zoo convert", description="Official weight files to ours, and back.")
-    parser.add_argument(
-        "src",
-        nargs="*",
-        type=str,
-        help="--from: .pth files (and captions.pickle); --to: a checkpoint, run or .safetensors",
-    )
-    parser.add_argument("--from", type=str, default=None, help=f"convert files of this format: {', '.join(FORMATS)}")
-    parser.add_argument("--to", type=str, default=None, help="write files of this format")
-    parser.add_argument("--out", type=str, required=True, help="--from: a .safetensors file; --to: a folder")
-    parser.add_argument("--live", action="store_true", help="--to: the last weights in place of their moving average")
-    yes_no, about = ActionYesNo(no_prefix="no-"), "--to: put module. before each key; by default as the authors do"
-    parser.add_argument("--module-prefix", action=yes_no, default=None, help=about)
-    found = parser.parse_args(list(words))
-    source, target = found["from"], found["to"]
-    if (source is None) == (target is None):
-        raise T2IError(f"found {'both' if source else 'neither'} --from {'and' if source else 'nor'} --to: give one")
-    if source and (found.live or found.module_prefix is not None):
-        raise T2IError("found --live or --module-prefix beside --from: they belong to --to")
-    if source and not found.src:
-        raise T2IError(f"found no file to convert: give the .pth files of {source}")
-    if target and len(found.src) != 1:
-        raise T2IError(f"found {len(found.src)} things to convert, expected one checkpoint, run or .safetensors file")
-    if source:
-        convert_from(source, found.src, found.out)
-    else:
-        convert_to(target, found.src[0], found.out, not found.live, found.module_prefix)
+    call(convert, words)
