@@ -124,7 +124,7 @@ def test_nothing_in_a_file_is_run(zipped: bool, tmp_path: Path, mistake: Any) ->
 FILES: dict[str, tuple[Any, str]] = {
     "page.pth": (b"\n<!DOCTYPE html><html></html>", "is a web page, not the file that it offers"),
     "empty.pth": (b"", "is no readable .pth file"),
-    "archive.pth": (b"\x1f\x8b" + b"0" * 99, "is no readable .pth file .*unpack it where it is an archive"),
+    "archive.pth": (b"\x1f\x8b" + b"0" * 99, "is no readable .pth file .*unpack it if it is an archive"),
     "module.pth": (torch.nn.Linear(1, 1), "holds torch.nn.modules.linear.Linear, which could run code"),
     "list.pth": ([torch.zeros(1)], "holds a list, expected the state dict"),
     "nothing.pth": ({}, "holds a dict, expected the state dict"),
