@@ -1,13 +1,14 @@
-"""The batch that the data module hands to every model, and the pictures that a generator hands to its losses."""
+"""What passes between data, models and losses: what a model needs of a batch, the batch, and the generated images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from t2i_zoo.text.features import TextFeatures
+from t2i_zoo.text.features import TextEncoder, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class BatchNeeds:
     """What a model reads of a batch; the model states it, and the data module delivers that and nothing more.
 
     Attributes:
-        sizes: sides of the images in pixels, smallest first; None leaves them to the data module.
+        sizes: sides of the images in pixels, smallest first; empty leaves them to the data module.
         images: whether it looks at images at all.
         wrong_images: whether its mismatched pairs need images and not only captions.
         words: whether it reads word features beside the sentence embedding.
@@ -23,7 +24,7 @@ class BatchNeeds:
         references: whether it compares with all captions of an image.
     """
 
-    sizes: tuple[int, ...] | None = None
+    sizes: tuple[int, ...] = ()
     images: bool = True
     wrong_images: bool = False
     words: bool = False
@@ -31,20 +32,72 @@ class BatchNeeds:
     references: bool = False
 
 
+@runtime_checkable
+class ReadsBatches(Protocol):
+    """A model that a data module serves: every ``ZooModule``, and any object with these attributes."""
+
+    needs: BatchNeeds
+    text_encoder: TextEncoder | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its batches go."""
+
+
+class CaptionedData:
+    """What a model may ask of its data module; a data module of your own inherits this to be asked.
+
+    Attributes:
+        source: where images and captions come from.
+        image_size: side of the largest images in a batch, in pixels.
+        batch_size: images in a batch, of each process.
+    """
+
+    source: Any
+    image_size: int
+    batch_size: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sides of the images in a batch, smallest first."""
+        return [self.image_size]
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest class; 0 for a source without classes."""
+        return 0
+
+    def classes_of(self, split: str) -> frozenset[int] | None:
+        """The classes of one split; None where they are not known ahead."""
+        return None
+
+    def captions_of(self, split: str) -> list[str]:
+        """All captions of one split."""
+        raise NotImplementedError
+
+    def vocabulary(self) -> frozenset[str]:
+        """Every word of the training captions."""
+        raise NotImplementedError
+
+    def example_captions(self, count: int) -> list[str]:
+        """Captions of ``count`` held-out images, of different classes as far as possible; always the same."""
+        raise NotImplementedError
+
+
 class Batch(TypedDict, total=False):
-    """One batch on the device; B pictures.
+    """One batch on the device; B images.
 
     Keys:
         images: pyramid of (B, 3, S, S) in [-1, 1], smallest S first; models of one resolution use the last.
-        captions: B strings, one caption of each picture.
+        captions: B strings, one caption of each image.
         text: cached features of the captions; absent where the encoder has to run.
-        wrong_captions, wrong_text: captions of other classes (of other pictures where there are no classes).
-        wrong_images: pyramid of pictures of other classes; only for models with ``needs_wrong_images``.
-        neighbours: the captions before and after each among its picture's; only for models with ``needs_neighbours``.
-        references: all captions of each picture; only for models with ``needs_references``.
+        wrong_captions, wrong_text: captions of other classes (of other images where there are no classes).
+        wrong_images: pyramid of images of other classes; only with ``BatchNeeds.wrong_images``.
+        neighbours: the captions before and after each among its image's; only with ``BatchNeeds.neighbours``.
+        references: all captions of each image; only with ``BatchNeeds.references``.
         labels: (B,) int64 class, -1 where there is none.
-        wrong_labels: (B,) int64 class of the mismatched pictures and captions.
-        index: (B,) int64 position of each picture in its split.
+        wrong_labels: (B,) int64 class of the mismatched images and captions.
+        index: (B,) int64 position of each image in its split.
     """
 
     images: list[Tensor]
@@ -65,9 +118,9 @@ class Fakes(NamedTuple):
 
     Attributes:
         images: pyramid of (B', 3, S, S) in [-1, 1], smallest first; B' may exceed B (GAN-INT).
-        text: the features that the pictures were drawn from, B' rows.
+        text: the features that the images were drawn from, B' rows.
         extras: what else the paper's losses need (mean and log-variance of conditioning augmentation, ...).
-        noise: what the pictures were drawn from, B' rows.
+        noise: what the images were drawn from, B' rows.
     """
 
     images: list[Tensor]
@@ -75,7 +128,13 @@ class Fakes(NamedTuple):
     extras: dict[str, Tensor]
     noise: Tensor
 
+    @property
+    def attention(self) -> list[Tensor]:
+        """Attention over the words at each further stage, (B, T, H, H), 1 in sum at each place; empty without."""
+        stages = range(sum(name.startswith("attention_") for name in self.extras))
+        return [self.extras[f"attention_{stage}"] for stage in stages]
+
     def detach(self) -> Fakes:
-        """The same pictures without their graph, for the discriminator."""
+        """The same images without their graph, for the discriminator."""
         extras = {name: tensor.detach() for name, tensor in self.extras.items()}
         return self._replace(images=[image.detach() for image in self.images], extras=extras)

@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,6 +25,8 @@ LONGEST = 350
 #: of ours, what every folder but ``nn`` may use
 COMMON = {"errors", "files", "batch", "paths", "version", "pictures"}
 NUMBERS = {"torch", "numpy", "scipy"}
+#: the files beside the models' folders; "=" is this very file, here ``models/__init__.py``
+NEIGHBOURS = {"=models", *(f"models.{file[7:-3]}" for file in FILES if re.fullmatch(r"models/[^/_]+\.py", file))}
 
 
 class Rule(NamedTuple):
@@ -48,21 +51,18 @@ RULES = [
     Rule(r"text/(rnn|char_cnn_rnn|precomputed_files)\.py", {"text", "nn", "legacy", *COMMON},
          {*NUMBERS, "safetensors"}),
     Rule(r"text/.*", {"text", "nn", "legacy", *COMMON}, {*NUMBERS, "rich"}),
-    Rule(r"data/module\.py", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "lightning"}),
+    Rule(r"data/(base|module)\.py", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "lightning"}),
     Rule(r"data/birds\.py", {"data", "text", "legacy", *COMMON}, NUMBERS),
     Rule(r"data/hf\.py", {"data", *COMMON}, {*NUMBERS, "datasets"}),
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),
-    Rule(r"models/attentive\.py", {"models", "text", "nn", *COMMON}, {"torch"}),
-    Rule(r"models/[^/]*\.py",
-         {"models.base", "models.exported", "models.official", "models.state", "models.zoo", "text", "nn", *COMMON},
-         {"torch", "numpy", "lightning", "safetensors"}),
+    Rule(r"models/projection\.py", {*NEIGHBOURS, "nn", "vision", *COMMON}, {"torch"}),
+    Rule(r"models/[^/]*\.py", {*NEIGHBOURS, "text", "nn", *COMMON}, {"torch", "numpy", "lightning", "safetensors"}),
     Rule(r"models/(?P<m>\w+)/(networks|losses)\.py", {"models.{m}.networks", "nn", "text", "vision", *COMMON},
          {"torch"}),
     Rule(r"models/(?P<m>\w+)/official\.py", {"models.official", "models.official_words", *COMMON}, {"torch"}),
     Rule(r"models/(?P<m>\w+)/.*",
-         {"models.base", "models.attentive", "models.serving", "models.state", "models.zoo", "models.{m}", "nn", "text",
-          "vision", *COMMON},
+         {*NEIGHBOURS, "models.{m}", "nn", "text", "vision", *COMMON},
          {"torch", "lightning", "torchmetrics"}),
     Rule(r"metrics/flowers/masks\.py", {"metrics", "data.drawing", "data.images", "data.records", *COMMON}, NUMBERS),
     Rule(r"metrics/flowers/.*", {"metrics", "nn", "data.drawing", "data.synthetic", *COMMON}, NUMBERS),
@@ -89,8 +89,39 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 yield f"{module}.{alias.name}" if inner.is_dir() or inner.with_suffix(".py").is_file() else module
 
 
+def edges() -> dict[str, set[str]]:
+    """Which files of the package each file imports, in functions and under ``TYPE_CHECKING`` too.
+
+    ``import a.b.c`` counts for the file of ``a.b.c`` and not for the ``__init__`` files of ``a`` and ``a.b``, which
+    Python runs first: those give their names by strings, on first use.
+    """
+    found: dict[str, set[str]] = {}
+    for file in FILES:
+        paths = [name.replace(".", "/") for name in imported(ast.parse((PACKAGE / file).read_text("utf-8")))]
+        targets = {f"{path}{end}".removeprefix("t2i_zoo/") for path in paths for end in (".py", "/__init__.py")}
+        found[file] = targets.intersection(FILES)
+    return found
+
+
+#: circles that are still to be opened
+CIRCLES = {
+    ("models/aids.py", "models/base.py"),
+}
+
+
+def test_no_two_files_import_each_other() -> None:
+    """However long the way round is, and however lazily the last file imports the first."""
+    graph = edges()
+    for one, other in CIRCLES:
+        graph[one].discard(other)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
 def within(name: str, places: set[str]) -> bool:
-    return any(name == place or name.startswith(f"{place}.") for place in places)
+    return any(name == place.lstrip("=") or name.startswith(f"{place}.") for place in places)
 
 
 def breaches(file: str, source: str) -> list[str]:
@@ -103,6 +134,25 @@ def breaches(file: str, source: str) -> list[str]:
             others = {name.split(".")[0] for name in found} - {"t2i_zoo"} - sys.stdlib_module_names
             return sorted({name for name in own if not within(name, ours)} | others - rule.others)
     return []
+
+
+def table() -> str:
+    """The rules as the table of the architecture page."""
+    rows = ["| files | of ours | of others |", "|---|---|---|"]
+    for rule in [*RULES, Rule("the others", {"everything"}, {"everything"})]:
+        files = rule.files.replace(r"(?P<m>\w+)", "<m>").replace("[^/]", "").replace("\\", "").replace(".*", "*")
+        files = re.sub(r"\(([^)]*)\)", lambda found: f"{{{found[1].replace('|', ',')}}}", files)
+        ours, others = set(rule.ours), set(rule.others)
+        for group, name in ((COMMON, "the common ones"), (NEIGHBOURS, "the neighbours")):
+            ours = {*(ours - group), name} if group <= ours else ours
+        cells = (sorted(place.replace("{m}", "<m>").replace(".", "/") for place in ours), sorted(others))
+        rows.append(" | ".join((f"| `{files}`", *(", ".join(cell) for cell in cells))) + " |")
+    return "\n".join(rows).replace("`the others`", "the others")
+
+
+def test_the_architecture_page_has_the_rules() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert table() in page, f"replace the table of docs/architecture.md by\n{table()}"
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -171,11 +221,24 @@ def test_the_public_face_is_whole() -> None:
         _ = t2i_zoo.GANCSL
 
 
+def test_loading_a_model_imports_no_other(tmp_path: Path, tiny_options: dict[str, Any], build_trainer: Any) -> None:
+    widths = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4}
+    model, path = t2i_zoo.GANCLS(**tiny_options, **widths), tmp_path / "run.ckpt"
+    trainer = build_trainer()
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(path)
+    code = f"import sys, t2i_zoo\nfrom t2i_zoo.models import name_of\nprint(name_of(t2i_zoo.load_model({str(path)!r})))"
+    others = 'print([name for name in sys.modules if name.startswith("t2i_zoo.models.") and name.endswith(".module")])'
+    process = subprocess.run([sys.executable, "-c", f"{code}\n{others}"], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-2:] == ["gancls", "['t2i_zoo.models.gancls.module']"]
+
+
 @pytest.mark.parametrize("code", ["import t2i_zoo", 'from t2i_zoo.__main__ import main; assert main(["list"]) == 0'])
 def test_quick_commands_do_not_wait_for_torch(code: str) -> None:
     slow = 'import sys; print("loaded:", sorted({"torch", "lightning", "transformers"} & set(sys.modules)))'
     process = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{slow}"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", f"{code}\n{slow}"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[-1] == "loaded: []"

@@ -84,7 +84,8 @@ class SampleGrid(L.Callback):
 
 
 def _attention(model: Any, caption: str, noise: torch.Tensor) -> Any:
-    images, maps = model.generate([caption], noise=noise, return_attention=True)
+    fakes = model.sampled([caption], noise=noise)
+    images, maps = fakes.images[-1].float(), fakes.attention
     return attention_page(images[0], [one[0] for one in maps], model.text_encoder.tokens(caption), caption)
 
 

@@ -48,7 +48,8 @@ def attention(
             f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN or MirrorGAN"
         )
     noise = model.noise(1, torch.Generator().manual_seed(seed))
-    images, maps = model.generate([text], noise=noise, ema=not live, return_attention=True)
+    fakes = model.sampled([text], noise=noise, ema=not live)
+    images, maps = fakes.images[-1].float(), fakes.attention
     if not maps:
         raise T2IError(f"{ckpt} has one branch, and only further ones attend to words: give a run with more branches")
     tokens = model.text_encoder.tokens(text)

@@ -24,19 +24,31 @@ from t2i_zoo.version import __version__
 PARTS = ("data", "text", "generator forward", "discriminator", "generator", "ema")
 
 
+class Adam:
+    """An optimizer with the model's hook before each step, which Lightning calls for its own."""
+
+    def __init__(self, model: TextToImageGAN, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.zero_grad = optimizer.zero_grad
+
+    def step(self) -> None:
+        """Clip, if the model does, and step."""
+        self.model.on_before_optimizer_step(self.optimizer)
+        self.optimizer.step()
+
+
 class BareLoop:
-    """The same step in plain PyTorch: no Lightning between the batches, nor around the optimizers.
+    """The model's own step in plain PyTorch: no Lightning between the batches, nor around the optimizers.
 
     Args:
-        model: supplies networks and losses; a copy of it is trained.
+        model: supplies the step; a copy of it is trained.
         data: supplies the batches through its own hooks.
         autocast: dtype of the half precision, or None.
     """
 
     def __init__(self, model: TextToImageGAN, data: CaptionDataModule, autocast: torch.dtype | None) -> None:
         self.model, self.data, self.autocast = copy.deepcopy(model).train(), data, autocast
-        optimizers, _ = self.model.configure_optimizers()
-        self.adam_d, self.adam_g = optimizers
+        self.adams = [Adam(self.model, optimizer) for optimizer in self.model.configure_optimizers()[0]]
         self.batches = self._endless()
 
     def _endless(self) -> Iterator[Any]:
@@ -51,35 +63,12 @@ class BareLoop:
 
     def step(self, lap: Callable[[str], None] = lambda part: None) -> None:
         """One batch through both optimizers; ``lap`` is told each part as it ends."""
-        model = self.model
         batch = self.batch()
         lap("data")
         # without the cache of half-precision weights, as in Lightning: with it, gradients are rounded otherwise
         half = self.autocast is not None
-        with torch.autocast(model.device.type, self.autocast, enabled=half, cache_enabled=False):
-            batch["text"] = model.encode(batch)
-            lap("text")
-            fakes = model.fake(batch)
-            lap("generator forward")
-            loss = model.discriminator_loss(batch, fakes.detach())["loss"]
-            self.adam_d.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            model.on_before_optimizer_step(self.adam_d)
-            self.adam_d.step()
-            lap("discriminator")
-            model.discriminator.requires_grad_(False)
-            for step in range(model.generator_steps):
-                fakes = model.draw(model.generator, fakes.noise, fakes.text) if step else fakes
-                loss = model.generator_loss(batch, fakes)["loss"]
-                self.adam_g.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                model.on_before_optimizer_step(self.adam_g)
-                self.adam_g.step()
-            model.discriminator.requires_grad_(True)
-            lap("generator")
-        model.clock += 1
-        model.update_ema()
-        lap("ema")
+        with torch.autocast(self.model.device.type, self.autocast, enabled=half, cache_enabled=False):
+            self.model.step(batch, *self.adams, lap=lap)
 
 
 class SideBySide(L.Callback):

@@ -159,7 +159,7 @@ def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -
             raise T2IError(f"found no config.yaml {what}: choose the data with --config NAME or --data.source")
     parser = data_options("evaluate")
     config = parser.parse_args(_data_only(words))
-    model_size = subject.model.sizes[-1] if subject.model is not None and subject.model.sizes else None
+    model_size = subject.model.needs.sizes[-1] if subject.model is not None and subject.model.needs.sizes else None
     side = size or model_size or config.data.image_size
     if config.data.load_size:  # the same crop at every size
         config.data.load_size = max(round(config.data.load_size * side / config.data.image_size), side)

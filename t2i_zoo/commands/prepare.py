@@ -19,6 +19,7 @@ from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.parsing import Parser, call, named_model
 from t2i_zoo.text import TextEncoder, build_text_encoder
 
@@ -51,7 +52,7 @@ def prepare(
     kind = named_model(model["class_path"]) if model.get("class_path") else None
     module: CaptionDataModule = parser.instantiate_classes(config).data
     encoder = _built(text_encoder or _own_encoder(kind, options))
-    reads_words = bool(getattr(kind, "needs_words", False))
+    reads_words = kind is not None and issubclass(kind, ZooModule) and kind.needs.words
     if to == "webdataset":
         _write_shards(module, encoder, reads_words, out, per_shard)
     elif out is not None:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.batch import Batch
+from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import pad_words
 from t2i_zoo.data.images import load_image
-from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.packing import cores
 from t2i_zoo.data.plan import stable_seed
 from t2i_zoo.data.records import Embedded
@@ -36,7 +36,7 @@ Pixels = NDArray[np.uint8]
 _AHEAD = 2  # batches that are decoded while the model works
 
 
-class StreamDataModule(CaptionDataModule):
+class StreamDataModule(BaseDataModule):
     """Captioned pictures from shards; ``CaptionDataModule(WebDataset(...))`` makes one.
 
     The options are those of ``CaptionDataModule``. ``order`` is always shuffle, ``device_resident`` has no meaning, and
@@ -57,6 +57,7 @@ class StreamDataModule(CaptionDataModule):
             raise T2IError(f"found --data.source.buffer {source.buffer}, expected at least 2")
         self._index: ShardIndex | None = None
         self.cached_text = False  #: whether features come from the shards
+        self._served: tuple[str, bool] | None = None  #: the encoder and kind of features that were looked up
 
     def prepare_data(self) -> None:
         """Count what the shards hold, where no index says it."""
@@ -65,12 +66,19 @@ class StreamDataModule(CaptionDataModule):
     def setup(self, stage: str = "fit") -> None:
         """Check the shards against batch size and model."""
         index = self.index
-        self._check(stage, index.pictures("train"), index.captions > 0)
+        self.check(stage, index.pictures("train"), index.captions > 0)
         self._check_size(index)
+
+    def look_up(self) -> None:
+        """Decide whether the shards' features are those of the model's text encoder."""
         if (encoder := self.encoder) is None:
+            self.cached_text, self._served = False, None
             return
-        held = index.text or {}
-        whole = held.get("words") or not self._wants("needs_words", False)
+        if self._served == (encoder.fingerprint(), self.needs.words):
+            return
+        self._served = (encoder.fingerprint(), self.needs.words)
+        held = self.index.text or {}
+        whole = held.get("words") or not self.needs.words
         self.cached_text = held.get("fingerprint") == encoder.fingerprint() and bool(whole)
         if not self.cached_text and self.captions_averaged > 1:
             raise T2IError(
@@ -120,13 +128,13 @@ class StreamDataModule(CaptionDataModule):
         """Captions of held-out pictures, of different classes as far as there are any; always the same."""
         return self.index.examples[:count] if self.index.captions else [""] * count
 
-    def _split(self, *names: str) -> str | None:
-        return next((name for name in names if self.index.pictures(name)), None)
+    def has(self, split: str) -> bool:
+        """Whether a split has images."""
+        return self.index.pictures(split) > 0
 
-    def _batches(self, split: str, train: bool = False) -> Any:
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return Stream(self, split, train, rank, world, lambda: trainer.current_epoch if trainer else 0)
+    def loader(self, split: str, train: bool, epoch: Callable[[], int]) -> Stream:
+        """Batches of a split, on the host."""
+        return Stream(self, split, train, *self.rank_and_world, epoch)
 
     # From samples to batch --------------------------------------------------------------------------------------------
 
@@ -152,12 +160,12 @@ class StreamDataModule(CaptionDataModule):
             part[f"{kind}labels"] = torch.tensor([sample.class_id for sample in own])
             if self.cached_text:
                 self._add_text(part, kind, own, picks)
-            if kind == "" and self._wants("needs_neighbours", False):
+            if kind == "" and self.needs.neighbours:
                 part["neighbours"] = [
                     (sample.captions[pick[0] - 1], sample.captions[(pick[0] + 1) % len(sample.captions)])
                     for sample, pick in zip(own, picks, strict=True)
                 ]
-            if kind == "" and self._wants("needs_references", False):
+            if kind == "" and self.needs.references:
                 part["references"] = [list(sample.captions) for sample in own]
             if cut:
                 room = torch.tensor([picture.shape[:2] for picture in cut]) - self.image_size
@@ -174,7 +182,7 @@ class StreamDataModule(CaptionDataModule):
         features = [sample.features() for sample in own]
         sentences = [found.sentence[pick] for found, pick in zip(features, picks, strict=True)]
         part[f"{kind}text"] = TextFeatures(torch.from_numpy(np.stack(sentences)).mean(1))
-        if self._wants("needs_words", False):
+        if self.needs.words:
             rows = []
             for found, pick, sample in zip(features, picks, own, strict=True):
                 if found.words is None or found.offsets is None:
@@ -182,14 +190,14 @@ class StreamDataModule(CaptionDataModule):
                 rows.append(found.words[found.offsets[pick[0]] : found.offsets[pick[0] + 1]])
             part[f"{kind}words"] = pad_words(rows)
 
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:  # type: ignore[override]
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> dict[str, Any]:
         """Nothing: the batch is whole."""
         return batch
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:
         """Make the pyramid and map it to [-1, 1], on the device."""
         part = dict(batch)
-        return self._finished(part, part.pop("index"))
+        return self.finish(part, part.pop("index"))
 
 
 def _windows(pictures: Sequence[Pixels], crops: Crops, size: int) -> Tensor:
@@ -226,7 +234,7 @@ class Stream:
         # A generator asks for the epoch at its first step: Lightning calls iter() before it knows the epoch it resumes.
         epoch, first, self._first = self.epoch() if self.train else -1, self._first, 0
         self._done = first
-        wanted = self.data._wants("needs_images", True), self.data._wants("needs_wrong_images", False)
+        wanted = self.data.needs.images, self.data.needs.wrong_images
         with ThreadPoolExecutor(cores()) as pool:
             ahead: deque[tuple[int, list[Sample], list[Sample], list[Future[Pixels]]]] = deque()
             drawn = islice(enumerate(self._draw(epoch)), first, None)

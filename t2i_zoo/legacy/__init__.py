@@ -1,4 +1,4 @@
-"""Safe readers of the data files that the authors of the original codes publish."""
+"""Safe readers of the data files that were published with the original code."""
 
 from t2i_zoo.legacy.files import (
     AttnGANCaptions,

@@ -1,4 +1,4 @@
-"""What the readers of foreign files share: the bytes, and the sentence for a broken file."""
+"""What the readers of published files share: reading the bytes, and the error for a damaged file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def read_content(path: str | Path, expected: str) -> bytes:
 
     Args:
         path: the file.
-        expected: what it should be, such as "a pickle", for the sentence.
+        expected: what the file should be, such as "a pickle", for the error.
 
     Raises:
-        T2IError: there is no such file, it is empty, or it is the page of a dead download link.
+        T2IError: the file is missing or empty, or is the web page of a dead download link.
     """
     try:
         data = Path(path).read_bytes()
@@ -32,12 +32,12 @@ def read_content(path: str | Path, expected: str) -> bytes:
 
 
 def broken(path: str | Path, expected: str, reason: object) -> T2IError:
-    """The error for a file that ends early or makes no sense."""
+    """The error for a file that ends early or cannot be parsed."""
     return T2IError(f"found damage in {path} ({brief(reason)}), expected {expected}: download it again in binary mode")
 
 
 def brief(text: object) -> str:
-    """What a file says of itself as one short line of ASCII, since it may say anything."""
+    """Text from a file as one short line of ASCII, since it may hold anything."""
     line = " ".join(str(text).split()).encode("ascii", "backslashreplace").decode()
     line = re.sub(r"[\x00-\x1f\x7f]", "?", line)
     return line if len(line) <= 120 else line[:117] + "..."

@@ -1,4 +1,4 @@
-"""Torch7's .t7 files, binary and ascii, read as plain values; no Lua and no class of the file is run."""
+"""Torch7's .t7 files, binary and ASCII, read as plain values; no Lua code and no class of the file is run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,10 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.legacy.reading import brief, broken, read_content
 
 _NIL, _NUMBER, _STRING, _TABLE, _TORCH, _BOOLEAN = range(6)
-_FUNCTIONS = (6, 7, 8)  # plain, recursive of old, recursive
+_FUNCTIONS = (6, 7, 8)  # plain, recursive in the older format, recursive
 _CLASS = re.compile(r"torch\.(Double|Float|Long|Int|Short|Char|Byte)(Tensor|Storage)")
-_DTYPES: dict[str, np.dtype] = {
-    "Double": np.dtype("<f8"),
-    "Float": np.dtype("<f4"),
-    "Long": np.dtype("<i8"),
-    "Int": np.dtype("<i4"),
-    "Short": np.dtype("<i2"),
-    "Char": np.dtype("i1"),
-    "Byte": np.dtype("u1"),
-}
+_CODES = {"Double": "<f8", "Float": "<f4", "Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "i1", "Byte": "u1"}
+_DTYPES: dict[str, np.dtype] = {name: np.dtype(code) for name, code in _CODES.items()}
 _TOKEN = re.compile(rb"\s*(\S+)")
 _DEEPEST = 100
 
@@ -33,16 +26,15 @@ _DEEPEST = 100
 def load_t7(path: str | Path) -> Any:
     """Read what ``torch.save`` of Torch7 has written: tables, strings, numbers, booleans, tensors and storages.
 
-    A table with the keys 1 to n becomes a list, any other one a dict with keys of str and int. Numbers are float.
-    A tensor becomes an array of its own type, with the shape that it has in Lua and with (0,) where it is empty;
-    tensors that share their storage share memory. Strings are UTF-8 where their bytes are, else latin1.
+    A table with the keys 1 to n becomes a list, any other table a dict with keys of str and int. Numbers are float.
+    A tensor becomes an array of its type and shape, of shape (0,) if it is empty; tensors that share their storage
+    share memory. Strings are decoded as UTF-8 if they are valid UTF-8, else as latin1.
 
     Source: ``File.lua``, ``generic/Tensor.c`` and ``lib/TH/THDiskFile.c`` of torch/torch7; little-endian, with a
     ``long`` of 8 bytes.
 
     Raises:
-        T2IError: names the file and what is refused in it (functions, classes that hold no numbers), or says how it is
-            broken.
+        T2IError: the file is damaged, or holds functions or classes other than tensors and storages.
     """
     data = read_content(path, "a .t7 file of Torch7")
     try:
@@ -54,7 +46,7 @@ def load_t7(path: str | Path) -> Any:
 
 
 class _Binary:
-    """The default form."""
+    """The default format."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -76,7 +68,7 @@ class _Binary:
 
 
 class _Ascii(_Binary):
-    """Numbers as text. What was written at once ends with a line feed, so an empty string has none."""
+    """Numbers as text. Each write ends with a line feed, except for an empty one."""
 
     def take(self, size: int) -> bytes:
         content = super().take(size)
@@ -90,7 +82,7 @@ class _Ascii(_Binary):
         return float(self._tokens(1)[0])
 
     def array(self, dtype: np.dtype, size: int) -> NDArray:
-        if dtype.itemsize == 1:  # bytes and chars stand as they are
+        if dtype.itemsize == 1:  # bytes and chars are stored as they are
             return np.frombuffer(self.take(size), dtype).copy()
         parse = float if dtype.kind == "f" else int
         return np.array([parse(token) for token in self._tokens(size)], dtype.newbyteorder("="))
@@ -112,7 +104,7 @@ class _Ascii(_Binary):
 
 
 class _Reader:
-    """One object after the other; tables and torch objects are numbered, so that they can be referred to."""
+    """Reads one object after another; tables and torch objects are numbered, so that later ones can refer to them."""
 
     def __init__(self, source: _Binary, path: str | Path) -> None:
         self.source, self.path = source, path
@@ -164,14 +156,14 @@ class _Reader:
                 key = int(key)
             if type(key) not in (str, int):
                 raise self._refusal(f"a key of type {type(key).__name__}")
-            if value is not None:  # in Lua, as if it were not there
+            if value is not None:  # a key without a value does not exist in Lua
                 table[key] = value
         numbers = range(1, len(table) + 1)
         return [table[i] for i in numbers] if table.keys() == set(numbers) else table
 
     def _torch(self, depth: int) -> NDArray:
         name = self._string()
-        if name.startswith("V "):  # the version, which files of old lack
+        if name.startswith("V "):  # the version, which older files lack
             name = self._string()
         match = _CLASS.fullmatch(name)
         if match is None:
@@ -192,7 +184,7 @@ class _Reader:
         if not 0 <= dimensions <= 32:
             raise ValueError(f"a tensor of {dimensions} dimensions")
         sizes, strides = self._longs(dimensions), self._longs(dimensions)
-        offset = self._longs(1)[0] - 1  # in Lua, the first element has the number 1
+        offset = self._longs(1)[0] - 1  # Lua counts from 1
         storage = self.read(depth)
         count = math.prod(sizes) if sizes else 0
         if count == 0:
@@ -201,7 +193,7 @@ class _Reader:
             raise ValueError("a tensor without a storage of its type")
         last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
         if offset < 0 or last >= len(storage) or count > len(storage):
-            raise ValueError(f"a tensor of {count} elements reaches out of its storage of {len(storage)}")
+            raise ValueError(f"a tensor of {count} elements exceeds its storage of {len(storage)}")
         bytes_apart = [stride * dtype.itemsize for stride in strides]
         return np.ndarray(sizes, dtype, storage, offset * dtype.itemsize, bytes_apart)  # checks the bounds as well
 

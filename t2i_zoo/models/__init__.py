@@ -126,26 +126,29 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
 
 
 def _class_of(key: str) -> type[ZooModule]:
-    """The class that a checkpoint or an exported file names; subclasses of one's own are known once imported."""
+    """The class that a checkpoint or an exported file names; a class of your own is known once it is imported."""
     from t2i_zoo.models.zoo import ZooModule
 
     for name in MODELS:
-        model_class(name)
+        if key.startswith(f"{_package(name)}."):
+            model_class(name)
     pending: list[type[ZooModule]] = [ZooModule]
-    known: dict[str, type[ZooModule]] = {}
     while pending:
         cls = pending.pop()
-        known[f"{cls.__module__}.{cls.__qualname__}"] = cls
+        if f"{cls.__module__}.{cls.__qualname__}" == key:
+            return cls
         pending += cls.__subclasses__()
-    if key not in known:
-        raise T2IError(f"the checkpoint was made by {key}, which is not imported: import it before load_model")
-    return known[key]
+    raise T2IError(f"the checkpoint was made by {key}, which is not imported: import it before load_model")
+
+
+def _package(name: str) -> str:
+    return MODELS[name].path.rpartition(".")[0]
 
 
 def name_of(model: ZooModule) -> str | None:
-    """The name in ``MODELS`` of a model's very class; None for a class of one's own."""
+    """The name in ``MODELS`` of a model's very class; None for a class of your own."""
     cls = type(model)
-    return next((name for name in MODELS if model_class(name) is cls), None)
+    return next((n for n in MODELS if cls.__module__.startswith(f"{_package(n)}.") and model_class(n) is cls), None)
 
 
 def _load_safetensors(path: Path) -> ZooModule:

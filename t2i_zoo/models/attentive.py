@@ -5,19 +5,16 @@ Source: taoxugit/AttnGAN, on whose code MirrorGAN is built.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, overload
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import load_model, state
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.models.zoo import ZooModule
-from t2i_zoo.nn import JointDiscriminator, WordGenerator, bce, discriminator_loss, kl_to_normal
+from t2i_zoo.nn import JointDiscriminator, WordGenerator, discriminator_loss, generator_loss, kl_to_normal, over_sizes
 from t2i_zoo.nn.damsm import sentence_loss, words_loss
 from t2i_zoo.text import TextFeatures
 
@@ -26,9 +23,6 @@ class AttentiveGAN(TextToImageGAN):
     """Base of AttnGAN and MirrorGAN; a subclass writes ``next_stage``.
 
     Args:
-        text_encoder: of sentence and words; None takes the one of ``damsm``, or hashed words where there is none.
-        damsm: run of a DAMSM, as a folder or a .ckpt file, whose text encoder reads the captions and whose picture
-            encoder judges pictures. It is read again when a run is resumed; for drawing, a checkpoint needs it no more.
         damsm_weight: lambda of the two matching losses on the largest picture; 0 leaves them out.
         image_size: side of the largest pictures; each branch before has half the side of the next.
         branches: picture sizes (``BRANCH_NUM``).
@@ -50,16 +44,12 @@ class AttentiveGAN(TextToImageGAN):
     generator: WordGenerator
     generator_ema: WordGenerator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one a size, smallest first
-    sizes: list[int]
-    needs_words = True
+    needs = BatchNeeds(words=True)
     attends = True
-    builds_on: tuple[str, ...] = ("damsm",)
 
     def __init__(
         self,
         *,
-        text_encoder: str | dict[str, Any] | None = None,
-        damsm: str | None = None,
         damsm_weight: float = 5.0,
         image_size: int = 256,
         branches: int = 3,
@@ -76,16 +66,7 @@ class AttentiveGAN(TextToImageGAN):
         gradient_checkpointing: bool = False,
         **options: Any,
     ) -> None:
-        if damsm and text_encoder is not None and _kind(text_encoder) != "rnn":
-            raise T2IError(
-                f"found --model.text_encoder {_kind(text_encoder)} beside --model.damsm, whose own text encoder reads "
-                "the captions: leave out the former"
-            )
-        if damsm:
-            _require_run(damsm, "damsm")
-        if text_encoder is None:
-            text_encoder = {"kind": "rnn", "path": damsm} if damsm else "hashing"
-        super().__init__(text_encoder=text_encoder, image_size=image_size, **options)
+        super().__init__(image_size=image_size, **options)
         if branches < 1:
             raise T2IError(f"found --model.branches {branches}, expected at least 1")
         least = 8 * 2 ** (branches - 1)
@@ -97,10 +78,8 @@ class AttentiveGAN(TextToImageGAN):
         if exclude_same_class and mismatch == "class":
             raise T2IError("found --model.exclude_same_class with --model.mismatch class, which has no such pairs")
         sizes = [image_size >> i for i in reversed(range(branches))]
-        self.sizes = sizes[-1:] if last_only else sizes
-        self.noise_width += condition_dim
-        self._frozen: dict[str, ZooModule] = {}  # networks of other runs; a dict, so that no checkpoint holds them
-        self._digests: dict[str, str] = {}
+        self.needs = replace(self.needs, sizes=tuple(sizes[-1:] if last_only else sizes))
+        self.total_noise_dim += condition_dim
         generator = WordGenerator(
             self.text_encoder.dim,
             self.hparams["noise_dim"],
@@ -120,7 +99,7 @@ class AttentiveGAN(TextToImageGAN):
                 unconditional=not last_only,
                 checkpointing=gradient_checkpointing,
             )
-            for size in self.sizes
+            for size in self.needs.sizes
         )
         self.set_networks(generator, discriminator)
 
@@ -128,47 +107,11 @@ class AttentiveGAN(TextToImageGAN):
         """One of the generator's further stages, as ``WordGenerator`` describes them."""
         raise NotImplementedError
 
-    # Networks of other runs -----------------------------------------------------------------------------------------
-
     def setup(self, stage: str) -> None:
         """Load what the losses look at, and raise where it is missing."""
         super().setup(stage)
         if stage != "predict" and self.hparams["damsm_weight"]:
             self.take("damsm", "features", "or set --model.damsm_weight 0")
-
-    def take(self, name: str, method: str, otherwise: str) -> None:
-        """Load the run that the option ``name`` gives, once; it must have ``method``."""
-        path = self.hparams[name]
-        if name in self._frozen:
-            return
-        if not path:
-            raise T2IError(f"found no --model.{name}: {_how_to_make(name)} and give its run there, {otherwise}")
-        _require_run(path, name)
-        model = load_model(path)
-        if not hasattr(model, method):
-            raise T2IError(f"--model.{name} {path} holds a {type(model).__name__}: {_how_to_make(name)}")
-        self._digests[name] = state.digest(model)
-        self._frozen[name] = model.requires_grad_(False).eval()
-
-    def frozen(self, name: str) -> Any:
-        """The network of another run, on this model's device."""
-        model = self._frozen[name]
-        return model if model.device == self.device else model.to(self.device)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add by what the networks of other runs are known again."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["t2i_zoo"]["companions"] = self._digests
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take that back, and compare where they are there already."""
-        super().on_load_checkpoint(checkpoint)
-        own, self._digests = self._digests, dict(checkpoint["t2i_zoo"].get("companions", {}))
-        if differing := [name for name in own if self._digests.get(name, own[name]) != own[name]]:
-            raise T2IError(
-                f"--model.{differing[0]} {self.hparams[differing[0]]} holds other weights than this run began with: "
-                "give the former, or start a new run with --model.weights"
-            )
 
     # Drawing --------------------------------------------------------------------------------------------------------
 
@@ -182,92 +125,42 @@ class AttentiveGAN(TextToImageGAN):
         extras |= {f"attention_{i}": weights for i, weights in enumerate(attention)}
         return Fakes(images, text, extras, noise)
 
-    @overload
-    def generate(
-        self,
-        captions: Sequence[str] | TextFeatures,
-        *,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        ema: bool = True,
-        return_attention: Literal[False] = False,
-    ) -> Tensor: ...
-
-    @overload
-    def generate(
-        self,
-        captions: Sequence[str] | TextFeatures,
-        *,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        ema: bool = True,
-        return_attention: Literal[True],
-    ) -> tuple[Tensor, list[Tensor]]: ...
-
-    @torch.no_grad()
-    def generate(
-        self,
-        captions: Sequence[str] | TextFeatures,
-        *,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        ema: bool = True,
-        return_attention: bool = False,
-    ) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Draw one picture a caption, as every model does, and on request show which words each place looked at.
-
-        With ``return_attention`` the pictures come with the attention of each further stage, (B, T, H, H) over the
-        words that ``text_encoder.tokens`` names; it sums to 1 over the words of each place.
-        """
-        fakes = self.sampled(captions, noise, generator, ema)
-        images = fakes.images[-1].float()
-        if not return_attention:
-            return images
-        return images, [fakes.extras[f"attention_{i}"] for i in range(len(self.generator.stages))]
-
     # Losses ---------------------------------------------------------------------------------------------------------
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """The sum over all sizes, of which each also has its own entry."""
-        sentence, shift = fakes.text.sentence, self.hparams["mismatch"] == "shift"
-        order, keep, other = None, None, sentence
-        if shift:
+        sentence = fakes.text.sentence
+        images, drawn = self.observe(batch["images"], real=True), self.observe(fakes.images, real=False)
+        reals, generated = images.judge(sentence), drawn.judge(sentence)  # batch norm follows the order
+        keep: Tensor | None = None
+        rows: Tensor | slice = slice(None)
+        if self.hparams["mismatch"] == "class":
+            wrongs = images.judge(self.encode_wrong(batch).sentence)
+        else:
             assert fakes.text.mask is not None
             order = fakes.text.mask.sum(1).argsort(descending=True, stable=True)
+            rows, others = order[:-1], order[1:]
             if self.hparams["exclude_same_class"]:
-                labels = batch["labels"][order]
-                keep = (labels[:-1] != labels[1:]) | (labels[:-1] < 0)  # -1: no class, and surely another picture
-        else:
-            other = self.encode_wrong(batch).sentence
-        total: dict[str, Tensor] = {}
-        for i, (size, judge) in enumerate(zip(self.sizes, self.discriminator, strict=True)):
-            assert isinstance(judge, JointDiscriminator)
-            heads = judge.heads
-            real, fake = judge.features(batch["images"][i - len(self.sizes)]), judge.features(fakes.images[i])
-            matched, drawn = heads.match(real, sentence), heads.match(fake, sentence)  # batch norm follows the order
-            wrong = heads.match(real, other) if order is None else heads.match(real[order[:-1]], sentence[order[1:]])
-            alone = {} if len(self.sizes) < len(self.generator.stages) + 1 else {
-                "real_alone": heads.alone(real),
-                "fake_alone": heads.alone(fake),
-            }  # fmt: skip
-            terms = discriminator_loss(matched, wrong, drawn, keep=keep, **alone)
-            for key, term in terms.items():
-                total[key] = total[key] + term if key in total else term
-            total[f"at_{size}"] = terms["loss"]
-        return total
+                one, two = batch["labels"][rows], batch["labels"][others]
+                keep = (one != two) | (one < 0)  # -1: no class, and surely another image
+            wrongs = images.judge(sentence[others], rows)
+        terms = [
+            discriminator_loss(real, wrong, fake, keep=keep, against=real.rows(rows), loss=self.adversarial)
+            for real, wrong, fake in zip(reals, wrongs, generated, strict=True)
+        ]
+        return over_sizes(self.needs.sizes, terms)
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Adversarial terms of all sizes and the divergence of the condition; a paper adds its own."""
-        terms: dict[str, Tensor] = {}
-        for size, judge, images in zip(self.sizes, self.discriminator, fakes.images, strict=True):
-            assert isinstance(judge, JointDiscriminator)
-            features = judge.features(images)
-            term = bce(judge.heads.match(features, fakes.text.sentence), 1.0)
-            terms[f"at_{size}"] = term if self.hparams["last_only"] else term + bce(judge.heads.alone(features), 1.0)
+        sentence = self.condition(fakes)
+        drawn, reals = self.observe(fakes.images, real=False).judge(sentence), self.opponents(batch, sentence)
+        terms = {
+            f"at_{size}": generator_loss(fake, real, self.adversarial)
+            for size, fake, real in zip(self.needs.sizes, drawn, reals, strict=True)
+        }
+        loss = torch.stack(list(terms.values())).sum()
         terms["kl"] = kl_to_normal(fakes.extras["mu"], fakes.extras["logvar"])
-        loss = torch.stack([term for name, term in terms.items() if name != "kl"]).sum()
-        loss = loss + self.hparams["kl_weight"] * terms["kl"]
-        return {"loss": loss, **terms}
+        return {"loss": loss + self.hparams["kl_weight"] * terms["kl"], **terms}
 
     def matching_losses(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """DAMSM's losses of the largest pictures, ``words`` by regions and ``sentence``; none where they weigh 0."""
@@ -284,19 +177,3 @@ class AttentiveGAN(TextToImageGAN):
             "words": by_words.image_to_text + by_words.text_to_image,
             "sentence": by_sentence.image_to_text + by_sentence.text_to_image,
         }
-
-
-def _kind(spec: str | dict[str, Any]) -> str:
-    return str(spec.get("kind")) if isinstance(spec, dict) else spec
-
-
-def _how_to_make(name: str) -> str:
-    return f"train one, as `t2i-zoo fit --config {name}_flowers` does"
-
-
-def _require_run(path: str, name: str) -> None:
-    if not Path(path).expanduser().exists():
-        raise T2IError(
-            f"--model.{name} {path} is not there: {_how_to_make(name)}, or let `t2i-zoo pipeline CONFIG` train all "
-            "that a config builds on"
-        )

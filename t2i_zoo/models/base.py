@@ -1,15 +1,16 @@
-"""The one adversarial step, and everything that all seven papers share around it.
+"""The one adversarial step, and what surrounds it in every GAN of the zoo.
 
-A paper supplies two networks and two losses; this class owns the optimizers, the order of the step, the moving average,
-the random numbers of each rank, sampling, and what a checkpoint must hold to encode a sentence by itself.
+A paper supplies two networks and two losses; the base owns the optimizers, the order of the step, the discriminator's
+training aids, the moving average, the random numbers of each rank, and what a checkpoint must hold.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
@@ -17,248 +18,286 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import state
-from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.models import aids, state
+from t2i_zoo.models.companions import reader
+from t2i_zoo.models.observed import Observed
+from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
+from t2i_zoo.models.sampling import SamplingModule
+from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation, ConditionalDiscriminator, LeCam, Logits
 from t2i_zoo.paths import find_checkpoint
-from t2i_zoo.pictures import interpolate_noise
-from t2i_zoo.text import TextEncoder, TextFeatures, build_text_encoder
+from t2i_zoo.text import build_text_encoder
 
 
-class TextToImageGAN(ZooModule):
-    """Base of every model of the zoo; a subclass writes four methods and calls ``set_networks`` in its ``__init__``.
+class TextToImageGAN(SamplingModule):
+    """Base of every GAN of the zoo; a subclass writes two losses and calls ``set_networks`` in its ``__init__``.
 
     Hyperparameters are plain values (they are saved for loading with ``weights_only=True``) and are saved here for
     subclasses too. One training batch is one step of each of the two optimizers; ``clock`` counts batches, whereas
     Lightning's ``global_step`` counts optimizer steps and so runs twice as fast.
 
+    Training aids are off by default, so that each paper stays itself; docs/training_aids.md says what each is good for.
+
     Args:
-        text_encoder: ``"hashing"`` or a mapping with ``kind`` and the encoder's own arguments.
-        image_size: side S of the generated pictures in pixels.
-        noise_dim: length of the noise vector z.
+        text_encoder: ``"hashing"``, or a mapping with ``kind`` and the encoder's own arguments; by default the encoder
+            of ``damsm``, or hashed words without one.
+        damsm: run of a DAMSM, as a folder or a .ckpt file, whose text encoder reads the captions.
+        image_size: side S of the generated images in pixels.
+        noise_dim: dimension of the noise vector z.
         learning_rate: of both networks' Adam.
-        discriminator_learning_rate: where it is to differ.
+        discriminator_learning_rate: of the discriminator's Adam; by default ``learning_rate``.
         beta1: Adam's first-moment decay.
+        beta2: Adam's second-moment decay.
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it.
         lr_decay_every: epochs; as in the authors' code the first cut comes at the start of that very epoch, 1-based.
         ema_decay: decay a batch of the moving average of the generator's weights, with a warm-up; 0 copies the weights.
+        ema_half_life: in images, instead of ``ema_decay``: how many images halve the weight of what was before. It
+            starts at 5 % of the images seen so far (StyleGAN2-ADA; Karras et al. 2020).
         gradient_clip: largest norm of one network's gradient; None does not clip.
+        adversarial_loss: the paper's own loss, ``hinge``, or ``relativistic`` pairs of a real and a fake image.
+            ``relativistic_average`` compares with the mean of the batch. A projected discriminator's own loss is the
+            hinge.
+        r1: gamma of the penalty gamma / 2 * E |dD/dx|^2 on real images (Mescheder et al. 2018); 0 leaves it out.
+        r2: gamma of the same on generated images.
+        matching_penalty: coefficient k of DF-GAN's matching-aware penalty k * E |(dD/dx, dD/ds)|^p on real images with
+            their own captions (2 in the paper); 0 leaves it out.
+        matching_power: p (6 in the paper).
+        penalty_every: batches from one computation of the penalties to the next, by which number they are multiplied.
+        penalty_step: add the penalties to the discriminator's loss, or give them a step of their own after it.
+        augment: of all that the discriminator sees, and of nothing else: ``color``, ``translation``, ``cutout``
+            (Zhao et al. 2020). Color contradicts captions that name colours.
+        augment_target: adapt the probability of augmenting, so that the mean sign of real images' logits approaches
+            this value, 0.6 in StyleGAN2-ADA; by default everything is augmented.
+        spectral_norm: divide the discriminator's weights by their largest singular value (Miyato et al. 2018).
+        lecam: weight of LeCam's penalty (Tseng et al. 2021), which keeps logits near moving averages; 0 leaves it out.
+        projected: put a projected discriminator (Sauer et al. 2021) in the place of the paper's: the name of a vision
+            network, ``efficientnet_lite0`` or ``torchvision:NAME``, or a mapping with ``network`` and the arguments of
+            ``t2i_zoo.models.projection.Projection``.
         weights: checkpoint or .safetensors whose networks are the start of a fine-tuning run.
     """
 
-    text_encoder: TextEncoder
-    generator: nn.Module
-    discriminator: nn.Module
-    generator_ema: nn.Module
-    attends = False  #: whether ``generate`` can return attention over words
-    text_is_optional = False  #: whether the model can draw from noise alone, with ``text_encoder: none``
-    noise_is_normal = True  #: whether the noise is standard normal, which a truncation cuts
+    discriminator: nn.Module  #: one ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one a size
     generator_steps = 1  #: generator steps a batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
+    builds_on: tuple[str, ...] = ("damsm",)
+    augment_probability: Tensor  #: of each augmentation, with ``augment_target``
+    lecam: LeCam  #: with ``lecam``
 
     def __init__(
         self,
         *,
-        text_encoder: str | dict[str, Any] = "hashing",
+        text_encoder: str | dict[str, Any] | None = None,
+        damsm: str | None = None,
         image_size: int = 64,
         noise_dim: int = 100,
         learning_rate: float = 2e-4,
         discriminator_learning_rate: float | None = None,
         beta1: float = 0.5,
+        beta2: float = 0.999,
         lr_decay: float = 1.0,
         lr_decay_every: int = 100,
         ema_decay: float = 0.999,
+        ema_half_life: float | None = None,
         gradient_clip: float | None = None,
+        adversarial_loss: AdversarialName = "paper",
+        r1: float = 0.0,
+        r2: float = 0.0,
+        matching_penalty: float = 0.0,
+        matching_power: float = 6.0,
+        penalty_every: int = 1,
+        penalty_step: Literal["joint", "separate"] = "joint",
+        augment: list[Augmentation] | None = None,
+        augment_target: float | None = None,
+        spectral_norm: bool = False,
+        lecam: float = 0.0,
+        projected: str | dict[str, Any] | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        if lr_decay_every < 1:
-            raise T2IError(f"found --model.lr_decay_every {lr_decay_every}, expected at least 1 epoch")
-        if gradient_clip is not None and gradient_clip <= 0:
-            raise T2IError(f"found --model.gradient_clip {gradient_clip}, expected a norm above 0, or null not to clip")
-        if not 0 <= ema_decay < 1:
-            raise T2IError(f"found --model.ema_decay {ema_decay}, expected 0 (no averaging) or more, and less than 1")
         self.automatic_optimization = False
         self.save_hyperparameters()
+        aids.check_options(self.hparams)
+        text_encoder = reader(text_encoder, damsm)
         self.text_encoder = build_text_encoder(text_encoder)
         if not (self.conditional or self.text_is_optional):
             raise T2IError(f"found --model.text_encoder none, but {type(self).__name__} reads text: choose an encoder")
-        # of the frame above, where a paper leaves the choice open; files that rebuild it travel in checkpoints alone
+        # files that rebuild the encoder travel in checkpoints alone
         bare = {k: v for k, v in text_encoder.items() if k != "assets"} if isinstance(text_encoder, dict) else None
         self.hparams["text_encoder"] = bare or text_encoder
-        self.noise_width = noise_dim  # a paper whose networks draw more random numbers than z raises it
-        self.sizes = [image_size]
+        name = "hinge" if projected and adversarial_loss == "paper" else adversarial_loss
+        self.adversarial = ADVERSARIAL[name]
+        self.total_noise_dim = noise_dim
+        self.needs = replace(self.needs, sizes=(image_size,))
+        self._unlogged: dict[str, Tensor] = {}
+        self._judged: dict[bool, list[Logits]] | None = None  # first logits of real and of fake images, in D's step
 
     # What a paper supplies ------------------------------------------------------------------------------------------
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """Discriminator's loss under the key ``"loss"`` (scalar), with its terms for the log; ``fakes`` is detached."""
+        """Discriminator's loss under the key ``"loss"`` (scalar), with its terms for the log; ``fakes`` is detached.
+
+        It says which pairs are judged in which order (batch norm depends on it), through ``observe``.
+        """
         raise NotImplementedError
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Generator's loss under the key ``"loss"`` (scalar), with its terms for the log."""
         raise NotImplementedError
 
-    def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
-        """Run a generator; papers with more inputs or outputs than (noise, sentence) and one picture override this."""
-        return Fakes([network(noise, text.sentence)], text, {}, noise)
+    def discriminator_penalty(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """What is added to the discriminator's loss every ``penalty_every`` batches, under the key ``"loss"``.
+
+        It is called in training alone, where gradients are enabled, and may differentiate through the discriminator.
+        By default these are the penalties of the options; an empty dict adds nothing.
+        """
+        return aids.penalties(self, batch, fakes)
+
+    def condition(self, fakes: Fakes) -> Tensor | None:
+        """What the discriminator is told of the text: (B, C), by default the sentence embedding; None without text."""
+        return fakes.text.sentence
 
     def fake(self, batch: Batch) -> Fakes:
         """The generator's forward of the training step."""
         return self.draw(self.generator, self.noise(len(batch["captions"]), self.rng), batch["text"])
 
-    # What every model can do ----------------------------------------------------------------------------------------
+    # Networks -------------------------------------------------------------------------------------------------------
 
     def set_networks(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        """Adopt both networks, copy the generator for the moving average, and load ``weights`` where they are given."""
-        self.generator, self.discriminator = generator, discriminator
+        """Adopt both networks with the aids that change them, copy the generator, and load ``weights`` if given."""
+        self.generator, self.discriminator = generator, aids.changed(self, discriminator)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
+        if self.hparams["augment_target"] is not None:
+            self.register_buffer("augment_probability", torch.zeros(()))
+        if self.hparams["lecam"]:
+            self.lecam = LeCam()
         if self.hparams["weights"]:
             path = Path(self.hparams["weights"]).expanduser()
-            state.load_networks(self, find_checkpoint(path) if path.is_dir() else path)
+            state.load_networks(self, find_checkpoint(path) if path.is_dir() else path, self.parts)
 
     @property
-    def conditional(self) -> bool:
-        """Whether pictures follow captions: not with ``text_encoder: none``."""
-        return self.text_encoder.dim > 0
+    def discriminators(self) -> list[ConditionalDiscriminator]:
+        """The discriminator of each size, smallest first."""
+        found: Any = self.discriminator
+        return [*found] if isinstance(self.discriminator, nn.ModuleList) else [found]
 
-    def encode(self, captions: Sequence[str] | Batch) -> TextFeatures:
-        """Features of captions, or of a batch: its cached ones where the data module brought them."""
-        if isinstance(captions, dict):
-            cached: TextFeatures | None = captions.get("text")
-            return cached if cached is not None else self.encode(captions["captions"])
-        if isinstance(captions, str):
-            raise T2IError('found one string, expected a list of captions: write ["a red flower"]')
-        return self.text_encoder.encode(list(captions), words=self.needs_words)
-
-    def encode_wrong(self, batch: Batch) -> TextFeatures:
-        """Features of the mismatched captions of a batch."""
-        cached = batch.get("wrong_text")
-        return cached if cached is not None else self.encode(batch["wrong_captions"])
-
-    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise (count, ``noise_width``) on the model's device; training passes this rank's ``rng``.
-
-        Everything random in a picture is drawn here, so that it can be repeated: the noise vector z and, in papers with
-        conditioning augmentation, its noise behind it.
-        """
-        source = generator.device if generator is not None else self.device
-        return torch.randn(count, self.noise_width, generator=generator, device=source).to(self.device)
-
-    def noise_path(self, steps: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise (steps, ``noise_width``) on the CPU that leads from one draw to another, both ends included."""
-        first, second = self.noise(2, generator).cpu()
-        return interpolate_noise(first, second, steps)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        captions: Sequence[str] | TextFeatures,
-        *,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        ema: bool = True,
-    ) -> Tensor:
-        """Draw one picture a caption: (B, 3, S, S) in [-1, 1], float32, on the model's device.
+    def observe(self, images: list[Tensor], *, real: bool) -> Observed:
+        """Show images to the discriminators: the one door to them, which augments in training.
 
         Args:
-            captions: B sentences, or their features.
-            noise: (B, ``noise_width``) as of ``noise``; drawn where it is None.
-            generator: source of the noise; a CPU generator gives the same noise on every device.
-            ema: use the moving average of the weights; False uses the live generator (in eval mode).
+            images: pyramid of (B, 3, S, S) in [-1, 1], smallest first.
+            real: whether they come from the data.
         """
-        return self.sampled(captions, noise, generator, ema).images[-1].float()
+        if self.training:
+            images = aids.augmented(self, images[-len(self.discriminators) :])
+        judged = self._judged
+        note = (lambda logits: None) if judged is None else (lambda logits: judged.setdefault(real, logits))
+        return Observed(self.discriminators, images, note)
 
-    def sampled(
-        self,
-        captions: Sequence[str] | TextFeatures,
-        noise: Tensor | None,
-        generator: torch.Generator | None,
-        ema: bool,
-    ) -> Fakes:
-        """All that a generator in eval mode yields; arguments as of ``generate``."""
-        text = captions if isinstance(captions, TextFeatures) else self.encode(captions)
-        text = TextFeatures(*(None if part is None else part.to(self.device) for part in text))  # type: ignore[arg-type]
-        noise = self.noise(text.sentence.shape[0], generator) if noise is None else noise.to(self.device)
-        network = self.generator_ema if ema else self.generator
-        was_training = network.training
-        try:
-            return self.draw(network.eval(), noise, text)
-        finally:
-            network.train(was_training)
+    def opponents(self, batch: Batch, condition: Tensor | None) -> list[Logits] | list[None]:
+        """For the generator's loss: logits of the batch's real images, where the adversarial loss compares with them.
+
+        Elsewhere None for each size, at no cost. No gradient flows through them.
+        """
+        if not self.adversarial.relative:
+            return [None] * len(self.discriminators)
+        with torch.no_grad():
+            return self.observe(batch["images"], real=True).judge(condition)
 
     # The step -------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Encode, one generator forward, discriminator step, generator step, moving average, log."""
-        optimizer_d, optimizer_g = self.optimizers()  # type: ignore[misc, attr-defined]
+        """One batch through both networks; see ``step``."""
+        optimizers: Any = self.optimizers()
+        self._log("train", len(batch["captions"]), self.step(batch, *optimizers, backward=self.manual_backward))
+
+    def step(
+        self,
+        batch: Batch,
+        optimizer_d: Any,
+        optimizer_g: Any,
+        *,
+        backward: Callable[[Tensor], Any] = torch.autograd.backward,
+        lap: Callable[[str], Any] = lambda part: None,
+    ) -> dict[str, dict[str, Tensor]]:
+        """Encode, one generator forward, discriminator step, generator step, moving average.
+
+        Args:
+            batch: on this model's device.
+            optimizer_d: of the discriminator.
+            optimizer_g: of the generator.
+            backward: what computes gradients of a loss.
+            lap: told the name of each part as it ends, for benchmarks.
+
+        Returns:
+            The terms of both losses.
+        """
         batch["text"] = self.encode(batch)
-        # Before the toggles, so that one forward serves both steps and batch norm sees the batch once.
+        lap("text")
+        # Before either network is frozen, so that one forward serves both steps and batch norm sees the batch once.
         fakes = self.fake(batch)
-        with self.toggled_optimizer(optimizer_d):
-            losses_d = self.discriminator_loss(batch, fakes.detach())
-            self._update(optimizer_d, losses_d["loss"])
-        with self.toggled_optimizer(optimizer_g):
-            for step in range(self.generator_steps):
-                fakes = self.draw(self.generator, fakes.noise, fakes.text) if step else fakes
+        lap("generator forward")
+        with frozen(self.generator):
+            losses_d = self._discriminator_step(batch, fakes.detach(), optimizer_d, backward)
+        lap("discriminator")
+        with frozen(self.discriminator):
+            for repeat in range(self.generator_steps):
+                fakes = self.draw(self.generator, fakes.noise, fakes.text) if repeat else fakes
                 losses_g = self.generator_loss(batch, fakes)
-                self._update(optimizer_g, losses_g["loss"])
+                update(optimizer_g, losses_g["loss"], backward)
+        lap("generator")
         self.clock += 1
-        self.update_ema()
-        self._log("train", len(batch["captions"]), losses_d, losses_g)
+        self.update_ema(len(batch["captions"]))
+        lap("ema")
+        return {"discriminator": losses_d, "generator": losses_g}
 
-    def _update(self, optimizer: Any, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+    def _discriminator_step(self, batch: Batch, fakes: Fakes, optimizer: Any, backward: Any) -> dict[str, Tensor]:
+        options, self._judged = self.hparams, {}
+        losses = self.discriminator_loss(batch, fakes)
+        losses, self._judged = aids.regularised(self, losses, self._judged), None
+        separate, loss = options["penalty_step"] == "separate", losses["loss"]
+        if separate:
+            update(optimizer, loss, backward)
+        due = self.clock % options["penalty_every"] == 0
+        if penalties := self.discriminator_penalty(batch, fakes) if due else {}:
+            added = options["penalty_every"] * penalties["loss"]
+            loss = added if separate else loss + added
+        if penalties or not separate:
+            update(optimizer, loss, backward)
+        return losses | {f"penalty_{name}": value for name, value in penalties.items() if name != "loss"}
 
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        """Move the averaged weights towards the live ones; buffers are copied."""
-        decay = min(self.hparams["ema_decay"], (1 + self.clock) / (10 + self.clock))
-        averages: list[Tensor] = list(self.generator_ema.parameters())
-        lives: list[Tensor] = list(self.generator.parameters())
-        torch._foreach_lerp_(averages, lives, 1.0 - decay)
-        buffers = list(self.generator.buffers())
-        if buffers:
-            torch._foreach_copy_(list(self.generator_ema.buffers()), buffers)
+    def update_ema(self, count: int) -> None:
+        """Move the averaged weights towards the live ones, after a batch of ``count`` images in each process."""
+        images = count * (self._trainer.world_size if self._trainer is not None else 1)
+        move_average(self.generator_ema, self.generator, ema_decay(self.hparams, self.clock, images))
 
-    def _log(self, stage: str, count: int, losses_d: dict[str, Tensor], losses_g: dict[str, Tensor]) -> None:
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if stage == "train" and self.clock % max(every, 1):
-            return  # Lightning would keep the values, and pay for them, without writing them down
-        named = {"discriminator": losses_d, "generator": losses_g}
+    def _log(self, stage: str, count: int, losses: dict[str, dict[str, Tensor]]) -> None:
         values = {
             f"{stage}/{network}_{key}": value.detach()
-            for network, losses in named.items()
-            for key, value in losses.items()
+            for network, terms in losses.items()
+            for key, value in terms.items()
         }
-        self.log_dict(values, batch_size=count, sync_dist=stage != "train")
-        if stage == "train":
-            for name, value in values.items():
-                if name.endswith("_loss") and not torch.isfinite(value):
-                    raise T2IError(
-                        f"{name} is {value.item()} at batch {self.clock}: lower --model.learning_rate, "
-                        "clip with --model.gradient_clip or train with --trainer.precision bf16-mixed or 32"
-                    )
+        if stage != "train":
+            self.log_dict(values, batch_size=count, sync_dist=True)
+            return
+        # Lightning would keep the values of every batch, and pay for them, without writing them down; what is not
+        # computed in a batch that is logged, as a lazy penalty, is logged as it was last.
+        self._unlogged |= values
+        if self.clock % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
+            return
+        self.log_dict(self._unlogged, batch_size=count)
+        for name, value in self._unlogged.items():
+            if name.endswith("_loss") and not torch.isfinite(value):
+                raise T2IError(
+                    f"{name} is {value.item()} at batch {self.clock}: lower --model.learning_rate, clip with "
+                    "--model.gradient_clip or train with --trainer.precision bf16-mixed or 32"
+                )
+        self._unlogged = {}
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
-        """Two Adams, discriminator's first, each with the learning-rate decay of the authors' code."""
-        rate, betas = self.hparams["learning_rate"], (self.hparams["beta1"], 0.999)
-        own = self.hparams["discriminator_learning_rate"]
-        rate_d = rate if own is None else own
+        """Two Adams, discriminator's first, each with its learning-rate decay."""
         # Fused is three times as quick as foreach on a CPU, but hides unscaled half-precision gradients from clipping.
         fused = self._trainer is None or self._trainer.precision != "16-mixed"
-        adam_d, adam_g = (
-            torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr, betas, fused=fused)
-            for network, lr in ((self.discriminator, rate_d), (self.generator, rate))
-        )
-        decay, every = self.hparams["lr_decay"], self.hparams["lr_decay_every"]
-        # epoch is 0-based here and 1-based in the authors' code
-        rates = [
-            torch.optim.lr_scheduler.LambdaLR(adam, lambda epoch: decay ** ((epoch + 1) // every))
-            for adam in (adam_d, adam_g)
-        ]
-        return [adam_d, adam_g], rates
+        found = adams([self.discriminator, self.generator], self.hparams, fused)
+        return found, decays(found, self.hparams)
 
     def on_train_epoch_end(self) -> None:
         """Step the learning rates: Lightning leaves that to the module under manual optimization."""
@@ -272,26 +311,27 @@ class TextToImageGAN(ZooModule):
         rng = torch.Generator().manual_seed(int(batch["index"][0]))  # the same noise in every evaluation
         count = len(batch["captions"])
         fakes = self.draw(self.generator_ema, self.noise(count, rng), batch["text"])
-        self._log(stage, count, self.discriminator_loss(batch, fakes), self.generator_loss(batch, fakes))
+        losses = {
+            "discriminator": self.discriminator_loss(batch, fakes),
+            "generator": self.generator_loss(batch, fakes),
+        }
+        self._log(stage, count, losses)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Both losses on held-out pictures, with the averaged generator."""
+        """Both losses on held-out images, with the averaged generator."""
         self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Both losses on the test split."""
         self._evaluate("test", batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One generated picture for each caption of the test split."""
-        rng = torch.Generator().manual_seed(int(batch["index"][0]))
-        return {"images": self.generate(self.encode(batch), generator=rng), "captions": batch["captions"]}
-
     # Guards and modes -----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Raise for what could only fail, or mislead, once training runs."""
+        """Raise for what could only fail, or mislead, once training runs, and load the projected features."""
         super().setup(stage)
+        if stage != "predict":
+            aids.prepare(self)
         strategy: Any = self.trainer.strategy
         ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
         if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):

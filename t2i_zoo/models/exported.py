@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.state import model_key
+from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.version import __version__
-
-if TYPE_CHECKING:
-    from t2i_zoo.models.base import TextToImageGAN
 
 FORMAT = 1  #: to be raised where an older version would read a file wrongly
 _LIVE, _AVERAGE, _JUDGE = "generator.", "generator_ema.", "discriminator."
 _FOLDERS = ("path", "model", "vocabulary", "expansion", "captions")  #: an encoder's arguments that may name files
 
 
-def pack(model: TextToImageGAN, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack(model: ZooModule, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What goes into the file of a model.
 
     Args:
@@ -52,11 +50,14 @@ def pack(model: TextToImageGAN, name: str) -> tuple[dict[str, Tensor], dict[str,
         if not key.startswith((_LIVE, _JUDGE)):
             renamed = _LIVE + key.removeprefix(_AVERAGE) if key.startswith(_AVERAGE) else key
             tensors[renamed] = _halved(key, tensor)
+    assert model.text_encoder is not None
     assets = model.text_encoder.assets()
     if assets:  # they and the weights rebuild the encoder, so where it came from matters to nobody else
         spec |= {key: Path(spec[key]).name for key in _FOLDERS if isinstance(spec.get(key), str)}
         spec["assets"] = assets
-    files = {option: None for option in (*model.starting_points, *model.builds_on) if option in model.hparams}
+    # the discriminator stays behind, and a projected one would ask for its network
+    unneeded = (*model.starting_points, *model.builds_on, "projected")
+    files = {option: None for option in unneeded if option in model.hparams}
     header = {
         "format": FORMAT,
         "model": name,
@@ -107,14 +108,14 @@ def check_header(path: Path, about: dict[str, Any]) -> None:
         raise T2IError(f"{path} is an export without a readable {wrong[0]!r} in its header: export it again")
 
 
-def rebuild(cls: type[Any], path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> TextToImageGAN:
+def rebuild(cls: type[Any], path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> ZooModule:
     """The model of a file: both generators have its weights, in float32, and the discriminator its initial ones.
 
     Raises:
         T2IError: where header and weights do not belong together.
     """
     try:
-        model: TextToImageGAN = cls(**{k: v for k, v in about["hparams"].items() if not k.startswith("_")})
+        model: ZooModule = cls(**{k: v for k, v in about["hparams"].items() if not k.startswith("_")})
         averages = {_AVERAGE + key.removeprefix(_LIVE): x for key, x in tensors.items() if key.startswith(_LIVE)}
         missing, unexpected = model.load_state_dict({**tensors, **averages}, strict=False)
         if odd := [*(key for key in missing if not key.startswith(_JUDGE)), *unexpected]:

@@ -7,26 +7,23 @@ import json
 import random
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import find_checkpoint
 
-if TYPE_CHECKING:
-    from t2i_zoo.models.zoo import ZooModule
 
-
-def model_key(model: ZooModule) -> str:
+def model_key(model: nn.Module) -> str:
     """The class as ``package.module.Class``, by which ``load_model`` finds it again."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
 
 
-def digest(model: ZooModule) -> str:
+def digest(model: nn.Module) -> str:
     """Sixteen hexadecimal digits of all weights of a model."""
     found = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
@@ -76,12 +73,13 @@ def read_words(path: str | Path) -> list[str]:
     return words
 
 
-def load_networks(model: ZooModule, path: Path) -> None:
+def load_networks(model: nn.Module, path: Path, parts: tuple[str, ...]) -> None:
     """Start ``model`` from the networks of another run: every weight whose name and shape agree, and at least one.
 
     Args:
-        model: its generator, moving average and discriminator are overwritten.
+        model: whose weights are overwritten.
         path: a .ckpt of ours, or .safetensors with names such as ``generator.layers.0.weight``.
+        parts: what is taken: the beginnings of names, such as ``generator.``.
 
     Raises:
         T2IError: where nothing fits, with both shapes of the first weight that differs.
@@ -94,7 +92,7 @@ def load_networks(model: ZooModule, path: Path) -> None:
         found = read_checkpoint(path)["state_dict"]
     if not any(name.startswith("generator_ema.") for name in found):
         found |= {f"generator_ema.{k[10:]}": v for k, v in found.items() if k.startswith("generator.")}
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(model.parts)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(parts)}
     fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     differing = [k for k in own if k in found and own[k].shape != found[k].shape]
     if differing:

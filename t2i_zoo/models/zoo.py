@@ -6,12 +6,14 @@ Random numbers of each rank, the checks before training starts, and what a check
 from __future__ import annotations
 
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import lightning as L
 import torch
 from torch import nn
 
+from t2i_zoo.batch import BatchNeeds, CaptionedData
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.text import TextEncoder, words_of
@@ -22,35 +24,36 @@ class ZooModule(L.LightningModule):
 
     Attributes:
         text_encoder: the frozen encoder whose features the data module caches, or None.
+        needs: what the model reads of a batch; a model whose options decide it replaces it in ``__init__``.
         clock: batches that this model was trained on.
         vocabulary: every word of its training captions.
         rng: this rank's own source of noise, while it is in training.
-        sizes: sides of the pictures that it wants of each batch, smallest first; None leaves it to the data module.
         parts: what a fine-tuning run may start from: names of submodules, each with a dot.
         starting_points: options that name files a run starts from; its own checkpoints no longer need them.
-        builds_on: options that name runs of other models, which ``t2i-zoo pipeline`` trains first. Where they are no
-            starting points, the losses look at their networks: a resumed run reads them again,
-            wherever they are by then; for drawing, nothing needs them.
+        builds_on: options that name runs of other models, which ``t2i-zoo pipeline`` trains first. Unless they are
+            starting points, the losses look at their networks: a resumed run reads them again, from whatever path it
+            is given; sampling does not need them.
     """
 
     text_encoder: TextEncoder | None
-    needs_images = True  #: whether the model looks at pictures
-    needs_words = False  #: whether it reads word features and not only the sentence
-    needs_wrong_images = False  #: whether its mismatched pairs need pictures and not only captions
-    needs_neighbours = False  #: whether it reads the captions before and after each caption of a picture
-    needs_references = False  #: whether it compares with all captions of a picture
+    needs: BatchNeeds = BatchNeeds()
     parts: tuple[str, ...] = ()
     starting_points: tuple[str, ...] = ("weights",)
     builds_on: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
+        self.text_encoder = None
         self.clock = 0
         self.vocabulary: frozenset[str] = frozenset()
         self.rng: torch.Generator | None = None
-        self.sizes: list[int] | None = None
         self._resumed_states: list[dict[str, Any]] | None = None
-        self.register_load_state_dict_post_hook(_look_up_again)  # type: ignore[no-untyped-call]
+
+    @property
+    def data_module(self) -> CaptionedData | None:
+        """The data module of the Trainer; None for plain loaders, and for a data module that nothing can be asked."""
+        found = self.trainer.datamodule  # type: ignore[attr-defined]
+        return found if isinstance(found, CaptionedData) else None
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of a caption that the encoder does not know or, once trained, that no training caption held."""
@@ -68,27 +71,31 @@ class ZooModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Raise for what could only fail, or mislead, once training runs."""
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-        data: Any = getattr(self.trainer, "datamodule", None)
-        own = self.hparams.get("image_size")
-        size = getattr(data, "image_size", own)
-        if own is not None and size != own:
+        former = {"sizes", *(f"needs_{field.name}" for field in fields(BatchNeeds))}
+        if found := former.intersection(dir(self)):
             raise T2IError(
-                f"the model has {own} px and the data module gives {size} px: "
+                f"{type(self).__name__} sets {min(found)}, which is no longer read: set needs to a BatchNeeds instead"
+            )
+        if (data := self.data_module) is None:
+            return
+        size = self.hparams.get("image_size", data.image_size)
+        if size != data.image_size:
+            raise T2IError(
+                f"the model has {size} px and the data module gives {data.image_size} px: "
                 "set --model.image_size and --data.image_size to the same number"
             )
-        sizes = getattr(data, "sizes", self.sizes)
-        if self.sizes and len(self.sizes) > 1 and sizes != self.sizes:
+        sizes = list(self.needs.sizes)
+        if len(sizes) > 1 and data.sizes != sizes:
             raise T2IError(
-                f"the model wants {self.sizes} px and --data.pyramid gives {sizes}: leave out --data.pyramid"
+                f"the model needs {sizes} px and --data.pyramid gives {data.sizes}: leave out --data.pyramid"
             )
         classes = self.hparams.get("num_classes")
-        if classes is not None and hasattr(data, "num_classes") and data.num_classes != classes:
-            found = data.num_classes or "no"
+        if classes is not None and data.num_classes != classes:
             raise T2IError(
-                f"the model has {classes} classes and the data have {found}: "
+                f"the model has {classes} classes and the data have {data.num_classes or 'no'}: "
                 + ("set --model.num_classes to that number" if data.num_classes else "choose data with class labels")
             )
-        if stage == "fit" and hasattr(data, "vocabulary"):
+        if stage == "fit":
             self.vocabulary = data.vocabulary()
 
     def on_fit_start(self) -> None:
@@ -124,15 +131,3 @@ class ZooModule(L.LightningModule):
         self.clock = extra.get("clock", 0)
         self.vocabulary = frozenset(extra.get("vocabulary", ()))
         self._resumed_states = extra.get("random_states")
-
-
-def _look_up_again(model: ZooModule, _: Any) -> None:
-    """Let the data module give the features of the text encoder that a checkpoint has brought.
-
-    Lightning sets the data up before it restores the model, and the encoder's file may be another one by now.
-    """
-    trainer: Any = model._trainer
-    data: Any = getattr(trainer, "datamodule", None)
-    if model.text_encoder is not None and hasattr(data, "text_cache") and trainer.state.status == "running":
-        model.text_encoder.to(trainer.strategy.root_device)  # where what is missing is encoded
-        data.setup(trainer.state.fn.value)

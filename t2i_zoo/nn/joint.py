@@ -7,25 +7,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from t2i_zoo.nn.checkpointing import checkpointed
+from t2i_zoo.nn.discriminator import ConditionalDiscriminator, Logits
 from t2i_zoo.nn.glu import conv3x3, orthogonal_init, tile
-
-
-class Logits(NamedTuple):
-    """What a joint discriminator says of B pictures.
-
-    Attributes:
-        unconditional: (B,) that the picture is real.
-        conditional: (B,) that it is real and belongs to its text; None where there is no text.
-    """
-
-    unconditional: Tensor
-    conditional: Tensor | None
 
 
 def _activated(conv: nn.Conv2d) -> nn.Sequential:
@@ -82,8 +70,7 @@ class JointHeads(nn.Module):
     def __init__(self, channels: int, condition_dim: int, *, condition_first: bool, unconditional: bool = True) -> None:
         super().__init__()
         self.condition_first = condition_first
-        if unconditional:
-            self.unconditional = nn.Conv2d(channels, 1, 4)
+        self.unconditional = nn.Conv2d(channels, 1, 4) if unconditional else None
         if condition_dim > 0:
             self.joint = same_block(condition_dim + channels, channels)
             self.conditional = nn.Conv2d(channels, 1, 4)
@@ -94,19 +81,13 @@ class JointHeads(nn.Module):
         logits: Tensor = self.conditional(self.joint(torch.cat(parts if self.condition_first else parts[::-1], 1)))
         return logits.flatten()
 
-    def alone(self, features: Tensor) -> Tensor:
-        """Logits (B,) that the pictures are real."""
-        logits: Tensor = self.unconditional(features)
-        return logits.flatten()
-
-    def forward(self, features: Tensor, condition: Tensor | None) -> Logits:
-        """Both judgements; the conditional one is None without a condition."""
-        conditional = None if condition is None else self.match(features, condition)
-        return Logits(self.alone(features), conditional)
+    def alone(self, features: Tensor) -> Tensor | None:
+        """Logits (B,) that the images are real; None without that head."""
+        return self.unconditional(features).flatten() if self.unconditional is not None else None
 
 
-class JointDiscriminator(nn.Module):
-    """Pictures (B, 3, S, S) in [-1, 1] and conditions (B, C) to two logits each.
+class JointDiscriminator(ConditionalDiscriminator):
+    """Images (B, 3, S, S) in [-1, 1] and conditions (B, C) to two logits each.
 
     Args:
         condition_dim: C; 0 without text.
@@ -128,7 +109,7 @@ class JointDiscriminator(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.checkpointing = checkpointing
+        self.condition_dim, self.checkpointing = condition_dim, checkpointing
         self.trunk = picture_trunk(width, image_size)
         order = {"condition_first": condition_first, "unconditional": unconditional}
         self.heads = JointHeads(8 * width, condition_dim, **order)
@@ -139,7 +120,10 @@ class JointDiscriminator(nn.Module):
         found: Tensor = checkpointed(self.trunk, images) if self.checkpointing else self.trunk(images)
         return found
 
-    def forward(self, images: Tensor, condition: Tensor | None) -> Logits:
-        """Both logits; the features are computed once for the two."""
-        logits: Logits = self.heads(self.features(images), condition)
-        return logits
+    def judge(self, features: Tensor, condition: Tensor) -> Logits:
+        """Matched logits (B,)."""
+        return Logits(self.heads.match(features, condition))
+
+    def judge_alone(self, features: Tensor) -> Tensor | None:
+        """Unconditional logits (B,); None in AttnGAN's DCGAN variant."""
+        return self.heads.alone(features)

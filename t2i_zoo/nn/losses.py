@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from t2i_zoo.nn.adversarial import PAPER, AdversarialLoss, mean
+from t2i_zoo.nn.discriminator import Logits
 
-def bce(logits: Tensor, target: float) -> Tensor:
-    """Binary cross-entropy of logits of any shape against one target in [0, 1], mean over all of them.
 
-    The references take it of a sigmoid; of logits it differs only where the sigmoid saturates, and half precision is
-    safe.
-    """
-    logits = logits.float()
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+def over_sizes(sizes: Sequence[int], terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Sum the discriminators' terms over the image sizes; each size's own loss is kept as ``at_<size>``."""
+    total = {key: torch.stack([term[key] for term in terms]).sum() for key in terms[0]}
+    return total | {f"at_{size}": term["loss"] for size, term in zip(sizes, terms, strict=True)}
 
 
 def kl_to_normal(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -27,48 +28,60 @@ def kl_to_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * torch.mean(1 + logvar - mu.square() - logvar.exp())
 
 
-def mismatched(logits: Tensor, keep: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of mismatched pairs (P,) against 0, over those that ``keep`` (P, bool) marks; 0 for none.
-
-    A mean over a mask rather than over a selection: how many are kept need not be known on the host.
-    """
-    losses = F.softplus(logits.float())  # -log(1 - sigmoid)
-    if keep is None:
-        return losses.sum() / max(len(losses), 1)
-    return (losses * keep).sum() / keep.sum().clamp(min=1)
-
-
 def discriminator_loss(
-    real: Tensor,
-    wrong: Tensor,
-    fake: Tensor,
+    real: Logits,
+    wrong: Logits,
+    fake: Logits,
     *,
-    real_alone: Tensor | None = None,
-    fake_alone: Tensor | None = None,
     keep: Tensor | None = None,
+    against: Logits | None = None,
+    loss: AdversarialLoss = PAPER,
 ) -> dict[str, Tensor]:
-    """Pairs: real + (fake + wrong) / 2. With pictures alone: (real + alone) / 2 + (fake + wrong + fake alone) / 3.
+    """Pairs: real + (fake + wrong) / 2. With images alone: (real + alone) / 2 + (fake + wrong + fake alone) / 3.
 
-    The former in StackGAN's Stage I and AttnGAN's DCGAN variant, the latter in Stage II, AttnGAN and MirrorGAN.
+    The former in StackGAN's Stage I and AttnGAN's DCGAN variant, the latter in Stage II, AttnGAN and MirrorGAN: it
+    follows from the unconditional logits, which are there or not.
 
     Args:
-        real: logits (B,) of real pictures with their captions.
-        wrong: logits (P,) of mismatched pairs.
-        fake: logits (B,) of generated pictures with the captions they were drawn from.
-        real_alone: logits (B,) of real pictures without captions; None, with ``fake_alone``, leaves both out.
-        fake_alone: logits (B,) of generated pictures without captions.
-        keep: (P,) bool, the mismatched pairs that count; None counts all.
+        real: of B real images with their captions.
+        wrong: of P mismatched pairs, whose unconditional logits are not looked at.
+        fake: of B generated images with the captions they were generated from.
+        keep: (P,) bool, the mismatched pairs that count; by default all.
+        against: the real pairs that mismatched ones are compared with; by default ``real``, row by row.
+        loss: the adversarial loss.
     """
-    terms = {"real": bce(real, 1.0), "wrong": mismatched(wrong, keep), "fake": bce(fake, 0.0)}
-    if real_alone is None or fake_alone is None:
+    assert real.matched is not None
+    assert wrong.matched is not None
+    assert fake.matched is not None
+    terms = {
+        "real": mean(loss.real(real.matched, fake.matched)),
+        "wrong": mean(loss.fake(wrong.matched, (against or real).matched), keep),
+        "fake": mean(loss.fake(fake.matched, real.matched)),
+    }
+    if real.unconditional is None or fake.unconditional is None:
         return {"loss": terms["real"] + (terms["fake"] + terms["wrong"]) / 2, **terms}
-    terms |= {"real_alone": bce(real_alone, 1.0), "fake_alone": bce(fake_alone, 0.0)}
-    loss = (terms["real"] + terms["real_alone"]) / 2 + (terms["fake"] + terms["wrong"] + terms["fake_alone"]) / 3
-    return {"loss": loss, **terms}
+    terms |= {
+        "real_alone": mean(loss.real(real.unconditional, fake.unconditional)),
+        "fake_alone": mean(loss.fake(fake.unconditional, real.unconditional)),
+    }
+    total = (terms["real"] + terms["real_alone"]) / 2 + (terms["fake"] + terms["wrong"] + terms["fake_alone"]) / 3
+    return {"loss": total, **terms}
+
+
+def generator_loss(fake: Logits, real: Logits | None = None, loss: AdversarialLoss = PAPER) -> Tensor:
+    """Sum of the generator's loss on images with their text and on images alone, whichever are there.
+
+    Args:
+        fake: of generated images.
+        real: of real images with the same text, where ``loss`` is relative.
+        loss: the adversarial loss.
+    """
+    pairs = zip(fake[:2], (real or Logits())[:2], strict=True)
+    return torch.stack([mean(loss.generator(ours, theirs)) for ours, theirs in pairs if ours is not None]).sum()
 
 
 def class_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of class scores (B, K) against labels (B,), a float32 mean over the pictures that have a class.
+    """Cross-entropy of class scores (B, K) against labels (B,), a float32 mean over the images that have a class.
 
     Of a batch without any class it is 0.
     """

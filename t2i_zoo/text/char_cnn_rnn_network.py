@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t2i_zoo.nn.recurrent import run_recurrent
+
 Variant = Literal["rnn", "gru"]
 
 #: the 70 characters, numbered from 1; "-" stands there twice, and the authors' look-up finds the second one, 60
@@ -144,5 +146,5 @@ class CharCNNRNNNetwork(nn.Module):
         x = F.relu(self.conv3(x))
         if self.variant == "rnn":
             x = F.max_pool1d(x, 3, 2)
-        states = self.recurrent(x.mT)
+        states = run_recurrent(self.recurrent, x.mT)
         return states, self.linear(states.mean(1))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.nn.recurrent import run_recurrent
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
 from t2i_zoo.text.vocabulary import END_WORD, Words, padded
@@ -60,7 +61,8 @@ class RNNNetwork(nn.Module):
             of each direction.
         """
         vectors = self.drop(self.encoder(numbers))
-        states, last = self.rnn(pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False))
+        packed = pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
+        states, last = run_recurrent(self.rnn, packed)
         last = last[0] if isinstance(last, tuple) else last  # of an LSTM the output, not the cell
         words = pad_packed_sequence(states, batch_first=True, total_length=numbers.shape[1])[0]
         return words, last.transpose(0, 1).flatten(1)

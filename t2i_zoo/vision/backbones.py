@@ -1,4 +1,4 @@
-"""Any classifier of torchvision as a picture network: pooled features, a map of regions, logits."""
+"""Any classifier of torchvision as an image network: pooled features, a map of regions, logits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.vision.network import Seen, VisionNetwork
+from t2i_zoo.vision.taps import find_taps, watch
 
-#: their published weights come from TensorFlow and read [-1, 1]; torchvision undoes its own normalisation inside
+#: their published weights come from TensorFlow and expect [-1, 1]; torchvision converts its own normalization inside
 _FROM_TENSORFLOW = ("inception_v3", "googlenet")
 
 
 class TorchvisionNetwork(VisionNetwork):
-    """A torchvision classifier; its dropout is switched off, so that features do not depend on the mode.
+    """A torchvision classifier without dropout, so that its features are the same in training and evaluation mode.
 
-    Features are what its last linear layer reads; arguments as of ``build_vision``.
+    The features are the input of its last linear layer. The arguments are those of ``build_vision``.
     """
 
     mean: Tensor
@@ -59,7 +60,7 @@ class TorchvisionNetwork(VisionNetwork):
         self._seen: dict[str, Tensor] = {}
         heads = [(n, m) for n, m in self.net.named_modules() if isinstance(m, nn.Linear)]
         if not heads:
-            raise T2IError(f"{self.name} ends in no linear layer, whose input would be the features: name another")
+            raise T2IError(f"{self.name} has no linear layer, whose input would be the features: name another network")
         head, linear = heads[-1]
         self.feature_dim = linear.in_features
         self.num_logits = linear.out_features if logits else 0
@@ -69,32 +70,34 @@ class TorchvisionNetwork(VisionNetwork):
             setattr(self.net.get_submodule(parent), leaf, linear)
         linear.register_forward_pre_hook(self._keep_features)
         self.eval()
-        name, self.region_dim = self._find_regions(layer)
+        outputs, side = self._outputs()
+        name, self.region_dim = self._find_regions(layer, outputs)
         if name:
             self.net.get_submodule(name).register_forward_hook(self._keep_regions)
+        self._taps = find_taps(outputs, side)
+        self.tap_channels = tuple(self._taps.values())
 
     def look(self, images: Tensor) -> Seen:
-        """Run the network, and read features and regions on the way."""
+        """Run the network, and keep features and regions on the way."""
         scores = self.net((images * 0.5 + 0.5 - self.mean) / self.std)
         features, regions = self._seen["features"], self._seen.get("regions")
         self._seen.clear()  # a kept map would keep its graph alive
         return Seen(features.flatten(1), regions, scores if self.num_logits else None)
 
-    def _keep_features(
-        self, module: nn.Module, inputs: Any
-    ) -> None:  # bound methods, so that copies see for themselves
+    def tap(self, images: Tensor) -> list[Tensor]:
+        """The last output of a block at each stride."""
+        return watch(self.net, list(self._taps), lambda: self.look(images))
+
+    # Hooks are bound methods, so that a copy of the network keeps its own values.
+    def _keep_features(self, module: nn.Module, inputs: Any) -> None:
         self._seen["features"] = inputs[0]
 
     def _keep_regions(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._seen["regions"] = output
 
     @torch.no_grad()
-    def _find_regions(self, layer: str | None) -> tuple[str, int]:
-        """Name of the layer that gives the map, the last one by default, and the map's channels."""
-        modules = dict(self.net.named_modules())
-        if layer is not None and not modules.get(layer):
-            near = difflib.get_close_matches(layer, list(modules), 3, 0.4)
-            raise T2IError(f"{self.name} has no layer {layer!r}: name one such as {', '.join(near) or 'features'}")
+    def _outputs(self) -> tuple[list[tuple[str, torch.Size]], int]:
+        """Names and shapes of all maps in the order of computation, and the side of the images that gave them."""
         found: list[tuple[str, torch.Size]] = []
 
         def note(name: str) -> Callable[..., None]:
@@ -104,19 +107,27 @@ class TorchvisionNetwork(VisionNetwork):
 
             return hook
 
-        handles = [m.register_forward_hook(note(n)) for n, m in modules.items() if n and layer in (None, n)]
+        handles = [m.register_forward_hook(note(n)) for n, m in self.net.named_modules() if n]
         side = self.input_size or 64
         self.look(torch.zeros(1, 3, side, side))
         for handle in handles:
             handle.remove()
-        maps = [(name, shape[1]) for name, shape in found if layer or shape[2] * shape[3] > 1]
+        return found, side
+
+    def _find_regions(self, layer: str | None, outputs: list[tuple[str, torch.Size]]) -> tuple[str, int]:
+        """Name of the layer that gives the map, by default the last one, and the channels of the map."""
+        modules = dict(self.net.named_modules())
+        if layer is not None and not modules.get(layer):
+            near = difflib.get_close_matches(layer, list(modules), 3, 0.4)
+            raise T2IError(f"{self.name} has no layer {layer!r}: name one such as {', '.join(near) or 'features'}")
+        maps = [(name, shape[1]) for name, shape in outputs if (name == layer if layer else shape[2] * shape[3] > 1)]
         if layer is not None and not maps:
             raise T2IError(f"layer {layer!r} of {self.name} gives no map (B, C, H, W): name a convolutional one")
         return maps[-1] if maps else ("", 0)
 
 
 def _build(model: str, weights: str | None, published: Any) -> nn.Module:
-    """The classifier with its weights, without a second, auxiliary head."""
+    """The classifier with its weights, without an auxiliary head."""
     options: dict[str, Any] = {}
     if model in _FROM_TENSORFLOW:
         options = {"transform_input": False, "init_weights": weights == "random", "aux_logits": True}
@@ -138,8 +149,8 @@ def _load(net: nn.Module, model: str, weights: str | None, published: Any) -> No
             values = published.get_state_dict(progress=False, check_hash=True)
         except (URLError, OSError, RuntimeError) as error:
             raise T2IError(
-                f"cannot fetch the weights of {model} ({error}): put the file {published.url} at {place}, "
-                "or give weights, a path or random"
+                f"cannot download the weights of {model} ({error}): put the file {published.url} at {place}, "
+                "or set weights to a path or to random"
             ) from error
     else:
         values = read_state(Path(weights).expanduser())
@@ -153,7 +164,7 @@ def _load(net: nn.Module, model: str, weights: str | None, published: Any) -> No
         here = f"{tuple(own[key].shape)}" if key in own else "nothing"
         raise T2IError(
             f"the weights {weights or published.url} do not fit {model}: {key} is {there} in the file and {here} in "
-            "the network; give weights of that network"
+            "the network: give weights of that network"
         )
     net.load_state_dict(values, strict=False)
 
@@ -161,7 +172,7 @@ def _load(net: nn.Module, model: str, weights: str | None, published: Any) -> No
 def read_state(path: Path) -> dict[str, Tensor]:
     """A state dict from a .safetensors file, or from a .pth file without running its code."""
     if not path.is_file():
-        raise T2IError(f"found no weights file {path}: check the path, or write random")
+        raise T2IError(f"found no weights file {path}: check the path, or set weights to random")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -171,5 +182,5 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise T2IError(f"cannot read {path} as weights ({error}): give a state dict, .pth or .safetensors") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise T2IError(f"{path} holds no state dict: give the weights alone, as torch.save(net.state_dict(), path)")
+        raise T2IError(f"{path} holds no state dict: save only the weights, as torch.save(net.state_dict(), path)")
     return found

@@ -18,6 +18,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from t2i_zoo.batch import BatchNeeds
 from t2i_zoo.data import CaptionDataModule
 from t2i_zoo.data.packing import FORMAT
 from t2i_zoo.data.records import Record, Source
@@ -44,7 +45,7 @@ class Simulated(Source):
 class WithWords(GANCLS):
     """Reads words too, and makes no use of them."""
 
-    needs_words = True
+    needs = BatchNeeds(words=True)
 
 
 def spec(root: str, size: int) -> StoreSpec:

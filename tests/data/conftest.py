@@ -16,6 +16,16 @@ from t2i_zoo.data.shard_writer import write_shards
 from t2i_zoo.data.store import StoreSpec
 from t2i_zoo.text import build_text_encoder
 
+OXFORD = Path(__file__).resolve().parents[3] / "shared/data/oxford102"
+
+
+@pytest.fixture(scope="session")
+def oxford102() -> Path:
+    """The real Oxford-102 flowers, if they are in ``shared/`` beside the repository."""
+    if not OXFORD.is_dir():
+        pytest.skip(f"needs the real Oxford-102 flowers in {OXFORD}, which are not part of the repository")
+    return OXFORD
+
 
 class Server(ThreadingHTTPServer):
     """Serves ``files``; breaks off after ``breaks[path]`` bytes as often as that list is long."""

@@ -1,8 +1,10 @@
 """``t2i-zoo prepare`` killed at any moment, and twice at once: the next run finds nothing half."""
 
+import itertools
 import os
 import signal
-import time
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,15 @@ from t2i_zoo.text import TextCache
 from t2i_zoo.text.hashing import HashingEncoder
 
 PICTURES = 16
-MOMENTS = int(os.environ.get("T2I_ZOO_KILLS", "20"))
+KILLS = int(os.environ.get("T2I_ZOO_KILLS", "12"))
+CHANGES = (
+    "open",
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.truncate",
+)  # as Python audits
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -30,12 +40,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def prepare(root: Path, cache: Path) -> int:
-    """Begin ``prepare`` in a process of its own; a fork, so that nothing has to be imported again."""
+def prepare(root: Path, cache: Path, step: Callable[[], None] | None = None) -> int:
+    """Begin ``prepare`` in a process of its own; a fork, so that nothing has to be imported again.
+
+    ``step`` is called in that process before each operation on a file of the source or the cache.
+    """
     if process := os.fork():
         return process
     code = 1
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        if step is not None and event in CHANGES and str(args[0]).startswith((str(root), str(cache))):
+            step()
+
     try:
+        sys.addaudithook(watch)
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
@@ -43,6 +62,17 @@ def prepare(root: Path, cache: Path) -> int:
         code = main(["prepare", *words, "--data.image_size", "16", "--text_encoder", "{kind: hashing, dim: 64}"])
     finally:
         os._exit(code)
+
+
+def killer(last: int) -> Callable[[], None]:
+    """What kills its process instead of the step that follows ``last`` steps."""
+    steps = itertools.count(1)
+
+    def step() -> None:
+        if next(steps) > last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return step
 
 
 def end(process: int) -> int:
@@ -63,23 +93,19 @@ def check(root: Path, cache: Path) -> None:
     assert np.array_equal(features.sentences(store.captions), encoder.encode(store.captions).sentence.numpy())
 
 
-def test_killed_at_random_moments(root: Path, tmp_path: Path) -> None:
-    whole = 10.0
-    for name in ("clean", "clean again"):  # the second one finds everything warm
-        start = time.perf_counter()
-        assert end(prepare(root, tmp_path / name)) == 0
-        whole = min(whole, time.perf_counter() - start)
-        check(root, tmp_path / name)
-    killed = 0
-    for number, moment in enumerate(np.random.default_rng(0).uniform(0, whole, MOMENTS)):
-        cache = tmp_path / f"cache{number}"
-        process = prepare(root, cache)
-        time.sleep(moment)
-        os.kill(process, signal.SIGKILL)
-        killed += end(process) == -signal.SIGKILL
-        assert end(prepare(root, cache)) == 0, f"after a kill at {moment:.3f} s of {whole:.3f} s"
+def test_killed_between_any_two_file_operations(root: Path, tmp_path: Path) -> None:
+    log = tmp_path / "steps"
+    note = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    assert end(prepare(root, tmp_path / "clean", lambda: os.write(note, b"."))) == 0
+    os.close(note)
+    check(root, tmp_path / "clean")
+    steps = log.stat().st_size
+    assert steps > 5 * KILLS
+    for last in np.linspace(1, steps - 1, KILLS, dtype=int).tolist():
+        cache = tmp_path / f"cache{last}"
+        assert end(prepare(root, cache, killer(last))) == -signal.SIGKILL
+        assert end(prepare(root, cache)) == 0, f"after a kill behind {last} of {steps} file operations"
         check(root, cache)
-    assert killed >= MOMENTS // 4  # on a busy machine some end before their moment
 
 
 def test_two_at_once(root: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from t2i_zoo.batch import BatchNeeds
 from t2i_zoo.data import CaptionDataModule, CaptionFolder
 from t2i_zoo.data.images import load_image, load_shape
 from t2i_zoo.data.store import StoreSpec, open_store
@@ -36,12 +37,10 @@ def folder_of(path, captions=2, count=6):
 class Asks(ZooModule):
     """A model that asks for what it is told to and keeps its batches."""
 
-    def __init__(self, sizes: list[int] | None = None, text_encoder: str | None = None, **needs: bool) -> None:
+    def __init__(self, text_encoder: str | None = None, **needs: Any) -> None:
         super().__init__()
         self.text_encoder = build_text_encoder(text_encoder) if text_encoder else None
-        self.line, self.seen, self.sizes = nn.Linear(1, 1), [], sizes
-        for name, value in needs.items():
-            setattr(self, name, value)
+        self.line, self.seen, self.needs = nn.Linear(1, 1), [], BatchNeeds(**needs)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.seen.append(batch)
@@ -120,7 +119,7 @@ def test_a_store_of_many_shapes_skips_bad_pictures(tmp_path):
 
 
 def test_batches_are_cut_from_pictures_of_many_shapes(tmp_path):
-    model = Asks(sizes=[8, 16], needs_wrong_images=True)
+    model = Asks(sizes=(8, 16), wrong_images=True)
     source = CaptionFolder(str(folder_of(tmp_path / "s", count=24)))
     data = train(tmp_path, model, source, resize="short_side", resample="bilinear", load_size=18)
     planner = data.planner("train", True)
@@ -141,7 +140,7 @@ def test_batches_are_cut_from_pictures_of_many_shapes(tmp_path):
 
 
 def test_neighbours_are_the_captions_around(tmp_path):
-    model = Asks(needs_neighbours=True, needs_images=False)
+    model = Asks(neighbours=True, images=False)
     train(tmp_path, model, CaptionFolder(str(folder_of(tmp_path / "s", captions=4))))
     assert model.seen
     for batch in model.seen:

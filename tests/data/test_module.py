@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from t2i_zoo.batch import BatchNeeds
 from t2i_zoo.data import CaptionDataModule, CaptionFolder, SyntheticFlowers
 from t2i_zoo.data.synthetic import read_attributes
 from t2i_zoo.errors import T2IError
@@ -29,8 +30,7 @@ class Generator(nn.Module):
 class Tiny(TextToImageGAN):
     """Reads words and wrong pictures, and keeps the batches that it is given."""
 
-    needs_words = True
-    needs_wrong_images = True
+    needs = BatchNeeds(words=True, wrong_images=True)
 
     def __init__(self, **options):
         super().__init__(image_size=16, noise_dim=4, text_encoder={"kind": "hashing", "dim": 32}, **options)
@@ -239,7 +239,7 @@ def test_without_classes_the_mismatch_is_by_picture(tmp_path, classes):
     [
         (
             {"batch_size": 500},
-            r"holds \d+ pictures, fewer than one batch of 500: set --data\.batch_size to \d+ or less",
+            r"holds \d+ images, fewer than one batch of 500: set --data\.batch_size to \d+ or less",
         ),
         ({"batch_size": 0}, r"found --data\.batch_size 0, expected at least 1"),
         ({"image_size": 0}, r"found --data\.image_size 0, expected at least 1"),
@@ -256,7 +256,7 @@ def test_options_that_cannot_be(options, sentence):
 
 def test_one_picture_is_not_enough(tmp_path):
     module = CaptionDataModule(folder_of(tmp_path / "one", 1), image_size=8, batch_size=1)
-    with pytest.raises(T2IError, match="holds one picture, expected a second to mismatch"):
+    with pytest.raises(T2IError, match="holds one image, expected a second to mismatch"):
         module.setup()
 
 

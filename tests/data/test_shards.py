@@ -92,7 +92,7 @@ def test_what_is_wrong_with_shards(others: Path, tmp_path: Path) -> None:
     error(r"there is no folder .*nowhere, expected one with \.tar files", tmp_path / "nowhere")
     error(r"no folder of shards is given", "")
     error(r"has no \.tar file, expected shards", tmp_path)
-    error(r"holds 16 pictures, fewer than one batch of 17: set --data\.batch_size to 16", batch_size=17)
+    error(r"holds 16 images, fewer than one batch of 17: set --data\.batch_size to 16", batch_size=17)
     cases: list[tuple[dict[str, bytes], str]] = [
         ({"a.png": png((0, 0, 0)), "a.json": b"{"}, r"train-2\.tar, a: broken JSON"),
         ({"a.png": png((0, 0, 0)), "a.json": b"[]"}, r"train-2\.tar, a: found list, expected a JSON object"),

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from t2i_zoo.batch import BatchNeeds
 from t2i_zoo.data import CaptionDataModule, StreamDataModule, SyntheticFlowers, WebDataset
 from t2i_zoo.data.shard_writer import write_shards
 from t2i_zoo.data.store import StoreSpec, open_store
@@ -33,9 +34,7 @@ def build(root: Path | str, **options: Any) -> StreamDataModule:
 class Asks(ZooModule):
     """A model that keeps its batches."""
 
-    needs_words = True
-    needs_wrong_images = True
-    needs_neighbours = True
+    needs = BatchNeeds(words=True, wrong_images=True, neighbours=True)
 
     def __init__(self, encoder: dict[str, object] | None = ENCODER) -> None:
         super().__init__()
@@ -194,7 +193,7 @@ def test_sources_without_captions_and_classes(tmp_path: Path) -> None:
 
     write_shards(StoreSpec(CaptionFolder(str(root), captions=False), 19), tmp_path / "shards")
     model = Asks(None)
-    model.needs_neighbours = model.needs_words = False
+    model.needs = BatchNeeds()
     fit(model, build(tmp_path / "shards", batch_size=4), tmp_path)
     assert model.seen[0]["captions"] == [""] * 4
     assert (model.seen[0]["labels"] == -1).all()

@@ -145,6 +145,17 @@ def test_the_zoo_is_listed() -> None:
         assert f"`{name}`" in readme, f"README.md does not list {name}"
 
 
+def test_the_plain_loop_of_the_data_page() -> None:
+    """Its block, on fewer flowers."""
+    (code,) = blocks(ROOT / "docs" / "data.md", "python")
+    assert "SyntheticFlowers()" in code
+    code = code.replace("SyntheticFlowers()", "SyntheticFlowers(images=80, size=24)")
+    names: dict[str, Any] = {}
+    exec(compile(code, "data.md", "exec"), names)
+    assert names["batch"]["images"][-1].shape == (64, 3, 64, 64)
+    assert torch.isfinite(names["loss"])
+
+
 def test_add_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's blocks, in order, in one namespace."""
     monkeypatch.chdir(tmp_path)

@@ -1,14 +1,17 @@
 """The published folders are read whole, and every way in which they can be wrong is named with both sides."""
 
+import io
 import itertools
 import pickle
 import struct
 
 import numpy as np
 import pytest
+import torch
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.legacy import (
+    load_pickle,
     read_attngan_captions,
     read_reed_t7,
     read_stackgan,
@@ -104,9 +107,9 @@ def test_stackgan(tmp_path):
         ({"class_info": [1, 2, 10**30]}, r"an array of object \(3,\)"),
         ({"class_info": [[1], [1, 2], []]}, "rows of unequal length"),
         ({"class_info": None}, r"an array of object \(\)"),
-        ({"filenames": ["a", 5, "b"]}, r"int at place 1 in \S+filenames\.pickle, expected names of pictures"),
-        ({"filenames": {"a": 1}}, r"dict of 1 in \S+, expected a list of names"),
-        ({"embeddings": [np.ones((10, 1024))] * 2 + [np.ones((9, 1024))]}, r".*\(9, 1024\) .* of picture 2 .*\(10,"),
+        ({"filenames": ["a", 5, "b"]}, r"int at index 1 in \S+filenames\.pickle, expected image names"),
+        ({"filenames": {"a": 1}}, r"dict of 1 in \S+, expected a list of image names"),
+        ({"embeddings": [np.ones((10, 1024))] * 2 + [np.ones((9, 1024))]}, r".*\(9, 1024\) .* of image 2 .*\(10,"),
         ({"embeddings": [np.ones((10, 4800))] * 3}, r"an array of float64 \(10, 4800\) in .* of shape \(any, 1024\)"),
         ({"embeddings": np.ones((3, 1024))}, r"an array of float64 \(3, 1024\) .* of shape \(any, any, 1024\)"),
         ({"embeddings": [["a"] * 1024] * 3}, r"an array of <U1"),
@@ -170,16 +173,19 @@ def test_tacgan_mistakes(tmp_path):
         ({"flower_tc": without("flower_tc")}, r"image_00001.jpg in \S+flowers_caps\.pkl but not in \S+flower_tc\.pkl"),
         ({"flowers_caps": without("flowers_caps")}, r"image_00001.jpg in \S+flower_tv\.pkl but not in \S+flowers_caps"),
         ({"train_ids": ["image_9.jpg"]}, r"image_9.jpg in \S+train_ids\.pkl but not in \S+flowers_caps\.pkl"),
-        ({"val_ids": [3]}, r"int at place 0 in \S+val_ids\.pkl"),
+        ({"val_ids": [3]}, r"int at index 0 in \S+val_ids\.pkl"),
         ({"flowers_caps": []}, r"list of 0 in \S+flowers_caps\.pkl, expected a dictionary"),
-        ({"flowers_caps": with_one("flowers_caps", ["a"])}, r"1 captions of image_00002.jpg .* expected 5 a picture"),
+        (
+            {"flowers_caps": with_one("flowers_caps", ["a"])},
+            r"1 captions of image_00002.jpg .* expected 5 for each image",
+        ),
         ({"flowers_caps": with_one("flowers_caps", "abcde")}, r"str of 5 in .* expected a list of captions"),
         ({"flower_tv": with_one("flower_tv", np.ones((5, 2400)))}, r"an array of float64 \(5, 2400\) .* \(5, 4800\)"),
         ({"flower_tc": with_one("flower_tc", np.eye(20)[0])}, r"an array of float64 \(20,\) .* of shape \(102\)"),
-        ({"flower_tc": with_one("flower_tc", np.zeros(102))}, "0 classes of image_00002.jpg .* expected a single one"),
+        ({"flower_tc": with_one("flower_tc", np.zeros(102))}, "0 classes of image_00002.jpg .* expected exactly one"),
         ({"flower_tc": with_one("flower_tc", np.ones(102))}, "102 classes of image_00002.jpg"),
         ({"flower_tc": with_one("flower_tc", 2 * np.eye(102)[3])}, "1 classes of image_00002.jpg"),
-        ({"flower_tc": {5: 1}}, "int at place 0"),
+        ({"flower_tc": {5: 1}}, "int at index 0"),
     ]:
         tacgan(tmp_path, **change)
         with pytest.raises(T2IError, match=f"^found {found}"):
@@ -216,9 +222,9 @@ def test_reed_mistakes(tmp_path):
         ({"txt": np.ones((10, 512))}, r"an array of float64 \(10, 512\) .* in 'txt' of shape \(any, 1024\)"),
         ({"txt": "a"}, "an array of <U1"),
         ({"char": np.ones((201, 9), np.uint8)}, r"an array of uint8 \(201, 9\) .* of shape \(201, 10\)"),
-        ({"char": np.full((201, 10), 71, np.uint8)}, "other characters in 'char' .* whole numbers from 0 to 70"),
-        ({"char": np.full((201, 10), 0.5)}, "other characters in 'char'"),
-        ({"char": np.full((201, 10), np.nan)}, "other characters in 'char'"),
+        ({"char": np.full((201, 10), 71, np.uint8)}, "other values in 'char' .* integers from 0 to 70"),
+        ({"char": np.full((201, 10), 0.5)}, "other values in 'char'"),
+        ({"char": np.full((201, 10), np.nan)}, "other values in 'char'"),
     ]:
         path = save_t7(tmp_path, reed(**change))
         with pytest.raises(T2IError, match=f"^found {found}"):
@@ -238,7 +244,7 @@ def test_val_captions(tmp_path):
     for change, message in [
         ({"raw_txt": ["a"]}, "1 captions and 5 embeddings"),
         ({"raw_txt": "abcde"}, "str of 5"),
-        ({"raw_txt": ["a", 1.0]}, "float at place 1"),
+        ({"raw_txt": ["a", 1.0]}, "float at index 1"),
         ({"fea_txt": [features, features[0]]}, r"an array of float32 \(1024,\)"),
         ({"fea_txt": ["a"]}, "an array of <U1"),
     ]:
@@ -254,15 +260,15 @@ def test_attngan_captions(tmp_path):
     assert found == (whole[0], whole[1], ixtoword, wordtoix)
     assert found.ixtoword[2] == "naïve"
     for place, value, message in [
-        (0, [[1, 4]], "a number that no word has in train caption 0"),
-        (1, [[1], [1.0]], "a number that no word has in test caption 1"),
-        (1, [[True]], "a number that no word has in test caption 0"),
+        (0, [[1, 4]], "a number without a word in train caption 0"),
+        (1, [[1], [1.0]], "a number without a word in test caption 1"),
+        (1, [[True]], "a number without a word in test caption 0"),
         (0, [np.arange(2)], "list of 1"),
         (1, {}, "dict of 0"),
         (2, [1], "list of 1 and dict of 4"),
         (2, {"a": 1}, "a word's number that is no integer"),
         (3, {"a": np.arange(2)}, "a word's number that is no integer"),
-        (2, {0: "a", 1: 5}, "int at place 1"),
+        (2, {0: "a", 1: 5}, "int at index 1"),
         (3, {**wordtoix, "bird": 2}, "ixtoword of 4 words and wordtoix of 4 that do not fit"),
         (3, {**wordtoix, "cat": 4}, "ixtoword of 4 words and wordtoix of 5 that do not fit"),
         (2, {**ixtoword, 4: "bird"}, "ixtoword of 5 words and wordtoix of 4 that do not fit"),
@@ -272,3 +278,13 @@ def test_attngan_captions(tmp_path):
         assert f"found {message} in {path}" in wrong(read_attngan_captions, path)
     assert "found list of 3 in" in wrong(read_attngan_captions, save(tmp_path, captions=whole[:3]) / "captions.pickle")
     assert "found int in" in wrong(read_attngan_captions, save(tmp_path, captions=5) / "captions.pickle")
+
+
+def test_files_of_torch_are_no_pickles_of_arrays(tmp_path):
+    for modern, found in ((False, "a file of torch.save"), (True, "a zip archive")):
+        buffer = io.BytesIO()
+        torch.save({"a": torch.ones(2)}, buffer, _use_new_zipfile_serialization=modern)
+        (tmp_path / "a.pickle").write_bytes(buffer.getvalue())
+        message = wrong(load_pickle, tmp_path / "a.pickle")
+        assert message.startswith(f"found {found} in {tmp_path}")
+        assert "expected a pickle of NumPy arrays: read it with torch.load(path, weights_only=True)" in message

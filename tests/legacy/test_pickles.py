@@ -149,8 +149,6 @@ def test_what_is_no_pickle(tmp_path):
     assert "it ends early" in refused(tmp_path, b"\x80\x02]q\x00")
     with pytest.raises(T2IError, match=r"nowhere\.pickle cannot be read \(No such file or directory\), expected a pi"):
         load_pickle(tmp_path / "nowhere.pickle")
-    with pytest.raises(T2IError, match="cannot be read"):
-        load_pickle(tmp_path)
 
 
 class Touch:
@@ -184,6 +182,15 @@ def call(module, name, *args, text=True):
         return f"c{module}\n{name}\n".encode() + pickle.dumps(args, 0)[:-1] + b"R."
     names = b"".join(b"\x8c" + bytes([len(part.encode())]) + part.encode() for part in (module, name))
     return b"\x80\x04" + names + b"\x93" + pickle.dumps(args, 3)[2:-1] + b"R."
+
+
+def array_pickle(code, shape, content, order="<"):
+    """The pickle of an array that may claim anything."""
+    dtype = call("numpy", "dtype", code, 0, 1)[:-1] + b"(I3\n" + f"S'{order}'\n".encode() + b"NNNI-1\nI-1\nI0\ntb"
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n"
+        + pickle.dumps(shape, 0)[:-1] + dtype + b"I00\n" + pickle.dumps(content, 0)[:-1] + b"tb."
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("text", [True, False])
@@ -224,7 +231,7 @@ def test_every_other_name_is_refused(tmp_path, text):
         (b"\x80\x02\x84\x01\x00\x00\x00.", "the opcode EXT4"),
         (b"\x80\x05\x97.", "the opcode NEXT_BUFFER"),
         (b"\x80\x05C\x00\x98.", "the opcode READONLY_BUFFER"),
-        (b"(S'touch marker'\niposix\nsystem\n.", "posix.system"),
+        (b"(S'touch marker'\niposix\nsystem\n.", "the opcode INST"),
         (b"(i__builtin__\nlist\n.", "the opcode INST"),
         (b"(c__builtin__\nlist\no.", "the opcode OBJ"),
         (b"\x80\x02c__builtin__\nlist\n)\x81.", "the opcode NEWOBJ"),
@@ -237,10 +244,11 @@ def test_every_other_name_is_refused(tmp_path, text):
         (b"]]cnumpy\ndtype\naa.", "numpy.dtype"),
         (b"cnumpy\ndtype\n(S'f4'\ntR.", "numpy.dtype"),
         (b"S'system'\n)R.", "a call of str"),
-        (b"c__builtin__\nlist\n)R)R.", "a call of list"),
+        (b"c__builtin__\nset\n)R)R.", "a call of set"),
         (b"c__builtin__\nlist\n]R.", "a call of __builtin__.list"),
         (b"cnumpy\nndarray\n((I5\ntS'f8'\ntR.", "a call of numpy.ndarray"),
         (call("numpy", "dtype", "V1000000000"), "numpy.dtype V1000000000"),
+        (array_pickle("S0", (10**12,), ""), "numpy.dtype S0"),  # of no size, yet numpy gives each element a byte
         (call("numpy", "dtype", "f4,(1000000,1000000)f8"), "numpy.dtype f4,(1000000,1000000)f8"),
         (call("numpy", "dtype", [("a", "O")]), "numpy.dtype"),
         (call("_codecs", "encode", "a", "rot13"), "_codecs.encode to something else than latin1"),
@@ -250,15 +258,6 @@ def test_every_other_name_is_refused(tmp_path, text):
 )
 def test_every_other_use_is_refused(tmp_path, content, found):
     assert refused(tmp_path, content).startswith(f"found {found}")
-
-
-def array_pickle(code, shape, content, order="<"):
-    """The pickle of an array that may claim anything."""
-    dtype = call("numpy", "dtype", code, 0, 1)[:-1] + b"(I3\n" + f"S'{order}'\n".encode() + b"NNNI-1\nI-1\nI0\ntb"
-    return (
-        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n"
-        + pickle.dumps(shape, 0)[:-1] + dtype + b"I00\n" + pickle.dumps(content, 0)[:-1] + b"tb."
-    )  # fmt: skip
 
 
 def test_arrays_that_claim_other_than_they_hold(tmp_path):
@@ -281,7 +280,7 @@ def test_arrays_that_claim_other_than_they_hold(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        *(array_pickle(code, shape, "") for code in ("f8", "S0", "U0") for shape in ((10**12,), (10**6,) * 9)),
+        *(array_pickle(code, shape, "") for code in ("f8", "S1", "U1") for shape in ((10**12,), (10**6,) * 9)),
         array_pickle("O", (10**10,), []),
         array_pickle("S999999999", (10**10,), ""),
         b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"ab.",  # BINBYTES8
@@ -298,7 +297,8 @@ def test_arrays_that_claim_other_than_they_hold(tmp_path):
         b"K\x01r\xff\xff\xff\xff",  # LONG_BINPUT, for which the interpreter in C makes room in its memo
         # one string of 100 kB, made an array, a copy or bytes a thousand times
         b"(" + pickle.dumps("a" * 100_000, 2)[2:-1] + b"0" + b"c__builtin__\nbytearray\nh\x00\x85R" * 1000 + b"l.",
-        b"(" + pickle.dumps([0] * 100_000, 2)[2:-1] + b"0" + b"c__builtin__\nlist\nh\x00\x85R" * 1000 + b"l.",
+        b"(" + pickle.dumps([0] * 100_000, 2)[2:-1] + b"0" + b"c__builtin__\nset\nh\x00\x85R" * 1000 + b"l.",
+        b"\x80\x02}K\x01" + b"\x85" * 1_000_000 + b"K\x02s.",  # too deep to hash: the one in C crashes the process
         # 2 ** 24 steps to hash; a few bytes more would take for ever
         b"\x80\x02}K\x01" + b"2\x86" * 24 + b"K\x02s.",
         b"\x80\x04\x8f(K\x01" + b"2\x86" * 24 + b"\x90.",
@@ -312,7 +312,7 @@ def test_a_small_file_cannot_fill_the_memory_or_the_day(tmp_path, content):
     try:
         with pytest.raises(T2IError, match="found damage in"):
             load_pickle(path)
-        assert tracemalloc.get_traced_memory()[1] < 20 * len(content) + 1_000_000
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(content) + 1_000_000  # a byte can be a tuple or a dict
     finally:
         tracemalloc.stop()
 

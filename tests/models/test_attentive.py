@@ -55,7 +55,7 @@ def batch_of(model: AttentiveGAN, data: Any) -> dict[str, Any]:
     batch["text"] = model.encode(batch["captions"])
     size = model.hparams["image_size"]
     images = batch["images"][-1]
-    batch["images"] = [torch.nn.functional.interpolate(images, scale_factor=s / size) for s in model.sizes]
+    batch["images"] = [torch.nn.functional.interpolate(images, scale_factor=s / size) for s in model.needs.sizes]
     return batch
 
 
@@ -118,10 +118,12 @@ def test_mismatched_pairs_follow_the_lengths_of_the_captions(data: Any) -> None:
     fakes = model.draw(model.generator, model.noise(4), TextFeatures(sentence, words, mask))
     found = model.discriminator_loss(batch, fakes)
     judge: Any = model.discriminator[0]
-    real, fake, order = judge.features(batch["images"][0]), judge.features(fakes.images[0]), [1, 3, 2, 0]
-    scores = [judge.heads.match(real, sentence), judge.heads.match(real[order[:-1]], sentence[order[1:]])]
-    alone = {"real_alone": judge.heads.alone(real), "fake_alone": judge.heads.alone(fake)}
-    expected = discriminator_loss(*scores, judge.heads.match(fake, sentence), **alone)
+    real, order = judge.features(batch["images"][0]), [1, 3, 2, 0]
+    expected = discriminator_loss(
+        judge(batch["images"][0], sentence),
+        judge.judge(real[order[:-1]], sentence[order[1:]]),
+        judge(fakes.images[0], sentence),
+    )
     assert float(found["wrong"]) == pytest.approx(float(expected["wrong"]), rel=1e-5)
     assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-5)
 
@@ -166,7 +168,8 @@ def test_pictures_do_not_depend_on_the_other_captions_of_a_batch() -> None:
 def test_generate_returns_attention_on_request() -> None:
     model = AttnGAN(text_encoder={"kind": "hashing", "dim": 32}, damsm_weight=0.0, **SMALL)
     noise = model.noise(2)
-    images, maps = model.generate(["a red flower", "blue"], noise=noise, return_attention=True)
+    fakes = model.sampled(["a red flower", "blue"], noise=noise)
+    images, maps = fakes.images[-1], fakes.attention
     assert torch.equal(images, model.generate(["a red flower", "blue"], noise=noise))
     assert [tuple(one.shape) for one in maps] == [(2, 3, 8, 8), (2, 3, 16, 16)]
     assert model.text_encoder.tokens("a red flower") == ["a", "red", "flower"]

@@ -16,7 +16,7 @@ from t2i_zoo.models.attngan.official import OFFICIAL as ATTNGAN
 from t2i_zoo.models.mirrorgan.official import OFFICIAL as MIRRORGAN
 from t2i_zoo.models.stream.losses import caption_loss
 from t2i_zoo.models.stream.networks import Writer
-from t2i_zoo.nn import JointDiscriminator, WordAttention, discriminator_loss
+from t2i_zoo.nn import JointDiscriminator, Logits, WordAttention, discriminator_loss
 from t2i_zoo.text.rnn import RNNNetwork
 from t2i_zoo.text.vocabulary import padded
 
@@ -45,11 +45,11 @@ GOLDEN: dict[tuple[str, str, str, str], tuple[Any, ...]] = {
     ("mirrorgan", "train", "legacy", "img2"): (0.006458, 0.413132, (-0.047110, -0.054979, -0.070715), -0.058716),
 }
 JUDGED = {
-    ("eval", 0, "conditional"): (0.472393, 0.004089, (0.470830, 0.467422, 0.476566), 0.474755),
+    ("eval", 0, "matched"): (0.472393, 0.004089, (0.470830, 0.467422, 0.476566), 0.474755),
     ("eval", 0, "unconditional"): (0.481199, 0.023874, (0.465203, 0.496370, 0.506345), 0.456878),
-    ("eval", 2, "conditional"): (0.481989, 0.001742, (0.480448, 0.484448, 0.481169), 0.481891),
+    ("eval", 2, "matched"): (0.481989, 0.001742, (0.480448, 0.484448, 0.481169), 0.481891),
     ("eval", 2, "unconditional"): (0.514864, 0.001763, (0.512563, 0.516330, 0.516156), 0.514406),
-    ("train", 1, "conditional"): (0.268291, 0.120295, (0.289894, 0.092251, 0.341634), 0.349387),
+    ("train", 1, "matched"): (0.268291, 0.120295, (0.289894, 0.092251, 0.341634), 0.349387),
     ("train", 1, "unconditional"): (0.530913, 0.165720, (0.651713, 0.306008, 0.506169), 0.659763),
 }
 
@@ -127,13 +127,14 @@ def test_golden_discriminators(drawn: Outputs, text: tuple[Tensor, Tensor, Tenso
         with torch.no_grad():
             for mode in ("eval", "train"):
                 logits = judge.train(mode == "train")(pictures, sentence)
-                for head, value in logits._asdict().items():
+                for head, value in zip(("matched", "unconditional"), logits, strict=False):
                     if (mode, i, head) in JUDGED:
                         assert agrees(value.sigmoid(), *JUDGED[mode, i, head]), (mode, i, head)
             real, fake = judge.features(pictures), judge.features(fakes)
-            scores = heads.match(real, sentence), heads.match(real[:-1], sentence[1:]), heads.match(fake, sentence)
-            alone = {"real_alone": heads.alone(real), "fake_alone": heads.alone(fake)}
-            losses.append(float(discriminator_loss(*scores, **alone)["loss"]))
+            first = Logits(heads.match(real, sentence), heads.alone(real))
+            wrong = Logits(heads.match(real[:-1], sentence[1:]))
+            last = Logits(heads.match(fake, sentence), heads.alone(fake))
+            losses.append(float(discriminator_loss(first, wrong, last, against=first.rows(slice(-1)))["loss"]))
         judge.to("meta")
     assert losses == pytest.approx([1.749306, 1.440264, 1.363000], abs=1e-5)
 

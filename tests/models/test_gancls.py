@@ -20,6 +20,7 @@ from t2i_zoo.models.gancls.networks import (
     Generator,
     ResidualBottleneck,
 )
+from t2i_zoo.nn import Logits
 from t2i_zoo.text import TextFeatures
 
 TINY = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4}
@@ -82,7 +83,7 @@ def test_initial_weights() -> None:
 # Losses by hand -----------------------------------------------------------------------------------------------------
 
 THREE = log(3.0)  # the logit of a probability of 3/4
-REAL, WRONG, FAKE = torch.tensor([0.0, THREE]), torch.tensor([-THREE, -THREE]), torch.tensor([THREE, THREE])
+REAL, WRONG, FAKE = (Logits(torch.tensor(x)) for x in ([0.0, THREE], [-THREE, -THREE], [THREE, THREE]))
 REAL_TERM = (log(2) + log(4 / 3)) / 2  # -log D
 WRONG_TERM = log(4 / 3)  # -log(1 - D)
 FAKE_TERM = log(4)  # likewise
@@ -122,7 +123,7 @@ def test_generator_loss() -> None:
 
 @pytest.mark.parametrize("weight", [1.0, 0.5])
 def test_interpolation_divides_by_the_joint_number(weight: float) -> None:
-    found = losses.generator_loss(torch.tensor([THREE, THREE, 0.0]), 2, weight)
+    found = losses.generator_loss(Logits(torch.tensor([THREE, THREE, 0.0])), 2, weight)
     assert float(found["loss"]) == pytest.approx((2 * log(4 / 3) + weight * log(2)) / 3)
     assert float(found["matched"]) == pytest.approx(log(4 / 3))
     assert float(found["interpolated"]) == pytest.approx(log(2))
@@ -205,7 +206,7 @@ def batch_norms(network: nn.Module) -> list[Any]:
 @pytest.mark.parametrize("mismatch", ["text", "image"])
 def test_no_mismatch(watch: Any, mismatch: str) -> None:
     model, seen = watch(mismatch=mismatch, mismatch_weight=0.0)
-    assert not model.needs_wrong_images
+    assert not model.needs.wrong_images
     assert "wrong_images" not in seen.batch
     assert_are(seen.sentences["d"], [seen.batch["text"].sentence] * 2)
 
@@ -242,7 +243,7 @@ def test_the_terms_of_the_port(tiny_options: dict[str, Any]) -> None:
     found = model.generator_loss({"images": [real], "text": text}, Fakes([fake], text, {}, torch.zeros(4, 4)))
     difference = model.discriminator.features(fake).mean(0) - model.discriminator.features(real).mean(0)
     matching, pixel = difference.square().mean(), (fake - real).abs().mean()
-    adversarial = -model.discriminator(fake, text.sentence).sigmoid().log().mean()
+    adversarial = -model.discriminator(fake, text.sentence).matched.sigmoid().log().mean()
     wanted = {"feature_matching": matching, "pixel": pixel, "loss": adversarial + 100 * matching + 50 * pixel}
     torch.testing.assert_close(found, wanted)
 

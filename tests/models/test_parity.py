@@ -85,7 +85,7 @@ def test_golden_values(model: GANCLS, mode: str) -> None:
         features = model.discriminator.features(pictures)
         found = {
             "pictures": model.generator(noise, text),
-            "probabilities": model.discriminator.score(features, text).sigmoid(),
+            "probabilities": model.discriminator.judge(features, text).matched.sigmoid(),
             "features": features,
         }
     for (golden_mode, name), (mean, std, first, last) in GOLDEN.items():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.models.stackgan import StackGAN, losses
 from t2i_zoo.models.stackgan.networks import Discriminator, Stage1Generator, Stage2Generator
+from t2i_zoo.nn import PAPER, Logits, discriminator_loss, mean
 
 WIDTHS = {"condition_dim": 6, "generator_width": 4, "discriminator_width": 4}
 SECOND = {"stage": 2, "stage1": "untrained", "image_size": 32, "residual_blocks": 1}
@@ -41,7 +42,7 @@ def test_sizes_of_stage_one(size: int, first: int, last: int) -> None:
     assert mu.shape == logvar.shape == (2, 5)
     discriminator = Discriminator(5, 4, size, 1)
     assert discriminator.features(images).shape == (2, 32, 4, 4)
-    assert discriminator.score_alone(discriminator.features(images)) is None
+    assert discriminator.judge_alone(discriminator.features(images)) is None
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -54,7 +55,7 @@ def test_sizes_of_stage_two(size: int) -> None:
     discriminator = Discriminator(5, 4, size, 2)
     features = discriminator.features(images)
     assert features.shape == (2, 32, 4, 4)
-    assert discriminator.score(features, mu).shape == discriminator.score_alone(features).shape == (2,)
+    assert discriminator.judge(features, mu).matched.shape == discriminator.judge_alone(features).shape == (2,)
 
 
 def test_initial_weights() -> None:
@@ -76,8 +77,8 @@ def test_initial_weights() -> None:
 def test_noise_is_z_and_then_a_draw_for_each_stage(build: Any) -> None:
     model = build(**SECOND).eval()
     text = model.encode(["a red flower"] * 2)
-    noise = torch.zeros(2, model.noise_width)
-    assert model.noise_width == 4 + 6 + 6
+    noise = torch.zeros(2, model.total_noise_dim)
+    assert model.total_noise_dim == 4 + 6 + 6
     plain = model.draw(model.generator, noise, text)
     changed = {}
     for part, span in {"z": slice(0, 4), "first": slice(4, 10), "second": slice(10, 16)}.items():
@@ -115,6 +116,7 @@ def test_sampling_noise(build: Any, options: dict[str, Any], drawn: bool) -> Non
 
 THREE = log(3.0)  # the logit of a probability of 3/4
 REAL, WRONG, FAKE = torch.tensor([0.0, THREE]), torch.tensor([-THREE, THREE, 0.0]), torch.tensor([THREE, THREE])
+PAIRS = [Logits(logits) for logits in (REAL, WRONG, FAKE)]
 TERMS = {"real": (log(2) + log(4 / 3)) / 2, "wrong": (log(4 / 3) + log(4) + log(2)) / 3, "fake": log(4)}
 MU, LOGVAR = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]])
 KL = 0.5 * (1 + (exp(1) - 2) + 4 + 0) / 4  # mean over four numbers of (mu^2 + e^logvar - 1 - logvar) / 2
@@ -125,13 +127,13 @@ def numbers(found: dict[str, Tensor]) -> dict[str, float]:
 
 
 def test_discriminator_loss_of_stage_one() -> None:
-    found = losses.discriminator_loss(REAL, WRONG, FAKE)
+    found = discriminator_loss(*PAIRS)
     loss = TERMS["real"] + (TERMS["fake"] + TERMS["wrong"]) / 2
     assert numbers(found) == pytest.approx({"loss": loss, **TERMS})
 
 
 def test_discriminator_loss_of_stage_two() -> None:
-    found = losses.discriminator_loss(REAL, WRONG, FAKE, real_alone=FAKE, fake_alone=REAL)
+    found = discriminator_loss(Logits(REAL, FAKE), Logits(WRONG), Logits(FAKE, REAL))
     alone = {"real_alone": log(4 / 3), "fake_alone": (log(2) + log(4)) / 2}
     loss = (TERMS["real"] + alone["real_alone"]) / 2 + (TERMS["fake"] + TERMS["wrong"] + alone["fake_alone"]) / 3
     assert numbers(found) == pytest.approx({"loss": loss, **TERMS, **alone})
@@ -143,18 +145,18 @@ def test_discriminator_loss_of_stage_two() -> None:
 )
 def test_mismatched_pairs_that_count(keep: list[bool], wanted: float) -> None:
     logits = WRONG.clone().requires_grad_()
-    found = losses.mismatched(logits, torch.tensor(keep))
+    found = mean(PAPER.fake(logits), torch.tensor(keep))
     found.backward()
     assert found.item() == pytest.approx(wanted)
     assert (logits.grad != 0).tolist() == keep
-    assert float(losses.mismatched(torch.zeros(0))) == 0.0  # the shift of one picture
+    assert float(mean(PAPER.fake(torch.zeros(0)))) == 0.0  # the shift of one picture
 
 
 @pytest.mark.parametrize("weight", [2.0, 0.5])
 def test_generator_loss(weight: float) -> None:
-    one = losses.generator_loss(FAKE, MU, LOGVAR, kl_weight=weight)
+    one = losses.generator_loss(Logits(FAKE), MU, LOGVAR, kl_weight=weight)
     assert numbers(one) == pytest.approx({"loss": log(4 / 3) + weight * KL, "adversarial": log(4 / 3), "kl": KL})
-    two = losses.generator_loss(FAKE, MU, LOGVAR, kl_weight=weight, fake_alone=REAL)
+    two = losses.generator_loss(Logits(FAKE, REAL), MU, LOGVAR, kl_weight=weight)
     assert numbers(two) == pytest.approx({**numbers(one), "loss": float(one["loss"]) + TERMS["real"],
                                           "alone": TERMS["real"]})  # fmt: skip
 
@@ -231,7 +233,7 @@ def wrong_term(model: StackGAN, labels: list[int], **options: Any) -> tuple[floa
     fakes = model.eval().draw(model.generator, model.noise(4), text)
     batch = {"images": images, "text": text, "labels": torch.tensor(labels)}
     features = model.discriminator.features(images[0])
-    pairs = -torch.log(1 - model.discriminator.score(features[:-1], fakes.extras["mu"][1:]).sigmoid())
+    pairs = -torch.log(1 - model.discriminator.judge(features[:-1], fakes.extras["mu"][1:]).matched.sigmoid())
     return float(model.discriminator_loss(batch, fakes)["wrong"]), pairs
 
 

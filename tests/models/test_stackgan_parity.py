@@ -65,9 +65,9 @@ def found() -> dict[Key, Tensor]:
             pictures = inputs(2 + stage, 4, 3, options["image_size"], options["image_size"]).tanh()
             for mode in ("eval", "train")[:stage]:
                 features = network.train(mode == "train").features(pictures)
-                outputs[mode, stage, "matched"] = network.score(features, outputs[mode, stage, "mu"]).sigmoid()
+                outputs[mode, stage, "matched"] = network.judge(features, outputs[mode, stage, "mu"]).matched.sigmoid()
                 if stage == 2:
-                    outputs[mode, stage, "alone"] = network.score_alone(features).sigmoid()
+                    outputs[mode, stage, "alone"] = network.judge_alone(features).sigmoid()
             del network
     return outputs
 

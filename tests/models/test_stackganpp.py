@@ -37,13 +37,13 @@ def build(tiny_options: dict[str, Any]) -> Any:
 def batch_for(model: StackGANPlusPlus, count: int = 4) -> Batch:
     """Random pictures and sentences."""
     rng = torch.Generator().manual_seed(1)
-    real, wrong = ([torch.rand(count, 3, s, s, generator=rng) * 2 - 1 for s in model.sizes] for _ in range(2))
+    real, wrong = ([torch.rand(count, 3, s, s, generator=rng) * 2 - 1 for s in model.needs.sizes] for _ in range(2))
     text = TextFeatures(torch.randn(count, model.text_encoder.dim, generator=rng))
     return {"images": real, "wrong_images": wrong, "text": text, "captions": ["a flower"] * count}
 
 
 def fakes_for(model: StackGANPlusPlus, batch: Batch) -> Fakes:
-    noise = torch.randn(len(batch["captions"]), model.noise_width, generator=torch.Generator().manual_seed(2))
+    noise = torch.randn(len(batch["captions"]), model.total_noise_dim, generator=torch.Generator().manual_seed(2))
     return model.draw(model.generator, noise, batch["text"])
 
 
@@ -54,7 +54,7 @@ def test_parameter_counts_of_the_authors() -> None:
     with torch.device("meta"):
         model, without = StackGANPlusPlus(), StackGANPlusPlus(text_encoder="none")
         largest = [count(JointDiscriminator(128, 64, size, condition_first=True)) for size in (512, 1024)]
-    assert model.sizes == without.sizes == [64, 128, 256]
+    assert model.needs.sizes == without.needs.sizes == (64, 128, 256)
     assert count(model.generator) == 21_239_696
     assert [count(one) for one in model.discriminator] == [5_723_906, 18_834_178, 71_269_122]
     assert count(without.generator) == 16_472_208
@@ -68,13 +68,13 @@ def test_parameter_counts_of_the_authors() -> None:
 )
 def test_branches(build: Any, image_size: int, branches: int, sizes: list[int]) -> None:
     model = build(image_size=image_size, branches=branches, generator_width=16, discriminator_width=1)
-    assert model.sizes == sizes
+    assert model.needs.sizes == tuple(sizes)
     fakes = fakes_for(model, batch_for(model))
     assert [tuple(images.shape) for images in fakes.images] == [(4, 3, size, size) for size in sizes]
     assert all(-1 <= images.min() < images.max() <= 1 for images in fakes.images)
     for judge, images in zip(model.discriminator, fakes.images, strict=True):
         assert judge.trunk(images).shape == (4, 8, 4, 4)
-        assert all(logits.shape == (4,) for logits in judge(images, fakes.extras["mu"]))
+        assert all(logits.shape == (4,) for logits in judge(images, fakes.extras["mu"])[:2])
 
 
 def test_residual_blocks(build: Any) -> None:
@@ -106,8 +106,7 @@ def test_the_condition_comes_before_the_features_or_behind_them(first: bool) -> 
     heads, seen = JointHeads(3, 2, condition_first=first), []
     heads.joint.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     features, condition = torch.rand(2, 3, 4, 4), torch.rand(2, 2)
-    logits = heads(features, condition)
-    assert torch.equal(logits.conditional, heads.match(features, condition))
+    heads.match(features, condition)
     tiled = condition[:, :, None, None].repeat(1, 1, 4, 4)
     assert torch.equal(seen[0], torch.cat([tiled, features] if first else [features, tiled], 1))
 
@@ -126,7 +125,7 @@ def test_the_discriminator_sums_over_sizes_and_terms(build: Any) -> None:
     for i, judge in enumerate(model.discriminator):
         for images, text, alone in ((batch["images"], 1, 1), (batch["wrong_images"], 0, 1), (fakes.images, 0, 0)):
             logits = judge(images[i], fakes.extras["mu"])
-            for value, target in ((logits.conditional, text), (logits.unconditional, alone)):
+            for value, target in ((logits.matched, text), (logits.unconditional, alone)):
                 wanted -= float((value if target else -value).sigmoid().log().mean())
     assert found["loss"] == pytest.approx(wanted, rel=1e-5)
 
@@ -145,7 +144,7 @@ def test_the_generator_weighs_divergence_and_colours(build: Any) -> None:
         colour += float(mean + 5 * covariance)
     for judge, images in zip(model.discriminator, fakes.images, strict=True):
         logits = judge(images, mu)
-        wanted -= float(logits.conditional.sigmoid().log().mean() + 0.5 * logits.unconditional.sigmoid().log().mean())
+        wanted -= float(logits.matched.sigmoid().log().mean() + 0.5 * logits.unconditional.sigmoid().log().mean())
     assert float(found["kl"]) == pytest.approx(float(kl), rel=1e-5)
     assert float(found["colour"]) == pytest.approx(colour, rel=1e-5)
     assert float(found["loss"]) == pytest.approx(wanted + 7 * colour, rel=1e-5)
@@ -171,9 +170,12 @@ class Witness(L.Callback):
     """The first batch, and the pictures and conditions that each discriminator is given, in order."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.seen: list[list[tuple[Tensor, Tensor | None]]] = [[] for _ in pl_module.discriminator]
-        for kept, judge in zip(self.seen, pl_module.discriminator, strict=True):
-            judge.register_forward_pre_hook(lambda _, a, kept=kept: kept.append((a[0], a[1])))
+        self.seen: list[list[Tensor]] = [[] for _ in pl_module.discriminator]
+        self.told: list[list[Tensor]] = [[] for _ in pl_module.discriminator]
+        for kept, told, judge in zip(self.seen, self.told, pl_module.discriminator, strict=True):
+            judge.trunk.register_forward_pre_hook(lambda _, a, kept=kept: kept.append(a[0]))
+            if hasattr(judge.heads, "joint"):
+                judge.heads.joint.register_forward_pre_hook(lambda _, a, told=told: told.append(a[0][:, :-32, 0, 0]))
         pl_module.generator.register_forward_hook(lambda *a: setattr(self, "drawn", a[2]))
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -199,23 +201,24 @@ def watch(build: Any, build_data: Any, build_trainer: Any) -> Any:
 def test_each_discriminator_sees_real_mismatched_and_drawn_pictures_apart(watch: Any) -> None:
     model, witness = watch()
     images, extras = witness.drawn
-    for i, seen in enumerate(witness.seen):
+    for i, (seen, told) in enumerate(zip(witness.seen, witness.told, strict=True)):
         wanted = [witness.batch["images"][i], witness.batch["wrong_images"][i], images[i], images[i]]
-        assert [tuple(found.shape) for found, _ in seen] == [(8, 3, model.sizes[i], model.sizes[i])] * 4
-        assert all(torch.equal(found, one) for (found, _), one in zip(seen, wanted, strict=True))
-        assert all(torch.equal(condition, extras["mu"]) for _, condition in seen)
-        assert [condition.requires_grad for _, condition in seen] == [False, False, False, True]
+        assert [tuple(found.shape) for found in seen] == [(8, 3, model.needs.sizes[i], model.needs.sizes[i])] * 4
+        assert all(torch.equal(found, one) for found, one in zip(seen, wanted, strict=True))
+        assert all(torch.equal(condition, extras["mu"]) for condition in told)
+        assert len(told) == 4
     assert {int(m.num_batches_tracked) for m in batch_norms(model.discriminator)} == {4}
     assert {int(m.num_batches_tracked) for m in batch_norms(model.generator)} == {1}
 
 
 def test_without_text(watch: Any) -> None:
     model, witness = watch(text_encoder="none", colour_weight=50.0)
-    assert not model.needs_wrong_images
-    assert model.noise_width == 4
+    assert not model.needs.wrong_images
+    assert model.total_noise_dim == 4
     assert model.generator.augment is None
     assert model.generator.stages[0].joint[0].in_channels == 4 + 8  # the noise in place of a condition
-    assert all([condition for _, condition in seen] == [None] * 3 for seen in witness.seen)  # real, drawn, drawn
+    assert all(len(seen) == 3 for seen in witness.seen)  # real, drawn, drawn
+    assert not any(witness.told)
     names = {name.split(".")[2] for name, _ in model.discriminator.named_parameters() if ".heads." in name}
     assert names == {"unconditional"}
     noise = model.noise(3)

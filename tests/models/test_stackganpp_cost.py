@@ -23,7 +23,7 @@ def flops(work: Callable[[], Any]) -> int:
 
 def forward(model: StackGANPlusPlus, count: int) -> tuple[int, int, int, int]:
     """Operations of one forward: generator, all discriminators, and in these the first layers of both."""
-    text, noise = TextFeatures(torch.randn(count, model.text_encoder.dim)), torch.randn(count, model.noise_width)
+    text, noise = TextFeatures(torch.randn(count, model.text_encoder.dim)), torch.randn(count, model.total_noise_dim)
     with torch.no_grad():
         fakes = model.draw(model.generator, noise, text)
         mu = fakes.extras["mu"]
@@ -74,8 +74,8 @@ def test_the_step_at_the_widths_of_the_paper(monkeypatch: pytest.MonkeyPatch) ->
     """
     with torch.device("meta"):  # shapes are enough to count
         model = StackGANPlusPlus()
-        text, noise = TextFeatures(torch.empty(2, 1024)), torch.empty(2, model.noise_width)
-        pictures = [torch.empty(2, 3, size, size) for size in model.sizes]
+        text, noise = TextFeatures(torch.empty(2, 1024)), torch.empty(2, model.total_noise_dim)
+        pictures = [torch.empty(2, 3, size, size) for size in model.needs.sizes]
         batch: Any = {"images": pictures, "wrong_images": pictures, "text": text}
 
     def step(frozen: bool) -> None:

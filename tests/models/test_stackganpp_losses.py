@@ -13,7 +13,7 @@ from t2i_zoo.nn import Logits
 THREE = log(3.0)  # the logit of a probability of 3/4
 HIGH, LOW = torch.tensor([THREE, THREE]), torch.tensor([-THREE, -THREE])
 NEAR, FAR = log(4 / 3), log(4)  # -log(3/4) and -log(1/4)
-REAL, WRONG, FAKE = Logits(HIGH, LOW), Logits(LOW, HIGH), Logits(HIGH, LOW)  # alone, then with the text
+REAL, WRONG, FAKE = Logits(LOW, HIGH), Logits(HIGH, LOW), Logits(LOW, HIGH)  # with the text, then alone
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_discriminator_loss(weight: float, real: float, wrong: float, fake: floa
 
 
 def test_losses_without_text() -> None:
-    real, fake = Logits(torch.tensor([0.0, THREE]), None), Logits(LOW, None)
+    real, fake = Logits(None, torch.tensor([0.0, THREE])), Logits(None, LOW)
     found = losses.discriminator_loss(real, None, fake, uncond_weight=0.0)  # the weight has nothing to weigh
     wanted = {"real": (log(2) + NEAR) / 2, "fake": NEAR, "loss": (log(2) + NEAR) / 2 + NEAR}
     assert {key: float(value) for key, value in found.items()} == pytest.approx(wanted)

@@ -17,7 +17,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.tacgan import TACGAN, losses
 from t2i_zoo.models.tacgan.networks import BatchNorm
-from t2i_zoo.nn import bce
+from t2i_zoo.nn import PAPER, Logits, mean
 from t2i_zoo.text import TextFeatures
 
 TINY = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4, "num_classes": 24}
@@ -38,9 +38,9 @@ def build(tiny_options: dict[str, Any]) -> Any:
 
 THREE = log(3.0)  # the logit of a probability of 3/4
 LABELS, WRONG_LABELS = torch.tensor([0, 1]), torch.tensor([2, 0])
-REAL = (torch.tensor([0.0, THREE]), torch.tensor([[THREE, 0.0, 0.0], [0.0, 0.0, -THREE]]))
-WRONG = (torch.tensor([-THREE, -THREE]), torch.tensor([[0.0, 0.0, THREE], [0.0, 0.0, 0.0]]))
-FAKE = (torch.tensor([THREE, THREE]), torch.tensor([[0.0, THREE, 0.0], [0.0, THREE, 0.0]]))
+REAL = Logits(torch.tensor([0.0, THREE]), classes=torch.tensor([[THREE, 0.0, 0.0], [0.0, 0.0, -THREE]]))
+WRONG = Logits(torch.tensor([-THREE, -THREE]), classes=torch.tensor([[0.0, 0.0, THREE], [0.0, 0.0, 0.0]]))
+FAKE = Logits(torch.tensor([THREE, THREE]), classes=torch.tensor([[0.0, THREE, 0.0], [0.0, THREE, 0.0]]))
 SOURCE = {"real": (log(2) + log(4 / 3)) / 2, "wrong": log(4 / 3), "fake": log(4)}
 CLASS = {
     "sigmoid": {  # six outputs each; a logit of 0 costs log 2 whatever the label
@@ -82,14 +82,15 @@ def test_the_pairs_and_their_labels(build: Any, kind: Any) -> None:
     text, labels, others = TextFeatures(torch.randn(3, 32)), torch.tensor([1, 5, 23]), torch.tensor([0, 7, 8])
     batch = {"images": [real], "wrong_images": [wrong], "text": text, "labels": labels, "wrong_labels": others}
     fakes = Fakes([fake], text, {}, torch.zeros(3, 4))
-    heads = [model.discriminator((x + 1) / 2, text.sentence) for x in (real, wrong, fake)]  # in [0, 1] inside
-    matching = [bce(logits, target) for (logits, _), target in zip(heads, (1.0, 0.0, 0.0), strict=True)]
-    classes = [losses.class_term(c, own, kind) for (_, c), own in zip(heads, (labels, others, labels), strict=True)]
+    heads = [model.discriminator(x, text.sentence) for x in (real, wrong, fake)]
+    matching = [mean(PAPER.real(heads[0].matched)), *(mean(PAPER.fake(each.matched)) for each in heads[1:])]
+    owners = zip(heads, (labels, others, labels), strict=True)
+    classes = [losses.class_term(each.classes, own, kind) for each, own in owners]
     found = model.discriminator_loss(batch, fakes)
     torch.testing.assert_close([found[k] for k in ("real", "wrong", "fake")], matching)
     torch.testing.assert_close([found[k] for k in ("class_real", "class_wrong", "class_fake")], classes)
     for_generator = model.generator_loss(batch, fakes)
-    torch.testing.assert_close(for_generator["loss"], bce(heads[2][0], 1.0) + classes[2])
+    torch.testing.assert_close(for_generator["loss"], mean(PAPER.generator(heads[2].matched)) + classes[2])
 
 
 class Witness(L.Callback):
@@ -102,7 +103,7 @@ class Witness(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module.generator.register_forward_pre_hook(lambda _, a: self.noise.append(a[0].clone()))
-        pl_module.discriminator.register_forward_pre_hook(lambda _, a: self.judged.append(a[0].detach().clone()))
+        pl_module.discriminator.image.register_forward_pre_hook(lambda _, a: self.judged.append(a[0].detach().clone()))
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.batch = dict(batch)

@@ -48,8 +48,9 @@ def test_sizes(size: int) -> None:
     images = Generator(6, 4, 3, 2, size)(torch.rand(2, 4), torch.randn(2, 6))
     assert images.shape == (2, 3, size, size)
     assert 0 <= images.min() < images.max() <= 1
-    matching, classes = Discriminator(6, 3, 2, HEAD, 5, size)(images, torch.randn(2, 6))
-    assert (matching.shape, classes.shape) == ((2,), (2, 5))
+    logits = Discriminator(6, 3, 2, HEAD, 5, size)(images, torch.randn(2, 6))
+    assert (logits.matched.shape, logits.classes.shape) == ((2,), (2, 5))
+    assert logits.unconditional is None
 
 
 # Padding ------------------------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ def test_maps_are_flat_in_the_order_of_tensorflow() -> None:
         place = (2 * row + column) * 16 + channel
         assert torch.equal(seen["map"][:, channel, row, column], seen["flat"][:, place])
         assert torch.equal(seen["top"][:, channel, row, column], seen["read"][:, place])
-    assert torch.equal(seen["both"][:, :16], discriminator.image(images))  # picture before text
+    assert torch.equal(seen["both"][:, :16], discriminator.features(images))  # image before text
     assert torch.equal(seen["both"][:, 16:, 1, 0], discriminator.project(sentence))
 
 

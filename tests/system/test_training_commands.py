@@ -224,7 +224,7 @@ def test_predict_draws_the_test_split(copied, capsys):
     assert str(folder) in capsys.readouterr().out
     data = build(_build_words(copied), run=False).datamodule
     data.prepare_data()
-    assert len(named) == len(data._opened.rows("test")) > 1
+    assert len(named) == len(data.opened.rows("test")) > 1
     assert set(named.values()) <= set(data.captions_of("test"))
     for name, caption in named.items():
         with Image.open(folder / name) as picture:

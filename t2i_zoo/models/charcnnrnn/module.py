@@ -90,17 +90,18 @@ class CharCNNRNN(RetrievalModule):
         features = self.image_network.backbone.feature_dim
         self.class_head = nn.Linear(features, num_classes) if class_weight and num_classes else None
         if weights:
-            state.load_networks(self, find_checkpoint(weights))
+            state.load_networks(self, find_checkpoint(weights), self.parts)
 
     def setup(self, stage: str) -> None:
         """Check that there is something to learn from."""
         super().setup(stage)
         if stage != "fit":
             return
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if (size := getattr(data, "batch_size", 2)) < 2:
-            raise T2IError(f"found --data.batch_size {size}, expected at least 2 pictures, which are told apart")
-        if hasattr(data, "captions_of") and not data.captions_of("train"):
+        if (data := self.data_module) is None:
+            return
+        if data.batch_size < 2:
+            raise T2IError(f"found --data.batch_size {data.batch_size}, expected at least 2 images to tell apart")
+        if not data.captions_of("train"):
             raise T2IError("found no training captions: give CharCNNRNN a source whose pictures have some")
 
     # Encoding -------------------------------------------------------------------------------------------------------

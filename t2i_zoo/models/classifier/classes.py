@@ -6,21 +6,22 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from t2i_zoo.batch import CaptionedData
 from t2i_zoo.errors import T2IError
 
 
-def find_classes(data: Any, which: str) -> list[int]:
+def find_classes(data: CaptionedData | None, which: str) -> list[int]:
     """Row of each class of the data, in order, and -1 of classes that are not learned.
 
     Args:
-        data: a ``CaptionDataModule`` that is set up.
+        data: a data module that is set up.
         which: ``all``, or ``test``: those that the class-disjoint split of its source holds out.
 
     Raises:
         T2IError: for data without classes, or without such a split.
     """
-    count = getattr(data, "num_classes", 0)
-    if count < 2:
+    count = data.num_classes if data is not None else 0
+    if data is None or count < 2:
         raise T2IError(
             f"found {count or 'no'} classes in the data, expected at least 2: choose data with class labels by "
             "--data.source"
@@ -47,16 +48,15 @@ def _held_out(source: Any) -> list[int]:
     return found
 
 
-def check_held_out(data: Any, table: Sequence[int]) -> None:
+def check_held_out(data: CaptionedData, table: Sequence[int]) -> None:
     """Raise where no picture is held out of a class that is learned: its accuracy would say nothing.
 
     Streamed shards, whose labels are not known beforehand, are not checked.
     """
-    if (store := getattr(data, "store", None)) is None:
+    if (trained := data.classes_of("train")) is None:
         return
-    learned = {label for label in store.labels[store.rows("train")].tolist() if label >= 0 and table[label] >= 0}
-    split = "val" if len(store.rows("val")) else "test"
-    if not learned.intersection(store.labels[store.rows(split)].tolist()):
+    learned = {label for label in trained if table[label] >= 0}
+    if not learned.intersection(data.classes_of("val") or data.classes_of("test") or ()):
         raise T2IError(
             f"found no held-out picture of the {len(learned)} classes that training pictures have, expected some to "
             "measure the accuracy with: choose another split, such as --data.source.split random"

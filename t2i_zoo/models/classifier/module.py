@@ -103,7 +103,7 @@ class Classifier(ServingModule):
         about = state.read_checkpoint(place)["t2i_zoo"]
         self._take(about.get("classes", []))
         self.trained_on = about.get("data", "")
-        state.load_networks(self, place)
+        state.load_networks(self, place, self.parts)
 
     def _take(self, table: list[int]) -> None:
         """Take the row of each class of the data, and make as many rows."""
@@ -116,23 +116,24 @@ class Classifier(ServingModule):
     def setup(self, stage: str) -> None:
         """Take the classes of the data, unless a checkpoint brought its own."""
         super().setup(stage)
-        data: Any = getattr(self.trainer, "datamodule", None)
         if stage != "fit":
             return
+        data = self.data_module
         if not self.table:
             self._take(find_classes(data, self.hparams["classes"]))
-        if hasattr(data, "source"):
-            self.trained_on = type(data.source).__name__
+        if data is None:
+            return
+        self.trained_on = type(data.source).__name__
         self._check_classes()
         check_held_out(data, self.table)
 
     def _check_classes(self) -> None:
         """Raise where the data have other classes than this classifier."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if (found := getattr(data, "num_classes", None)) not in (None, len(self.table)):
+        data = self.data_module
+        if data is not None and data.num_classes != len(self.table):
             raise T2IError(
-                f"the classifier was made for data of {len(self.table)} classes and these have {found}: give the data "
-                "that it was trained on, or train another"
+                f"the classifier was made for data of {len(self.table)} classes and these have {data.num_classes}: "
+                "give the data that it was trained on, or train another"
             )
 
     # Looking --------------------------------------------------------------------------------------------------------

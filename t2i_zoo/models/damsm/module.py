@@ -118,7 +118,7 @@ class DAMSM(RetrievalModule):
         about = state.read_weights(place)[1] if converted else state.read_checkpoint(place)["t2i_zoo"]
         if words := about.get("words"):
             self.know(words)
-        state.load_networks(self, place)
+        state.load_networks(self, place, self.parts)
 
     def know(self, words: Sequence[str]) -> None:
         """Take the words, and give the word table a row for each."""
@@ -130,13 +130,13 @@ class DAMSM(RetrievalModule):
         super().setup(stage)
         if stage != "fit":
             return
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if (size := getattr(data, "batch_size", 2)) < 2:
-            raise T2IError(f"found --data.batch_size {size}, expected at least 2 pictures, which are told apart")
+        data = self.data_module
+        if data is not None and data.batch_size < 2:
+            raise T2IError(f"found --data.batch_size {data.batch_size}, expected at least 2 images to tell apart")
         if not self.known.words:
             splits = ("train", "val", "test") if self.hparams["vocabulary_of"] == "all" else ("train",)
-            captions = data.captions_of("train") if hasattr(data, "captions_of") else []
-            if not captions:
+            captions = data.captions_of("train") if data is not None else []
+            if data is None or not captions:
                 raise T2IError("found no training captions: give DAMSM a CaptionDataModule whose source has some")
             captions += [caption for split in splits[1:] for caption in data.captions_of(split)]
             self.know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)

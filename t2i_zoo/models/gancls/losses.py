@@ -1,61 +1,86 @@
 """The losses of GAN-CLS and GAN-INT (Reed et al. 2016, algorithm 1 and equations 3 to 5) as functions of logits.
 
-The authors' code takes log(D + 1e-12) of a sigmoid; here the binary cross-entropy is taken of the logits, in float32,
-which differs only where the sigmoid saturates and is safe in half precision. All results are scalars, means over the
-batch.
+The authors' code takes log(D + 1e-12) of a sigmoid; see ``t2i_zoo.nn.adversarial``. All results are float32 scalars,
+means over the batch.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from t2i_zoo.nn import bce
+from t2i_zoo import nn
+from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, mean
 
 
 def discriminator_loss(
-    real: Tensor,
-    wrong: Tensor | None,
-    fake: Tensor,
+    real: Logits,
+    wrong: Logits | None,
+    fake: Logits,
     *,
     mismatch_weight: float = 0.5,
     fake_weight: float | None = None,
     label_smoothing: float = 0.0,
+    loss: AdversarialLoss = PAPER,
 ) -> dict[str, Tensor]:
     """Sum real, mismatched and fake terms, weighted 1, w and 1 - w (paper: w = 1/2; authors' ``cls_weight``).
 
+    Unconditional logits, which the paper's discriminator lacks and a projected one has, add two terms of weight 1.
+
     Args:
-        real: logits (B,) of real pictures with their captions.
-        wrong: logits (B,) of mismatched pairs; None, with ``mismatch_weight=0``, is a plain conditional GAN.
-        fake: logits (B,) of generated pictures with the captions they were drawn from.
+        real: of B real images with their captions.
+        wrong: of mismatched pairs; None, with ``mismatch_weight=0``, is a plain conditional GAN.
+        fake: of generated images with the captions they were generated from.
         mismatch_weight: w.
-        fake_weight: the weight of the fake term where it is not to be 1 - w (the PyTorch port has 1).
+        fake_weight: weight of the fake term; by default 1 - w (the PyTorch port has 1).
         label_smoothing: subtracted from the target of the real term (the port has 0.1).
+        loss: the adversarial loss; only the paper's has a label to smooth.
     """
-    terms = {"real": bce(real, 1.0 - label_smoothing), "fake": bce(fake, 0.0)}
-    loss = terms["real"] + (1.0 - mismatch_weight if fake_weight is None else fake_weight) * terms["fake"]
-    if wrong is not None:
-        terms["wrong"] = bce(wrong, 0.0)
-        loss = loss + mismatch_weight * terms["wrong"]
-    return {"loss": loss, **terms}
+    assert real.matched is not None
+    assert fake.matched is not None
+    terms = {
+        "real": mean(loss.real(real.matched, fake.matched, 1.0 - label_smoothing)),
+        "fake": mean(loss.fake(fake.matched, real.matched)),
+    }
+    total = terms["real"] + (1.0 - mismatch_weight if fake_weight is None else fake_weight) * terms["fake"]
+    if wrong is not None and wrong.matched is not None:
+        terms["wrong"] = mean(loss.fake(wrong.matched, real.matched))
+        total = total + mismatch_weight * terms["wrong"]
+    if real.unconditional is not None and fake.unconditional is not None:
+        terms["real_alone"] = mean(loss.real(real.unconditional, fake.unconditional))
+        terms["fake_alone"] = mean(loss.fake(fake.unconditional, real.unconditional))
+        total = total + terms["real_alone"] + terms["fake_alone"]
+    return {"loss": total, **terms}
 
 
-def generator_loss(fake: Tensor, matched: int, interpolation_weight: float = 0.0) -> dict[str, Tensor]:
+def generator_loss(
+    fake: Logits,
+    matched: int,
+    interpolation_weight: float = 0.0,
+    *,
+    real: Logits | None = None,
+    loss: AdversarialLoss = PAPER,
+) -> dict[str, Tensor]:
     """Adversarial loss on B matched and, with GAN-INT, up to B/2 interpolated sentences.
 
     As in ``main_cls_int.lua`` the sum over both is divided by their joint number, so with a weight of 1 every sample
     counts the same and the matched term has 2/3 of its usual weight.
 
     Args:
-        fake: logits (B + I,) of generated pictures, the ``matched`` ones first.
+        fake: of B + I generated images, the ``matched`` ones first.
         matched: B.
         interpolation_weight: what an interpolated sample counts (authors' ``interp_weight``; equation 5).
+        real: of real images with the matched sentences, where ``loss`` is relative.
+        loss: the adversarial loss.
     """
-    if fake.shape[0] == matched:
-        return {"loss": bce(fake, 1.0)}
-    real_text, between = bce(fake[:matched], 1.0), bce(fake[matched:], 1.0)
-    share = matched / fake.shape[0]
-    loss = share * real_text + (1.0 - share) * interpolation_weight * between
-    return {"loss": loss, "matched": real_text, "interpolated": between}
+    assert fake.matched is not None
+    if len(fake.matched) == matched:
+        return {"loss": nn.generator_loss(fake, real, loss)}
+    real_text = nn.generator_loss(fake.rows(slice(matched)), real, loss)
+    count = len(fake.matched) - matched
+    between = nn.generator_loss(fake.rows(slice(matched, None)), real and real.rows(slice(count)), loss)
+    share = matched / len(fake.matched)
+    total = share * real_text + (1.0 - share) * interpolation_weight * between
+    return {"loss": total, "matched": real_text, "interpolated": between}
 
 
 def interpolate(sentences: Tensor, spread: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ Authors' code: reedscot/icml2016. PyTorch port: aelnouby/Text-to-Image-Synthesis
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -51,7 +52,6 @@ class GANCLS(TextToImageGAN):
     """
 
     generator: networks.Generator | networks.DCGANGenerator
-    discriminator: networks.MatchingDiscriminator
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class GANCLS(TextToImageGAN):
                 networks.DCGANGenerator(text_dim, noise_dim, projection_dim, generator_width, size),
                 networks.DCGANDiscriminator(text_dim, projection_dim, discriminator_width, size),
             )
-        self.needs_wrong_images = mismatch == "image" and mismatch_weight > 0
+        self.needs = replace(self.needs, wrong_images=mismatch == "image" and mismatch_weight > 0)
 
     def fake(self, batch: Batch) -> Fakes:
         """One forward on the batch's sentences and, with GAN-INT, on B/2 between them (they share the batch norm)."""
@@ -108,37 +108,33 @@ class GANCLS(TextToImageGAN):
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Real, mismatched and fake pairs, each normalised with its own batch statistics."""
-        images, text, discriminator = batch["images"][-1], batch["text"].sentence, self.discriminator
-        features = discriminator.features(images)
-        real = discriminator.score(features, text)
-        weight, wrong = self.hparams["mismatch_weight"], None
-        if weight > 0 and self.hparams["mismatch"] == "text":
-            # the picture is the same, so its features are
-            wrong = discriminator.score(features, self.encode_wrong(batch).sentence)
-        elif weight > 0:
-            wrong = discriminator(batch["wrong_images"][-1], text)
-        fake = discriminator(fakes.images[-1][: len(images)], text)
-        return losses.discriminator_loss(
-            real,
-            wrong,
-            fake,
-            mismatch_weight=weight,
-            fake_weight=self.hparams["fake_weight"],
-            label_smoothing=self.hparams["label_smoothing"],
-        )
+        hparams, text = self.hparams, batch["text"].sentence
+        images = self.observe(batch["images"], real=True)
+        (real,), wrong = images.judge(text), None
+        if hparams["mismatch_weight"] > 0 and hparams["mismatch"] == "text":
+            (wrong,) = images.judge(self.encode_wrong(batch).sentence)
+        elif hparams["mismatch_weight"] > 0:
+            (wrong,) = self.observe(batch["wrong_images"], real=True).judge(text)
+        drawn = [x[: len(text)] for x in fakes.images]  # GAN-INT's further ones are the generator's alone
+        (fake,) = self.observe(drawn, real=False).judge(text)
+        weights = {name: hparams[name] for name in ("mismatch_weight", "fake_weight", "label_smoothing")}
+        return losses.discriminator_loss(real, wrong, fake, **weights, loss=self.adversarial)
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """Non-saturating loss on matched and interpolated sentences, and the port's two terms where asked for."""
+        """Adversarial loss on matched and interpolated sentences, and the port's two terms on request."""
         images, text, hparams = batch["images"][-1], batch["text"].sentence, self.hparams
         if hparams["redraw_noise"] and self.training:
             fakes = self.fake(batch)
-        features = self.discriminator.features(fakes.images[-1])
-        logits = self.discriminator.score(features, fakes.text.sentence)
-        terms = losses.generator_loss(logits, len(text), hparams["interpolation_weight"])
+        observed = self.observe(fakes.images, real=False)
+        (fake,), (real,) = observed.judge(fakes.text.sentence), self.opponents(batch, text)
+        weight = hparams["interpolation_weight"]
+        terms = losses.generator_loss(fake, len(text), weight, real=real, loss=self.adversarial)
         if hparams["feature_matching_weight"] > 0:
             with torch.no_grad():
-                target = self.discriminator.features(images).float().mean(0)
-            terms["feature_matching"] = F.mse_loss(features[: len(text)].float().mean(0), target)
+                target = [x.float().mean(0) for x in self.observe(batch["images"], real=True).maps()]
+            ours = [x[: len(text)].float().mean(0) for x in observed.maps()]
+            pairs = [F.mse_loss(one, other) for one, other in zip(ours, target, strict=True)]
+            terms["feature_matching"] = torch.stack(pairs).mean()
             terms["loss"] = terms["loss"] + hparams["feature_matching_weight"] * terms["feature_matching"]
         if hparams["pixel_weight"] > 0:
             terms["pixel"] = F.l1_loss(fakes.images[-1][: len(text)].float(), images)

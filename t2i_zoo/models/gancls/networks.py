@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.nn import dcgan_init
+from t2i_zoo.nn import ConditionalDiscriminator, Logits, dcgan_init
 
 
 def _stages(image_size: int) -> int:
@@ -92,8 +92,8 @@ class Generator(nn.Module):
         return images
 
 
-class MatchingDiscriminator(nn.Module):
-    """What both discriminators do: score picture features together with a projected sentence."""
+class MatchingDiscriminator(ConditionalDiscriminator):
+    """What both discriminators do: judge image features together with a projected sentence."""
 
     image: nn.Module
     project: nn.Module
@@ -104,15 +104,10 @@ class MatchingDiscriminator(nn.Module):
         features: Tensor = self.image(images)
         return features
 
-    def score(self, features: Tensor, sentence: Tensor) -> Tensor:
-        """Logits (B,) that the pictures behind ``features`` are real and match ``sentence``."""
-        text = self.project(sentence)[:, :, None, None].expand(-1, -1, *features.shape[2:])
-        logits: Tensor = self.joint(torch.cat([features, text], dim=1))
-        return logits.flatten()
-
-    def forward(self, images: Tensor, sentence: Tensor) -> Tensor:
-        """Logits (B,) of picture and sentence."""
-        return self.score(self.features(images), sentence)
+    def judge(self, features: Tensor, condition: Tensor) -> Logits:
+        """Matched logits (B,) of features with sentence embeddings (B, D)."""
+        text = self.project(condition)[:, :, None, None].expand(-1, -1, *features.shape[2:])
+        return Logits(self.joint(torch.cat([features, text], dim=1)).flatten())
 
 
 class Discriminator(MatchingDiscriminator):
@@ -137,6 +132,7 @@ class Discriminator(MatchingDiscriminator):
         text_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.condition_dim = text_dim
         n = _stages(image_size)
         widths = [width * min(8, 2**i) for i in range(n)]
         layers: list[nn.Module] = [_conv(3, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
@@ -187,6 +183,7 @@ class DCGANDiscriminator(MatchingDiscriminator):
 
     def __init__(self, text_dim: int, projection_dim: int, width: int, image_size: int) -> None:
         super().__init__()
+        self.condition_dim = text_dim
         n = _stages(image_size)
         widths = [width * min(8, 2**i) for i in range(n)]
         layers: list[nn.Module] = [_conv(3, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]

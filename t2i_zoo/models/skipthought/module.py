@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2i_zoo.batch import Batch
+from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.serving import ServingModule
 from t2i_zoo.models.skipthought import losses, networks
@@ -45,8 +45,7 @@ class SkipThought(ServingModule):
     """
 
     use = "give its run to a GAN with --model.text_encoder '{kind: skip_thought, path: RUN}'"
-    needs_images = False
-    needs_neighbours = True
+    needs = BatchNeeds(images=False, neighbours=True)
 
     def __init__(
         self,
@@ -80,8 +79,8 @@ class SkipThought(ServingModule):
         """Take the words of the training captions, unless a checkpoint brought its own."""
         super().setup(stage)
         if stage == "fit" and not self.known.words:
-            data: Any = getattr(self.trainer, "datamodule", None)
-            captions = data.captions_of("train") if hasattr(data, "captions_of") else []
+            data = self.data_module
+            captions = data.captions_of("train") if data is not None else []
             if not captions:
                 raise T2IError("found no training captions: give SkipThought a CaptionDataModule whose source has some")
             self.known = Vocabulary(count_words(captions)[: self.hparams["vocabulary_size"] - len(SPECIAL)])

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from t2i_zoo.nn.recurrent import run_recurrent
+
 
 class Decoders(nn.Module):
     """Two conditional GRUs that guess the sentences before and after one, word by word (paper, equations 5 to 9).
@@ -52,7 +54,7 @@ class Decoders(nn.Module):
         for decoder, table, length in zip((self.before, self.after), tables, lengths, strict=True):
             condition = vectors[:, None].expand(-1, table.shape[1], -1)
             packed = pack_padded_sequence(torch.cat([table, condition], 2), length, True, enforce_sorted=False)
-            states = decoder(packed)[0].data
+            states = run_recurrent(decoder, packed)[0].data
             scores.append(F.linear(states, self.vocabulary.weight[:known], self.vocabulary.bias[:known]))
         return scores[0], scores[1]
 

@@ -1,33 +1,38 @@
-"""The losses of StackGAN as its PyTorch code weighs them, as functions of logits; all results are float32 scalars.
+"""The generator's loss of StackGAN as its PyTorch code weighs it, as a function of logits; results are float32 scalars.
 
-The authors take the binary cross-entropy of a sigmoid; see ``t2i_zoo.nn.bce``. The paper's equations 3 to 6 have one
-real and one fake term; the mismatched one, the unconditional ones and all weights are the code's.
+The paper's equations 3 to 6 have one real and one fake term; the mismatched one, the unconditional ones and all weights
+are the code's. The discriminator's loss is ``t2i_zoo.nn.discriminator_loss``.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from t2i_zoo.nn import bce, discriminator_loss, kl_to_normal, mismatched
-
-__all__ = ["discriminator_loss", "generator_loss", "mismatched"]
+from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, kl_to_normal, mean
 
 
 def generator_loss(
-    fake: Tensor, mu: Tensor, logvar: Tensor, *, fake_alone: Tensor | None = None, kl_weight: float = 2.0
+    fake: Logits,
+    mu: Tensor,
+    logvar: Tensor,
+    *,
+    kl_weight: float = 2.0,
+    real: Logits | None = None,
+    loss: AdversarialLoss = PAPER,
 ) -> dict[str, Tensor]:
-    """Non-saturating loss, in Stage II on pictures alone too, and the weighted KL divergence of the condition.
+    """Adversarial loss, in Stage II on images alone too, and the weighted KL divergence of the condition.
 
     Args:
-        fake: logits (B,) of generated pictures with their captions.
+        fake: of generated images with their captions; without unconditional logits in Stage I.
         mu: (B, C), mean of the condition.
         logvar: (B, C), its log-variance.
-        fake_alone: logits (B,) of generated pictures without captions; None in Stage I.
         kl_weight: the authors' ``COEFF.KL``.
+        real: of real images with the same captions, where ``loss`` is relative.
+        loss: the adversarial loss.
     """
-    terms = {"adversarial": bce(fake, 1.0), "kl": kl_to_normal(mu, logvar)}
-    loss = terms["adversarial"] + kl_weight * terms["kl"]
-    if fake_alone is not None:
-        terms["alone"] = bce(fake_alone, 1.0)
-        loss = loss + terms["alone"]
-    return {"loss": loss, **terms}
+    pairs = zip(("adversarial", "alone"), fake, real or Logits(), strict=False)
+    terms = {name: mean(loss.generator(ours, theirs)) for name, ours, theirs in pairs if ours is not None}
+    total = torch.stack(list(terms.values())).sum()
+    terms["kl"] = kl_to_normal(mu, logvar)
+    return {"loss": total + kl_weight * terms["kl"], **terms}

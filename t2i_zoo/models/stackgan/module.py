@@ -17,7 +17,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.stackgan import losses, networks
-from t2i_zoo.nn import CAActivation
+from t2i_zoo.nn import CAActivation, discriminator_loss
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text import TextFeatures
 
@@ -58,7 +58,6 @@ class StackGAN(TextToImageGAN):
 
     generator: networks.Stage1Generator | networks.Stage2Generator
     generator_ema: networks.Stage1Generator | networks.Stage2Generator
-    discriminator: networks.Discriminator
     starting_points = ("weights", "stage1")
     builds_on = ("stage1",)
 
@@ -106,7 +105,7 @@ class StackGAN(TextToImageGAN):
             if stage1 and stage1 != UNTRAINED:
                 self._load_stage1(generator.stage1, stage1)
         self._has_stage1 = bool(stage == 1 or stage1 or self.hparams["weights"])
-        self.noise_width = noise_dim + stage * condition_dim
+        self.total_noise_dim = noise_dim + stage * condition_dim
         self.set_networks(generator, networks.Discriminator(condition_dim, discriminator_width, size, stage))
 
     def _load_stage1(self, network: nn.Module, path: str) -> None:
@@ -149,48 +148,41 @@ class StackGAN(TextToImageGAN):
         *images, mu, logvar = network(z, text.sentence, *spreads)
         return Fakes(images, text, {"mu": mu, "logvar": logvar}, noise)
 
+    def condition(self, fakes: Fakes) -> Tensor:
+        """The mean of the condition, through which no gradient reaches the generator."""
+        return fakes.extras["mu"].detach()
+
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Real, mismatched and fake pairs; what the discriminator sees of a sentence is the mean of its condition."""
-        discriminator, mu = self.discriminator, fakes.extras["mu"].detach()
-        real, fake = discriminator.features(batch["images"][-1]), discriminator.features(fakes.images[-1])
-        keep = None
-        matched = discriminator.score(real, mu)  # before the mismatched ones: batch norm follows the order
+        mu, keep, against = self.condition(fakes), None, None
+        images, drawn = self.observe(batch["images"], real=True), self.observe(fakes.images, real=False)
+        (real,) = images.judge(mu)  # before the mismatched ones: batch norm follows the order
         if self.hparams["mismatch"] == "shift":
-            wrong = discriminator.score(real[:-1], mu[1:])
+            (wrong,), against = images.judge(mu[1:], slice(-1)), real.rows(slice(-1))
             if self.hparams["exclude_same_class"]:
                 one, two = batch["labels"][:-1], batch["labels"][1:]
-                keep = (one != two) | (one < 0)  # -1: no class, and surely another picture
+                keep = (one != two) | (one < 0)  # -1: no class, and surely another image
         else:
             network = self.generator if self.training else self.generator_ema
             with torch.no_grad():
                 _, other, _ = network.ca(self.encode_wrong(batch).sentence, torch.zeros_like(mu))
-            wrong = discriminator.score(real, other)
-        return losses.discriminator_loss(
-            matched,
-            wrong,
-            discriminator.score(fake, mu),
-            real_alone=discriminator.score_alone(real),
-            fake_alone=discriminator.score_alone(fake),
-            keep=keep,
-        )
+            (wrong,) = images.judge(other)
+        (fake,) = drawn.judge(mu)
+        return discriminator_loss(real, wrong, fake, keep=keep, against=against, loss=self.adversarial)
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Adversarial terms, through the detached mean of the condition, and the KL divergence of the condition."""
-        features, mu = self.discriminator.features(fakes.images[-1]), fakes.extras["mu"]
-        return losses.generator_loss(
-            self.discriminator.score(features, mu.detach()),
-            mu,
-            fakes.extras["logvar"],
-            fake_alone=self.discriminator.score_alone(features),
-            kl_weight=self.hparams["kl_weight"],
-        )
+        extras, mu = fakes.extras, self.condition(fakes)
+        (fake,), (real,) = self.observe(fakes.images, real=False).judge(mu), self.opponents(batch, mu)
+        options = {"kl_weight": self.hparams["kl_weight"], "real": real, "loss": self.adversarial}
+        return losses.generator_loss(fake, extras["mu"], extras["logvar"], **options)
 
     def setup(self, stage: str) -> None:
         """Raise also for batches of one picture, whose batch norm and shift would have nothing to work with."""
         super().setup(stage)
-        size = getattr(getattr(self.trainer, "datamodule", None), "batch_size", 2)
-        if stage == "fit" and size < 2:
-            raise T2IError(f"found --data.batch_size {size}, expected at least 2 pictures a batch")
+        data = self.data_module
+        if stage == "fit" and data is not None and data.batch_size < 2:
+            raise T2IError(f"found --data.batch_size {data.batch_size}, expected at least 2 images in a batch")
 
     def on_fit_start(self) -> None:
         """Raise where Stage II has nothing to build on; only here is it known whether a run is resumed."""

@@ -12,7 +12,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.nn import CAActivation, ConditioningAugmentation, conv3x3, picture_trunk, tile, to_image
+from t2i_zoo.nn import (
+    CAActivation,
+    ConditionalDiscriminator,
+    ConditioningAugmentation,
+    Logits,
+    conv3x3,
+    picture_trunk,
+    tile,
+    to_image,
+)
 
 
 def _init(module: nn.Module) -> None:
@@ -164,8 +173,8 @@ class Stage2Generator(nn.Module):
         return small, self.image(self.ups(self.residual(features))), mu, logvar
 
 
-class Discriminator(nn.Module):
-    """Pictures (B, 3, S, S) in [-1, 1] and conditions (B, C) to logits (B,); the sigmoid belongs to the loss.
+class Discriminator(ConditionalDiscriminator):
+    """Images (B, 3, S, S) in [-1, 1] and conditions (B, C) to logits (B,); the sigmoid belongs to the loss.
 
     Args:
         condition_dim: C.
@@ -176,7 +185,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, condition_dim: int, width: int, image_size: int, stage: int) -> None:
         super().__init__()
-        top = 8 * width
+        self.condition_dim, top = condition_dim, 8 * width
         blocks = picture_trunk(width, image_size)  # laid end to end, as the authors number its layers
         self.encode = nn.Sequential(*(layer for block in blocks.children() for layer in block.children()))
         self.joint = nn.Sequential(
@@ -191,11 +200,10 @@ class Discriminator(nn.Module):
         features: Tensor = self.encode(images)
         return features
 
-    def score(self, features: Tensor, condition: Tensor) -> Tensor:
-        """Logits (B,) that the pictures behind ``features`` are real and match ``condition``."""
-        logits: Tensor = self.joint(torch.cat([features, tile(condition, features)], dim=1))
-        return logits.flatten()
+    def judge(self, features: Tensor, condition: Tensor) -> Logits:
+        """Matched logits (B,)."""
+        return Logits(self.joint(torch.cat([features, tile(condition, features)], dim=1)).flatten())
 
-    def score_alone(self, features: Tensor) -> Tensor | None:
-        """Logits (B,) that the pictures behind ``features`` are real, whatever is said of them; None in Stage I."""
+    def judge_alone(self, features: Tensor) -> Tensor | None:
+        """Unconditional logits (B,); None in Stage I."""
         return None if self.alone is None else self.alone(features).flatten()

@@ -1,4 +1,4 @@
-"""The losses of StackGAN++ (Zhang et al. 2017, equations 4 to 7) as functions of logits and pictures.
+"""The losses of StackGAN++ (Zhang et al. 2017, equations 4 to 7) as functions of logits and images.
 
 All results are scalars in float32. Where equations and authors' code differ in weights, these are the code's.
 """
@@ -9,52 +9,62 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2i_zoo.nn import Logits, bce
+from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, mean
 
 
 def discriminator_loss(
-    real: Logits, wrong: Logits | None, fake: Logits, uncond_weight: float = 1.0
+    real: Logits, wrong: Logits | None, fake: Logits, uncond_weight: float = 1.0, loss: AdversarialLoss = PAPER
 ) -> dict[str, Tensor]:
-    """One discriminator's loss: the sum of its terms on real, mismatched and generated pictures.
+    """One discriminator's loss: the sum of its terms on real, mismatched and generated images.
 
-    A mismatched picture does not belong to the text, but it is real: its unconditional target is 1. The code gives all
+    A mismatched image does not belong to the text, but it is real: its unconditional target is 1. The code gives all
     six terms the weight 1, or with ``UNCOND_LOSS = 0`` the three conditional ones 1, 1/2 and 1/2.
 
     Args:
-        real: of pictures with their own text.
-        wrong: of pictures of other classes with the same text; None without text.
-        fake: of generated pictures with the text that they were drawn from.
+        real: of images with their own text.
+        wrong: of images of other classes with the same text; None without text.
+        fake: of generated images with the text that they were generated from.
         uncond_weight: of the unconditional terms; without text these are the loss, and it has no effect.
+        loss: the adversarial loss.
     """
-    if real.conditional is None or wrong is None or fake.conditional is None:
-        terms = {"real": bce(real.unconditional, 1.0), "fake": bce(fake.unconditional, 0.0)}
-        return {"loss": terms["real"] + terms["fake"], **terms}
-    assert wrong.conditional is not None
+    assert real.unconditional is not None
+    assert fake.unconditional is not None
+    alone = {
+        "real": mean(loss.real(real.unconditional, fake.unconditional)),
+        "fake": mean(loss.fake(fake.unconditional, real.unconditional)),
+    }
+    if real.matched is None or wrong is None or fake.matched is None:
+        return {"loss": alone["real"] + alone["fake"], **alone}
+    assert wrong.matched is not None
+    assert wrong.unconditional is not None
     terms = {
-        "real": bce(real.conditional, 1.0),
-        "wrong": bce(wrong.conditional, 0.0),
-        "fake": bce(fake.conditional, 0.0),
+        "real": mean(loss.real(real.matched, fake.matched)),
+        "wrong": mean(loss.fake(wrong.matched, real.matched)),
+        "fake": mean(loss.fake(fake.matched, real.matched)),
     }
     if uncond_weight == 0:
         return {"loss": terms["real"] + 0.5 * (terms["wrong"] + terms["fake"]), **terms}
-    terms["real"] = terms["real"] + uncond_weight * bce(real.unconditional, 1.0)
-    terms["wrong"] = terms["wrong"] + uncond_weight * bce(wrong.unconditional, 1.0)
-    terms["fake"] = terms["fake"] + uncond_weight * bce(fake.unconditional, 0.0)
+    alone["wrong"] = mean(loss.real(wrong.unconditional, fake.unconditional))
+    terms = {name: term + uncond_weight * alone[name] for name, term in terms.items()}
     return {"loss": terms["real"] + terms["wrong"] + terms["fake"], **terms}
 
 
-def generator_loss(fake: Logits, uncond_weight: float = 1.0) -> Tensor:
-    """Adversarial loss of one branch: pictures are to look real and, with their text, to belong to it."""
-    unconditional = bce(fake.unconditional, 1.0)
-    if fake.conditional is None:
-        return unconditional
-    return bce(fake.conditional, 1.0) + uncond_weight * unconditional
+def generator_loss(
+    fake: Logits, uncond_weight: float = 1.0, *, real: Logits | None = None, loss: AdversarialLoss = PAPER
+) -> Tensor:
+    """Adversarial loss of one branch: images are to look real and, with their text, to belong to it."""
+    assert fake.unconditional is not None
+    real = real or Logits()
+    alone = mean(loss.generator(fake.unconditional, real.unconditional))
+    if fake.matched is None:
+        return alone
+    return mean(loss.generator(fake.matched, real.matched)) + uncond_weight * alone
 
 
 def colour_consistency(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances between two branches' colour means and colour covariances, as means over B * 3 and B * 9.
 
-    The paper (equation 7) sums over the channels and averages over the pictures alone; the code averages over all.
+    The paper (equation 7) sums over the channels and averages over the images alone; the code averages over all.
 
     Args:
         high: (B, 3, S, S), which is pulled towards the other.
@@ -65,7 +75,7 @@ def colour_consistency(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _colours(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (B, 3) and biased covariance (B, 3, 3) of each picture's colours."""
+    """Mean (B, 3) and biased covariance (B, 3, 3) of each image's colours."""
     with torch.autocast(images.device.type, enabled=False):  # it would make the product half precision
         pixels = images.float().flatten(2)
         mean = pixels.mean(2, keepdim=True)

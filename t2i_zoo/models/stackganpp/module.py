@@ -8,6 +8,7 @@ that are never of the same class.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.stackganpp import losses, networks
-from t2i_zoo.nn import JointDiscriminator, kl_to_normal
+from t2i_zoo.nn import JointDiscriminator, kl_to_normal, over_sizes
 from t2i_zoo.text import TextFeatures
 
 
@@ -50,7 +51,6 @@ class StackGANPlusPlus(TextToImageGAN):
 
     generator: networks.Generator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one a size, smallest first
-    sizes: list[int]
     text_is_optional = True
 
     def __init__(
@@ -88,16 +88,16 @@ class StackGANPlusPlus(TextToImageGAN):
             )
         if snapshot_every < 1:
             raise T2IError(f"found --model.snapshot_every {snapshot_every}, expected at least 1 batch")
-        self.sizes = [image_size >> i for i in reversed(range(branches))]
-        self.needs_wrong_images = self.conditional
+        sizes = tuple(image_size >> i for i in reversed(range(branches)))
+        self.needs = replace(self.needs, sizes=sizes, wrong_images=self.conditional)
         self.condition_dim = condition_dim if self.conditional else 0
-        self.noise_width += self.condition_dim
+        self.total_noise_dim += self.condition_dim
         generator = networks.Generator(
             self.text_encoder.dim,
             self.hparams["noise_dim"],
             condition_dim,
             generator_width,
-            self.sizes,
+            list(sizes),
             residual_blocks,
             gradient_checkpointing,
         )
@@ -109,7 +109,7 @@ class StackGANPlusPlus(TextToImageGAN):
                 condition_first=True,
                 checkpointing=gradient_checkpointing,
             )
-            for size in self.sizes
+            for size in sizes
         )
         if channels_last:
             generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -124,25 +124,29 @@ class StackGANPlusPlus(TextToImageGAN):
         images, extras = network(z, text.sentence, augmentation)
         return Fakes(images, text, extras, noise)
 
+    def condition(self, fakes: Fakes) -> Tensor | None:
+        """The mean of conditioning augmentation, which the generator's loss reaches too; None without text."""
+        return fakes.extras.get("mu")
+
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """The sum over all sizes, of which each also has its own entry; condition is the mean of the augmentation."""
-        mu = fakes.extras.get("mu")
-        total: dict[str, Tensor] = {}
-        for i, (size, judge) in enumerate(zip(self.sizes, self.discriminator, strict=True)):
-            real = judge(batch["images"][i], mu)
-            wrong = None if mu is None else judge(batch["wrong_images"][i], mu)
-            terms = losses.discriminator_loss(real, wrong, judge(fakes.images[i], mu), self.hparams["uncond_weight"])
-            for key, term in terms.items():
-                total[key] = total[key] + term if key in total else term
-            total[f"at_{size}"] = terms["loss"]
-        return total
+        mu, weight = self.condition(fakes), self.hparams["uncond_weight"]
+        reals = self.observe(batch["images"], real=True).judge(mu)
+        wrongs = [None] * len(reals) if mu is None else self.observe(batch["wrong_images"], real=True).judge(mu)
+        drawn = self.observe(fakes.images, real=False).judge(mu)
+        return over_sizes(
+            self.needs.sizes,
+            [losses.discriminator_loss(*at, weight, self.adversarial) for at in zip(reals, wrongs, drawn, strict=True)],
+        )
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Adversarial terms of all sizes, the divergence of conditioning augmentation, and colour consistency."""
-        mu, hparams = fakes.extras.get("mu"), self.hparams
+        mu, hparams = self.condition(fakes), self.hparams
+        drawn, reals = self.observe(fakes.images, real=False).judge(mu), self.opponents(batch, mu)
+        options = {"uncond_weight": hparams["uncond_weight"], "loss": self.adversarial}
         terms = {
-            f"at_{size}": losses.generator_loss(judge(images, mu), hparams["uncond_weight"])
-            for size, judge, images in zip(self.sizes, self.discriminator, fakes.images, strict=True)
+            f"at_{size}": losses.generator_loss(fake, real=real, **options)
+            for size, fake, real in zip(self.needs.sizes, drawn, reals, strict=True)
         }
         loss = torch.stack(list(terms.values())).sum()
         if mu is not None:
@@ -156,9 +160,9 @@ class StackGANPlusPlus(TextToImageGAN):
         return {"loss": loss, **terms}
 
     @torch.no_grad()
-    def update_ema(self) -> None:
-        """As in every model; then, where the authors' mistake is wanted, the average becomes the live generator."""
-        super().update_ema()
+    def update_ema(self, count: int) -> None:
+        """As in every model; then, if the authors' mistake is wanted, the average becomes the live generator."""
+        super().update_ema(count)
         if self.hparams["ema_overwrite_on_snapshot"] and self.clock % self.hparams["snapshot_every"] == 0:
             averages: list[Tensor] = list(self.generator_ema.parameters())
             torch._foreach_copy_(list(self.generator.parameters()), averages)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.text import BLEUScore
 
-from t2i_zoo.batch import Batch
+from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.serving import ServingModule
@@ -55,7 +55,7 @@ class STREAM(ServingModule):
     """
 
     use = "give its run to a MirrorGAN with --model.stream RUN"
-    needs_references = True
+    needs = BatchNeeds(references=True)
     parts = ("reader.", "writer.")
     starting_points = ("weights", "backbone_weights")
 
@@ -115,14 +115,14 @@ class STREAM(ServingModule):
         self._scores: list[Tensor] = []
         if weights:
             self.know(state.read_words(weights))
-            state.load_networks(self, find_checkpoint(weights))
+            state.load_networks(self, find_checkpoint(weights), self.parts)
 
     def setup(self, stage: str) -> None:
         """Take the words of the training captions, unless a checkpoint brings its own."""
         super().setup(stage)
-        data: Any = getattr(self.trainer, "datamodule", None)
+        data = self.data_module
         if stage == "fit" and not self.known.words:
-            captions = data.captions_of("train") if hasattr(data, "captions_of") else []
+            captions = data.captions_of("train") if data is not None else []
             if not captions:
                 raise T2IError("found no training captions: give STREAM a CaptionDataModule whose source has some")
             self.know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)

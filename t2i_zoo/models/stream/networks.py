@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from t2i_zoo.nn.recurrent import run_recurrent
 from t2i_zoo.text.vocabulary import END
 from t2i_zoo.vision import VisionNetwork
 
@@ -97,7 +98,8 @@ class Writer(nn.Module):
             sequence.
         """
         read = torch.cat([codes[:, None], self.embed(numbers[:, :-1])], 1)
-        states = self.lstm(pack_padded_sequence(read, lengths, batch_first=True, enforce_sorted=False))[0]
+        packed = pack_padded_sequence(read, lengths, batch_first=True, enforce_sorted=False)
+        states = run_recurrent(self.lstm, packed)[0]
         wanted = pack_padded_sequence(numbers, lengths, batch_first=True, enforce_sorted=False)
         return self.linear(states.data), wanted.data
 
@@ -119,7 +121,7 @@ class Writer(nn.Module):
         inputs, state = codes.repeat_interleave(beam, 0), None
         first = torch.arange(count, device=codes.device)[:, None] * beam
         for _ in range(limit):
-            output, state = self.lstm(inputs[:, None], state)
+            output, state = run_recurrent(self.lstm, inputs[:, None], state)
             steps = F.log_softmax(self.linear(output[:, 0]).float(), 1).view(count, beam, -1)
             over = torch.full_like(steps, float("-inf"))
             over[..., END] = 0.0  # a caption that has ended goes on with ends, for nothing

@@ -1,7 +1,6 @@
 """The six terms of TAC-GAN (Dash et al. 2017, section 3.3, as weighted in the authors' code) as functions of logits.
 
-All results are float32 scalars, means over the batch. A pair of heads is logits (B,) of a real, matching pair and
-logits (B, C) of the class; labels are (B,) int64 in [0, C).
+All results are float32 scalars, means over the batch. Class logits are (B, C); labels are (B,) int64 in [0, C).
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2i_zoo.nn import bce
+from t2i_zoo import nn
+from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, mean
 
 ClassLoss = Literal["sigmoid", "softmax"]
-Heads = tuple[Tensor, Tensor]
 
 
 def class_term(logits: Tensor, labels: Tensor, kind: ClassLoss = "sigmoid") -> Tensor:
@@ -35,30 +34,51 @@ def class_term(logits: Tensor, labels: Tensor, kind: ClassLoss = "sigmoid") -> T
 
 
 def discriminator_loss(
-    real: Heads, wrong: Heads, fake: Heads, labels: Tensor, wrong_labels: Tensor, kind: ClassLoss = "sigmoid"
+    real: Logits,
+    wrong: Logits,
+    fake: Logits,
+    labels: Tensor,
+    wrong_labels: Tensor,
+    kind: ClassLoss = "sigmoid",
+    loss: AdversarialLoss = PAPER,
 ) -> dict[str, Tensor]:
-    """Sum of the six terms, each with weight 1.
+    """Sum of the six terms, each with weight 1; unconditional logits, which the paper lacks, add two.
 
     Args:
-        real: of real pictures with their captions.
-        wrong: of mismatched pictures with the same captions.
-        fake: of generated pictures with the captions they were drawn from.
-        labels: classes of the captions' own pictures; fakes are to be recognised as these too.
-        wrong_labels: the mismatched pictures' own classes, although their captions are of another.
+        real: of real images with their captions.
+        wrong: of mismatched images with the same captions.
+        fake: of generated images with the captions they were generated from.
+        labels: classes of the captions' own images; fakes are to be recognised as these too.
+        wrong_labels: the mismatched images' own classes, although their captions are of another.
         kind: of ``class_term``.
+        loss: the adversarial loss.
     """
+    assert real.matched is not None
+    assert wrong.matched is not None
+    assert fake.matched is not None
     terms = {
-        "real": bce(real[0], 1.0),
-        "wrong": bce(wrong[0], 0.0),
-        "fake": bce(fake[0], 0.0),
-        "class_real": class_term(real[1], labels, kind),
-        "class_wrong": class_term(wrong[1], wrong_labels, kind),
-        "class_fake": class_term(fake[1], labels, kind),
+        "real": mean(loss.real(real.matched, fake.matched)),
+        "wrong": mean(loss.fake(wrong.matched, real.matched)),
+        "fake": mean(loss.fake(fake.matched, real.matched)),
     }
+    if real.unconditional is not None and fake.unconditional is not None:
+        terms["real_alone"] = mean(loss.real(real.unconditional, fake.unconditional))
+        terms["fake_alone"] = mean(loss.fake(fake.unconditional, real.unconditional))
+    for name, logits, own in (("real", real, labels), ("wrong", wrong, wrong_labels), ("fake", fake, labels)):
+        assert logits.classes is not None
+        terms[f"class_{name}"] = class_term(logits.classes, own, kind)
     return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 
-def generator_loss(fake: Heads, labels: Tensor, kind: ClassLoss = "sigmoid") -> dict[str, Tensor]:
-    """Adversarial (non-saturating) term and class term of generated pictures, each with weight 1."""
-    terms = {"fake": bce(fake[0], 1.0), "class_fake": class_term(fake[1], labels, kind)}
+def generator_loss(
+    fake: Logits,
+    labels: Tensor,
+    kind: ClassLoss = "sigmoid",
+    *,
+    real: Logits | None = None,
+    loss: AdversarialLoss = PAPER,
+) -> dict[str, Tensor]:
+    """Adversarial term and class term of generated images, each with weight 1."""
+    assert fake.classes is not None
+    terms = {"fake": nn.generator_loss(fake, real, loss), "class_fake": class_term(fake.classes, labels, kind)}
     return {"loss": terms["fake"] + terms["class_fake"], **terms}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.tacgan import losses, networks
@@ -45,10 +45,9 @@ class TACGAN(TextToImageGAN):
     """
 
     generator: networks.Generator
-    discriminator: networks.Discriminator
     context_sentence: Tensor  #: (64, D), zeros before training
     context_noise: Tensor  #: (64, z) in [-1, 1]
-    needs_wrong_images = True
+    needs = BatchNeeds(wrong_images=True)
     noise_is_normal = False
 
     def __init__(
@@ -84,9 +83,9 @@ class TACGAN(TextToImageGAN):
         if not tracked:
             rng = torch.Generator().manual_seed(0)
             self.register_buffer("context_sentence", torch.zeros(CONTEXT, text_dim))
-            self.register_buffer("context_noise", 2 * torch.rand(CONTEXT, self.noise_width, generator=rng) - 1)
+            self.register_buffer("context_noise", 2 * torch.rand(CONTEXT, self.total_noise_dim, generator=rng) - 1)
         self.set_networks(
-            networks.Generator(text_dim, self.noise_width, projection_dim, generator_width, size, tracked),
+            networks.Generator(text_dim, self.total_noise_dim, projection_dim, generator_width, size, tracked),
             networks.Discriminator(
                 text_dim, projection_dim, discriminator_width, multiples, num_classes, size, tracked
             ),
@@ -95,20 +94,20 @@ class TACGAN(TextToImageGAN):
     def on_fit_start(self) -> None:
         """Choose the training captions whose batch statistics pictures are drawn with; a resumed run has its own."""
         super().on_fit_start()
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if self.hparams["batch_stats"] == "always" and self._resumed_states is None and hasattr(data, "captions_of"):
+        data = self.data_module
+        if self.hparams["batch_stats"] == "always" and self._resumed_states is None and data is not None:
             captions = data.captions_of("train")
             chosen = torch.randint(len(captions), (CONTEXT,), generator=torch.Generator().manual_seed(0))
             self.context_sentence.copy_(self.encode([captions[i] for i in chosen.tolist()]).sentence)
 
-    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, count: int, rng: torch.Generator | None = None) -> Tensor:
         """Noise (count, z), uniform in [-1, 1], on the model's device; training passes this rank's ``rng``."""
-        source = generator.device if generator is not None else self.device
-        return 2 * torch.rand(count, self.noise_width, generator=generator, device=source).to(self.device) - 1
+        source = rng.device if rng is not None else self.device
+        return 2 * torch.rand(count, self.total_noise_dim, generator=rng, device=source).to(self.device) - 1
 
-    def noise_path(self, steps: int, generator: torch.Generator | None = None) -> Tensor:
+    def noise_path(self, steps: int, rng: torch.Generator | None = None) -> Tensor:
         """From all -1 to all 1, in a straight line, as the authors' script: (steps, z); nothing is random."""
-        return torch.linspace(-1, 1, steps)[:, None].repeat(1, self.noise_width)
+        return torch.linspace(-1, 1, steps)[:, None].repeat(1, self.total_noise_dim)
 
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
         """Run a generator; in eval mode behind the context, where there is one (running averages need none)."""
@@ -122,12 +121,16 @@ class TACGAN(TextToImageGAN):
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Real, mismatched and fake pairs in three forwards, each normalised with its own batch statistics."""
-        pictures, sentence = (batch["images"], batch["wrong_images"], fakes.images), batch["text"].sentence
-        real, wrong, fake = (self.discriminator((pyramid[-1] + 1) / 2, sentence) for pyramid in pictures)
-        labels, kind = batch["labels"], self.hparams["class_loss"]
-        return losses.discriminator_loss(real, wrong, fake, labels, batch["wrong_labels"], kind)
+        sentence = batch["text"].sentence
+        (real,) = self.observe(batch["images"], real=True).judge(sentence)
+        (wrong,) = self.observe(batch["wrong_images"], real=True).judge(sentence)
+        (fake,) = self.observe(fakes.images, real=False).judge(sentence)
+        labels, kind = (batch["labels"], batch["wrong_labels"]), self.hparams["class_loss"]
+        return losses.discriminator_loss(real, wrong, fake, *labels, kind, self.adversarial)
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """The discriminator is to take the pictures for real, and for their caption's class."""
-        heads = self.discriminator((fakes.images[-1] + 1) / 2, fakes.text.sentence)
-        return losses.generator_loss(heads, batch["labels"], self.hparams["class_loss"])
+        """The discriminator is to take the images for real, and for their caption's class."""
+        sentence = fakes.text.sentence
+        (fake,), (real,) = self.observe(fakes.images, real=False).judge(sentence), self.opponents(batch, sentence)
+        kind = self.hparams["class_loss"]
+        return losses.generator_loss(fake, batch["labels"], kind, real=real, loss=self.adversarial)

@@ -1,7 +1,7 @@
 """TAC-GAN networks after dashayushman/TAC-GAN (TensorFlow 1), with TensorFlow's padding and batch norm.
 
-Pictures are in [0, 1] here; the module maps them from and to [-1, 1]. Shapes: B batch, D sentence dimension, S picture
-side, s = S / 16, z noise dimension, t projected sentence, C classes.
+The generator's images are in [0, 1] here, and the module maps them to [-1, 1]. Shapes: B batch, D sentence dimension,
+S image side, s = S / 16, z noise dimension, t projected sentence, C classes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from t2i_zoo.nn import ConditionalDiscriminator, Logits
 
 #: multiples of the width in the discriminator's four convolutions and in its joint one
 DISCRIMINATOR_WIDTHS = {"head": (1, 2, 4, 8, 8), "paper_era": (1, 8, 6, 6, 4)}
@@ -128,8 +130,8 @@ class Generator(nn.Module):
         return images.tanh() / 2 + 0.5
 
 
-class Discriminator(nn.Module):
-    """Pictures (B, 3, S, S) in [0, 1] and sentences (B, D) to logits (B,) of a real pair and (B, C) of the class.
+class Discriminator(ConditionalDiscriminator):
+    """Images (B, 3, S, S) in [-1, 1] and sentences (B, D) to logits (B,) of a real pair and (B, C) of the class.
 
     Args:
         text_dim: D.
@@ -152,6 +154,7 @@ class Discriminator(nn.Module):
         tracked: bool = False,
     ) -> None:
         super().__init__()
+        self.condition_dim, self.num_classes = text_dim, classes
         *widths, top = [width * multiple for multiple in multiples]
         layers: list[nn.Module] = [SameConv(3, widths[0]), nn.LeakyReLU(0.2, inplace=True)]
         for inputs, outputs in pairwise(widths):
@@ -165,9 +168,13 @@ class Discriminator(nn.Module):
         self.classes = nn.Linear(numbers, classes)
         self.apply(xavier_init)
 
-    def forward(self, images: Tensor, sentence: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B,) that the pictures are real and match, and logits (B, C) of their class."""
-        features = self.image(images)
-        text = self.project(sentence)[:, :, None, None].expand(-1, -1, *features.shape[2:])
+    def features(self, images: Tensor) -> Tensor:
+        """Image features (B, F, s, s) before the text joins; the convolutions see [0, 1], as the authors'."""
+        features: Tensor = self.image((images + 1) / 2)
+        return features
+
+    def judge(self, features: Tensor, condition: Tensor) -> Logits:
+        """Matched logits (B,) and class logits (B, C)."""
+        text = self.project(condition)[:, :, None, None].expand(-1, -1, *features.shape[2:])
         joint = self.joint(torch.cat([features, text], dim=1)).permute(0, 2, 3, 1).flatten(1)  # TensorFlow's order
-        return self.matching(joint).flatten(), self.classes(joint)
+        return Logits(self.matching(joint).flatten(), classes=self.classes(joint))

@@ -83,7 +83,7 @@ def test_pictures_are_in_range(build: Any, options: dict[str, Any]) -> None:
 
 def test_a_seeded_generator_decides_the_pictures(build: Any) -> None:
     model = build()
-    first, again, other = (model.generate(CAPTIONS, generator=torch.Generator().manual_seed(s)) for s in (5, 5, 6))
+    first, again, other = (model.generate(CAPTIONS, rng=torch.Generator().manual_seed(s)) for s in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

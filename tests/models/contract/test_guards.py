@@ -65,8 +65,8 @@ def test_only_some_models_draw_without_text(build: Any) -> None:
 
 def test_a_pyramid_of_other_sizes_is_refused(build: Any, build_trainer: Any, build_data: Any) -> None:
     model = build()
-    if len(model.sizes) == 1:  # takes the largest of any pyramid
+    if len(model.needs.sizes) == 1:  # takes the largest of any pyramid
         build_trainer(limit_train_batches=1).fit(model, build_data(pyramid=[8]))
     else:
-        with pytest.raises(T2IError, match=r"wants .* px and --data\.pyramid gives \[4, \d+\]: leave"):
+        with pytest.raises(T2IError, match=r"needs .* px and --data\.pyramid gives \[4, \d+\]: leave"):
             build_trainer().fit(model, build_data(pyramid=[4]))

@@ -1,0 +1,65 @@
+"""Optimizers, learning-rate schedules and the moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def adams(networks: list[nn.Module], options: Mapping[str, Any], fused: bool) -> list[torch.optim.Optimizer]:
+    """Adam for discriminator and generator, in this order, over what is not frozen in them."""
+    rates = (options["discriminator_learning_rate"], options["learning_rate"])
+    betas = (options["beta1"], options["beta2"])
+    found: list[torch.optim.Optimizer] = []
+    for network, rate in zip(networks, rates, strict=True):
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        found.append(torch.optim.Adam(trained, options["learning_rate"] if rate is None else rate, betas, fused=fused))
+    return found
+
+
+def decays(optimizers: list[torch.optim.Optimizer], options: Mapping[str, Any]) -> list[Any]:
+    """The learning-rate decay of the authors' code; its epochs are 1-based and Lightning's 0-based."""
+    factor, every = options["lr_decay"], options["lr_decay_every"]
+    schedule = torch.optim.lr_scheduler.LambdaLR
+    return [schedule(optimizer, lambda epoch: factor ** ((epoch + 1) // every)) for optimizer in optimizers]
+
+
+def ema_decay(options: Mapping[str, Any], clock: int, images: int) -> float:
+    """Decay of the moving average after ``clock`` batches of ``images`` each, over all processes."""
+    if half_life := options["ema_half_life"]:
+        # StyleGAN2-ADA's ramp-up: never longer than 5 % of the images seen so far
+        return float(0.5 ** (images / min(half_life, 0.05 * clock * images)))
+    return min(float(options["ema_decay"]), (1 + clock) / (10 + clock))
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, live: nn.Module, decay: float) -> None:
+    """Move averaged weights towards the live ones; buffers are copied."""
+    averages: list[Tensor] = list(average.parameters())
+    torch._foreach_lerp_(averages, list(live.parameters()), 1.0 - decay)
+    if buffers := list(live.buffers()):
+        torch._foreach_copy_(list(average.buffers()), buffers)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Keep gradients away from one network's weights; what passes through it still has them."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def update(optimizer: Any, loss: Tensor, backward: Callable[[Tensor], Any]) -> None:
+    """One optimizer step; ``backward`` computes the gradients of the loss."""
+    optimizer.zero_grad()
+    backward(loss)
+    optimizer.step()

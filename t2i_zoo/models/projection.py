@@ -1,0 +1,104 @@
+"""Projected discriminators in the place of a paper's: trained heads on a frozen network, which is a companion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from t2i_zoo.errors import T2IError
+from t2i_zoo.nn import ConditionalDiscriminator, ProjectedDiscriminator
+from t2i_zoo.vision import VisionNetwork, build_vision
+
+if TYPE_CHECKING:
+    from t2i_zoo.models.base import TextToImageGAN
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The option ``projected``.
+
+    Args:
+        network: name of an image network with feature maps at four strides: ``efficientnet_lite0``, or a convolutional
+            ``torchvision:NAME``.
+        weights: of the network; see ``t2i_zoo.vision.build_vision``.
+        input_size: side in pixels that images are resized to for it, 224 in the paper; by default they keep their own,
+            which is a tenth of the work at 64 px.
+        channels: of the randomly mixed features.
+        width: most channels of a head; the paper has 512, and 64 suits a CPU.
+        text_scale: factor of the matched logits; below 1 it weakens the text against the unconditional logits.
+        separable: cheaper convolutions in the heads.
+    """
+
+    network: str
+    weights: str | None = None
+    input_size: int | None = None
+    channels: int = 64
+    width: int = 512
+    text_scale: float = 1.0
+    separable: bool = False
+
+    @classmethod
+    def of(cls, option: str | dict[str, Any]) -> Projection:
+        """Read the option.
+
+        Raises:
+            T2IError: for a mapping without ``network``, or with another key than the arguments above.
+        """
+        values = {"network": option} if isinstance(option, str) else option
+        known = [field.name for field in fields(cls)]
+        if odd := [name for name in values if name not in known]:
+            raise T2IError(f"found {odd[0]} in --model.projected, expected keys out of {', '.join(known)}")
+        if "network" not in values:
+            raise T2IError("found --model.projected without a network: add one, such as network: efficientnet_lite0")
+        return cls(**values)
+
+    def build(self, weights: str | None) -> VisionNetwork:
+        """The frozen network."""
+        return build_vision(self.network, weights=weights, input_size=self.input_size or 0, logits=False)
+
+
+class Projected(ProjectedDiscriminator):
+    """A ``ProjectedDiscriminator`` that looks at images itself, once ``look`` is set to its frozen network."""
+
+    look: Callable[[Tensor], list[Tensor]] | None = None
+
+    def features(self, images: Tensor) -> list[Tensor]:  # type: ignore[override]
+        """Features of each head, of images (B, 3, S, S) in [-1, 1]."""
+        assert self.look is not None, "the frozen network is loaded in setup"
+        return super().features(self.look(images))
+
+
+def replace_discriminator(model: TextToImageGAN, papers: nn.Module) -> nn.Module:
+    """A projected discriminator for each of a paper's, with its condition and classes."""
+    option = Projection.of(model.hparams["projected"])
+    found: list[Projected] = []
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = option.build("random")  # for the shapes of its maps; training loads the weights
+    every: list[nn.Module] = [*papers] if isinstance(papers, nn.ModuleList) else [papers]
+    for paper, size in zip(every, model.needs.sizes or (), strict=True):
+        if not isinstance(paper, ConditionalDiscriminator):
+            raise T2IError(
+                f"found --model.projected with a {type(paper).__name__}, expected a discriminator derived from "
+                "t2i_zoo.nn's ConditionalDiscriminator: derive it, or leave the option out"
+            )
+        with torch.no_grad():
+            sides = [tap.shape[-1] for tap in network.taps(torch.zeros(1, 3, size, size))]
+        options = {name: getattr(option, name) for name in ("channels", "width", "text_scale", "separable")}
+        dims = paper.condition_dim, paper.num_classes
+        found.append(Projected(network.tap_channels, sides, *dims, **options))
+    return nn.ModuleList(found) if isinstance(papers, nn.ModuleList) else found[0]
+
+
+def load_network(model: TextToImageGAN) -> None:
+    """Load the frozen network as a companion, once, and let the discriminators look through it."""
+    option = Projection.of(model.hparams["projected"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # so that weights: random are the same when a run is resumed
+        model.adopt("projected", lambda: option.build(option.weights))
+    for one in model.discriminators:
+        assert isinstance(one, Projected)
+        one.look = lambda images: model.frozen("projected").taps(images)

@@ -1,0 +1,90 @@
+"""Every training aid with every model; each group holds aids that go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import LambdaCallback
+from torch import Tensor
+
+from t2i_zoo.models import load_model
+from t2i_zoo.models.base import TextToImageGAN
+
+CAPTIONS = ["a red flower with round petals", "a white blossom on the sand"]
+AIDS: dict[str, dict[str, Any]] = {
+    "bounded": {
+        **{"adversarial_loss": "hinge", "spectral_norm": True, "augment": ["color", "translation", "cutout"]},
+        **{"r1": 2.0, "beta2": 0.9},
+    },
+    "paired": {
+        **{"adversarial_loss": "relativistic", "r1": 0.5, "r2": 0.5, "matching_penalty": 2.0, "penalty_every": 2},
+        **{"penalty_step": "separate", "augment": ["translation"], "augment_target": 0.6, "ema_half_life": 100.0},
+    },
+    "projected": {
+        "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1},
+    },
+}
+LOGGED = {
+    "bounded": {"penalty_r1"},
+    "paired": {"penalty_r1", "penalty_r2", "penalty_matching", "penalty_image_norm", "penalty_sentence_norm"},
+    "projected": {"overfitting", "lecam"},
+}
+
+
+@pytest.fixture(params=AIDS)
+def aids(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def weights(model: TextToImageGAN) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_it_trains_validates_and_is_saved(
+    build: Any, build_data: Any, build_trainer: Any, aids: str, tmp_path: Path
+) -> None:
+    model = build(**AIDS[aids])
+    before = weights(model)
+    trainer = build_trainer(limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=1)
+    trainer.fit(model, build_data())
+    for network in ("generator", "discriminator"):
+        own = [n for n, p in model.named_parameters() if n.startswith(f"{network}.") and p.requires_grad]
+        unmoved = [n for n in own if torch.equal(before[n], model.state_dict()[n])]
+        # the last bias adds the same to real and fake logits, whose gradients these losses balance
+        assert all(n.startswith("discriminator.") and n.endswith(".bias") for n in unmoved)
+        assert all(p.isfinite().all() for p in model.parameters())
+    logged = {name.partition("_")[2] for name in trainer.callback_metrics if name.startswith("train/discriminator")}
+    conditional = (
+        {"penalty_matching", "penalty_image_norm", "penalty_sentence_norm"} if not model.conditional else set()
+    )
+    assert logged >= LOGGED[aids] - conditional
+    trainer.save_checkpoint(tmp_path / "aided.ckpt")
+    noise = model.noise(2)
+    found = load_model(tmp_path / "aided.ckpt")
+    assert isinstance(found, TextToImageGAN)
+    assert torch.equal(found.generate(CAPTIONS, noise=noise), model.eval().generate(CAPTIONS, noise=noise))
+
+
+def test_resuming_is_never_having_stopped(
+    build: Any, build_data: Any, build_trainer: Any, aids: str, tmp_path: Path
+) -> None:
+    def save(trainer: L.Trainer, model: Any, *_: Any) -> None:
+        if model.clock == 1:
+            trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+    options = {"limit_train_batches": 3}
+    build_trainer(**options, callbacks=[LambdaCallback(on_train_batch_end=save)]).fit(
+        first := build(**AIDS[aids]), build_data()
+    )
+    second = build(**AIDS[aids])
+    L.seed_everything(99, verbose=False)
+    build_trainer(**options).fit(second, build_data(), ckpt_path=tmp_path / "middle.ckpt")
+    assert second.clock == first.clock == 3
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
