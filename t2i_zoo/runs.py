@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, how it is resumed in place, and files in it that survive a killed process."""
+"""The folder of a run: finding it, resuming in place, and files that survive a killed process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignor
 
 from t2i_zoo.errors import T2IError
 
-FINISHED = "finished.json"  #: written into a run's folder once it has come to its end
+FINISHED = "finished.json"  #: written into the folder of a run that is complete
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint under another name in the same folder and rename it: a killed run leaves the former one whole.
+    """Write a checkpoint beside the former one and rename it, so that a killed run leaves the former one whole.
 
-    Lightning's own writer goes through the system's temporary folder, from which a rename may become a copy.
+    Lightning's own writer uses the system's temporary folder, from which a rename may become a copy.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Save to a local path; addresses such as s3://... are left to Lightning."""
+        """Save to a local path; Lightning handles addresses such as s3://..."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -46,7 +46,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Continue the metrics file of a resumed run, where Lightning's writer deletes it."""
+    """Continue the metrics file of a resumed run, which Lightning's writer would delete."""
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
@@ -61,14 +61,14 @@ class RunLogger(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer of this process; rank zero's alone writes."""
+        """The writer of this process; only rank zero writes."""
         if self._experiment is None:
             self._experiment = _AppendingWriter(self.log_dir)
         return self._experiment
 
 
 def run_of_checkpoint(path: Path) -> Path | None:
-    """The run's folder (``.../version_N``) that a checkpoint belongs to, or None for a file that lies elsewhere."""
+    """The folder of the run (``.../version_N``) that a checkpoint belongs to, or None for a file elsewhere."""
     folder = path.resolve().parent.parent
     return folder if path.resolve().parent.name == "checkpoints" and folder.name.startswith("version_") else None
 
@@ -77,7 +77,7 @@ def resolve_checkpoint(wish: str, root: Path) -> Path:
     """What ``--ckpt_path`` means: a file, a run's folder, or ``last`` for the newest run below ``root``.
 
     Raises:
-        T2IError: where there is none.
+        T2IError: if there is none.
     """
     from t2i_zoo.paths import find_checkpoint
 
@@ -91,10 +91,10 @@ def resolve_checkpoint(wish: str, root: Path) -> Path:
 def check_no_overrides(
     hparams: dict[str, Any], wanted: dict[str, Any], path: Path, starts: Sequence[str] = ("weights",)
 ) -> None:
-    """Raise where a resumed run asks for other hyperparameters than its checkpoint has.
+    """Raise if a resumed run asks for other hyperparameters than its checkpoint has.
 
-    Lightning would silently prefer the checkpoint's. The files that a model starts from or looks at (``starts``) and
-    those of a text encoder do not count, and a text encoder that was not asked for is the checkpoint's.
+    Lightning would silently prefer the checkpoint's. Files that a model starts from or looks at (``starts``) and the
+    files of a text encoder are not compared, and a text encoder that is not given is the checkpoint's.
     """
 
     def plain(values: dict[str, Any]) -> dict[str, Any]:

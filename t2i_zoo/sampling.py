@@ -72,7 +72,7 @@ def draw_between(
     first, second = (model.encode([caption]) for caption in captions)
     along = torch.linspace(0, 1, columns, device=first.sentence.device)[:, None]
     path = TextFeatures(torch.lerp(first.sentence, second.sentence, along))
-    if model.needs_words:
+    if model.needs.words:
         path = path._replace(**_between_words(first, second, along))
     return [_draw(model, path, one.expand(columns, -1), ema, batch_size) for one in noise]
 

@@ -12,12 +12,13 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from t2i_zoo import data
 from t2i_zoo.data.module import CaptionDataModule
-from t2i_zoo.data.packing import SPLITS, hash_file
+from t2i_zoo.data.packing import SPLITS
 from t2i_zoo.data.shard_writer import PER_SHARD, write_shards
 from t2i_zoo.data.shards import ShardIndex
 from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import sha256
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.parsing import Parser, call, named_model
@@ -103,7 +104,7 @@ def _describe_shards(module: StreamDataModule, verify: bool) -> None:
             raise T2IError(
                 f"the shards of {source.root} cannot be verified: copy them here, with the index.json of ours"
             )
-        if f"sha256:{hash_file(Path(source.place(shard.name)))}" != shard.hash:
+        if f"sha256:{sha256(Path(source.place(shard.name)))}" != shard.hash:
             raise T2IError(f"{source.place(shard.name)} changed since it was written: copy or write it again")
     print(_summary_of_shards(index, source.root))
 

@@ -1,17 +1,18 @@
 """CUB-200-2011 birds (Wah et al., 2011) with the captions of Reed et al. (2016), as published.
 
-Pictures: https://www.vision.caltech.edu/datasets/cub_200_2011/ ; captions: https://github.com/reedscot/cvpr2016
+Images: https://www.vision.caltech.edu/datasets/cub_200_2011/ ; captions: https://github.com/reedscot/cvpr2016
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 from t2i_zoo.data.download import Remote, fetch
 from t2i_zoo.data.reading import inside, is_file, lines_of, numbered_lines, read_text
 from t2i_zoo.data.records import Record, Source, Split
+from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
 from t2i_zoo.errors import T2IError
 
 BirdSplit = Literal["class_disjoint", "official", "random"]
@@ -20,8 +21,7 @@ Box = tuple[float, float, float, float]
 T = TypeVar("T")
 
 FILES = ("images.txt", "image_class_labels.txt", "classes.txt")
-CAPTIONS = ("text_c10", "text")  # Reed et al. name their folder so, and the copy that AttnGAN and others hand on so
-_TEST_SHARE = 0.1  # of the split "random"
+CAPTIONS = ("text_c10", "text")  # in the release of Reed et al., and in the copy of AttnGAN and others
 
 PICTURES = Remote(
     "CUB_200_2011.tgz",
@@ -51,11 +51,11 @@ class CUB200(Source):
     Args:
         root: folder of the data set.
         split: "class_disjoint" has 150 classes to train and 50 to test (Reed et al., 2016); "official" takes train and
-            test from ``train_test_split.txt``; "random" draws a tenth of all pictures for test.
-        crop: "box" cuts a square of 1.5 times the longer side of the bounding box about its centre, as far as it lies
-            inside the picture (StackGAN and all that came after); "none" keeps the whole picture (GAN-CLS, TAC-GAN).
+            test from ``train_test_split.txt``; "random" draws a tenth of all images for test.
+        crop: "box" cuts a square of 1.5 times the longer side of the bounding box about its centre, as far as it is
+            inside the image (StackGAN and its successors); "none" keeps the whole image (GAN-CLS, TAC-GAN).
         seed: seed of the split "random".
-        download: fetch the pictures where they are missing; the captions have to be put into the folder.
+        download: fetch missing images; the captions have to be put into the folder.
     """
 
     root: str = "data/birds"
@@ -65,7 +65,7 @@ class CUB200(Source):
     download: bool = field(default=False, kw_only=True)
 
     def fetch(self) -> None:
-        """Download the pictures, and unpack the captions that lie in the folder, where it was asked for."""
+        """Download the images, and unpack captions that are in the folder, if ``download`` asks for it."""
         if not self.download:
             return
         wanted = [] if is_file(self.path / "images.txt") else [PICTURES]
@@ -73,16 +73,13 @@ class CUB200(Source):
         fetch(wanted, self.path)
 
     def records(self) -> list[Record]:
-        """List all pictures by their number; ``class_id`` is the published label less one.
+        """List all images by their number; ``class_id`` is the published label less one.
 
         Raises:
-            T2IError: where a file is missing, unreadable, or contradicts another.
+            T2IError: if a file is missing, unreadable, or contradicts another.
         """
-        for name, value, allowed in (("split", self.split, BirdSplit), ("crop", self.crop, Crop)):
-            if value not in get_args(allowed):
-                raise T2IError(
-                    f"unknown {name} {value!r}: set --data.source.{name} to one of {', '.join(get_args(allowed))}"
-                )
+        check_choice("split", self.split, BirdSplit)
+        check_choice("crop", self.crop, Crop)
         self.fetch()
         base, texts = self._places()
         names = _names(base)
@@ -91,7 +88,7 @@ class CUB200(Source):
         splits = self._splits(base, names, labels)
         return [
             Record(
-                _picture(base, name),
+                _image(base, name),
                 _captions(texts, name),
                 labels[number] - 1,
                 around(boxes[number]) if boxes else None,
@@ -101,7 +98,7 @@ class CUB200(Source):
         ]
 
     def _places(self) -> tuple[Path, Path]:
-        """The folder of the lists and pictures, and that of the captions."""
+        """The folder of the lists and images, and that of the captions."""
         root = self.path
         base = next((path for path in (root, root / "CUB_200_2011") if is_file(path / "images.txt")), None)
         if base is None:
@@ -118,28 +115,26 @@ class CUB200(Source):
         texts = next((path / name for path in (root, base) for name in CAPTIONS if (path / name).is_dir()), None)
         if texts is None:
             raise T2IError(
-                f"{root} has no captions, expected the folder text_c10 in it: they are found at {TEXTS.page}"
+                f"{root} has no captions, expected the folder text_c10 in it: download them from {TEXTS.page}"
             )
         return base, texts
 
     def _splits(self, base: Path, names: dict[int, str], labels: dict[int, int]) -> dict[int, Split]:
-        """The part of every picture by its number."""
+        """The split of every image by its number."""
         if self.split == "official":
             path = base / "train_test_split.txt"
             flags: dict[int, bool] = _column(path, names, lambda text: {"0": False, "1": True}[text], "0 or 1")
             return {number: "train" if flag else "test" for number, flag in flags.items()}
         if self.split == "random":
-            import numpy as np
-
-            held_out = np.random.default_rng(self.seed).permutation(len(names)) < round(_TEST_SHARE * len(names))
-            return {number: "test" if out else "train" for number, out in zip(names, held_out.tolist(), strict=True)}
+            return dict(zip(names, random_splits(len(names), self.seed), strict=True))
         folders = (self.path, base)
-        if (lists := _first(folders, "trainvalclasses.txt", "testclasses.txt")) is not None:
-            parts = _parts_of_classes(lists)
-            return {number: _part(parts, name.split("/")[0], "class", lists) for number, name in names.items()}
-        if (lists := _first(folders, "train/filenames.pickle", "test/filenames.pickle")) is not None:
-            parts = _parts_of_pictures(lists)
-            return {number: _part(parts, name.removesuffix(".jpg"), "picture", lists) for number, name in names.items()}
+        if files := _first(folders, "trainvalclasses.txt", "testclasses.txt"):
+            lists = SplitLists(*files, _listed_classes)
+            return {n: lists.split_of(label := name.split("/")[0], f"the class {label}") for n, name in names.items()}
+        if files := _first(folders, "train/filenames.pickle", "test/filenames.pickle"):
+            lists = SplitLists(*files, _listed_images)
+            stems = {number: name.removesuffix(".jpg") for number, name in names.items()}
+            return {number: lists.split_of(stem, f"the image {stem}") for number, stem in stems.items()}
         raise T2IError(
             f"{self.path} has neither trainvalclasses.txt and testclasses.txt nor train/filenames.pickle and "
             "test/filenames.pickle, which split 'class_disjoint' reads: add them, or use --data.source.split official"
@@ -147,10 +142,10 @@ class CUB200(Source):
 
 
 def around(box: Box) -> Box:
-    """What StackGAN and its followers cut out for a bird: a square about the centre of its bounding box.
+    """The crop of StackGAN and its successors for a bird: a square about the centre of its bounding box.
 
-    Its half side is R = int(0.75 max(w, h)), on a box of whole pixels. Where it leaves the picture it is cut off, and
-    is no square any more.
+    Half its side is R = int(0.75 max(w, h)), for a box of whole pixels. Outside the image it is cut off, so that it is
+    not always a square.
 
     Args:
         box: x, y, width, height in pixels.
@@ -162,7 +157,7 @@ def around(box: Box) -> Box:
 
 
 def _names(base: Path) -> dict[int, str]:
-    """Paths below images/ by the number of each picture."""
+    """Paths below images/ by the number of each image."""
     names: dict[int, str] = {}
     for place, (number, name) in numbered_lines(base / "images.txt", 2):
         if not number.isdecimal() or int(number[:18]) in names:
@@ -170,38 +165,36 @@ def _names(base: Path) -> dict[int, str]:
                 f"{place}: found the number {number[:18]!r}, expected one that no other line has: correct it"
             )
         if "/" not in name:
-            raise T2IError(
-                f"{place}: found {name!r}, expected class/picture.jpg: correct it or download the file again"
-            )
+            raise T2IError(f"{place}: found {name!r}, expected class/image.jpg: correct it or download the file again")
         names[int(number[:18])] = name
     if not names:
-        raise T2IError(f"{base / 'images.txt'} lists no picture: download it again")
+        raise T2IError(f"{base / 'images.txt'} lists no image: download it again")
     return names
 
 
 def _column(path: Path, names: dict[int, str], read: object, expected: str, fields: int = 2) -> dict[int, T]:
-    """What a list says of every picture; each must stand in it once."""
+    """The values of every image in a list that has each image once."""
     found: dict[int, T] = {}
     for place, (number, *values) in numbered_lines(path, fields):
         try:
             key, value = int(number[:18]), read(*values)  # type: ignore[operator]
         except (ValueError, KeyError, OverflowError):
             raise T2IError(
-                f"{place}: found {' '.join([number, *values])[:80]!r}, expected a picture's number and {expected}: "
+                f"{place}: found {' '.join([number, *values])[:80]!r}, expected an image's number and {expected}: "
                 "correct it or download the file again"
             ) from None
         if key in found or key not in names:
-            wrong = "a second time" if key in found else "which images.txt has not"
-            raise T2IError(f"{place}: found picture {key} {wrong}, expected each once: download the file again")
+            wrong = "a second time" if key in found else "which is not in images.txt"
+            raise T2IError(f"{place}: found image {key} {wrong}, expected each once: download the file again")
         found[key] = value
     for key in names:
         if key not in found:
-            raise T2IError(f"{path} has no line for picture {key} ({names[key]}): download the file again")
+            raise T2IError(f"{path} has no line for image {key} ({names[key]}): download the file again")
     return found
 
 
 def _labels(base: Path, names: dict[int, str]) -> dict[int, int]:
-    """1-based class of every picture, checked against classes.txt and the picture's folder."""
+    """1-based class of every image, checked against classes.txt and the image's folder."""
     lines = numbered_lines(base / "classes.txt", 2)
     classes = {int(number[:18]): name for _, (number, name) in lines if number.isdecimal()}
     path = base / "image_class_labels.txt"
@@ -210,7 +203,7 @@ def _labels(base: Path, names: dict[int, str]) -> dict[int, int]:
         folder = names[number].split("/")[0]
         if classes.get(label) != folder:
             raise T2IError(
-                f"{path} gives picture {number} the class {label}, which classes.txt calls {classes.get(label)!r} and "
+                f"{path} gives image {number} the class {label}, which classes.txt calls {classes.get(label)!r} and "
                 f"images.txt {folder!r}: download the files again"
             )
     return labels
@@ -226,12 +219,12 @@ def _boxes(path: Path, names: dict[int, str]) -> dict[int, Box]:
     return _column(path, names, read, "x, y, width and height in pixels", fields=5)
 
 
-def _picture(base: Path, name: str) -> Path:
+def _image(base: Path, name: str) -> Path:
     path = inside(base / "images", name)
     if path is None:
-        raise T2IError(f"{base / 'images.txt'}: {name!r} leaves the folder of pictures: correct that line")
+        raise T2IError(f"{base / 'images.txt'}: {name!r} leaves the folder of images: correct that line")
     if not is_file(path):
-        raise T2IError(f"there is no picture {path}, which images.txt lists: unpack the pictures again")
+        raise T2IError(f"there is no image {path}, which images.txt lists: unpack the images again")
     return path
 
 
@@ -249,38 +242,14 @@ def _first(folders: tuple[Path, ...], train: str, test: str) -> tuple[Path, Path
     return next(((f / train, f / test) for f in folders if is_file(f / train) and is_file(f / test)), None)
 
 
-def _parts_of_classes(lists: tuple[Path, Path]) -> dict[str, Split]:
-    parts: dict[str, Split] = {}
-    for path, part in zip(lists, ("train", "test"), strict=True):
-        for name in lines_of(read_text(path)):
-            _add(parts, name, part, path)  # type: ignore[arg-type]
-    return parts
+def _listed_classes(path: Path) -> tuple[str, ...]:
+    return lines_of(read_text(path))
 
 
-def _parts_of_pictures(lists: tuple[Path, Path]) -> dict[str, Split]:
+def _listed_images(path: Path) -> list[str]:
     from t2i_zoo.legacy import load_pickle
 
-    parts: dict[str, Split] = {}
-    for path, part in zip(lists, ("train", "test"), strict=True):
-        names = load_pickle(path)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise T2IError(f"{path} holds no list of names, expected StackGAN's filenames.pickle: download it again")
-        for name in names:
-            _add(parts, name, part, path)  # type: ignore[arg-type]
-    return parts
-
-
-def _add(parts: dict[str, Split], name: str, part: Split, path: Path) -> None:
-    if parts.setdefault(name, part) != part:
-        raise T2IError(
-            f"{path}: {name} stands in the list of the other split too, expected in one: correct one of them"
-        )
-
-
-def _part(parts: dict[str, Split], name: str, what: str, lists: tuple[Path, Path]) -> Split:
-    if name not in parts:
-        raise T2IError(
-            f"the {what} {name} stands neither in {lists[0]} nor in {lists[1]}: add it to one, or use "
-            "--data.source.split official"
-        )
-    return parts[name]
+    names = load_pickle(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise T2IError(f"{path} holds no list of names, expected StackGAN's filenames.pickle: download it again")
+    return names

@@ -1,4 +1,4 @@
-"""The captions of an opened store by their numbers: strings, neighbours, and the features that the cache holds."""
+"""Captions of an open store by their numbers: strings, neighbours and cached features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from t2i_zoo.data.store import Store
 from t2i_zoo.text import TextCache
 from t2i_zoo.text.cache import CachedRows
 
-Words = tuple[Tensor, Tensor]
+Words = tuple[Tensor, Tensor]  #: features (B, T, W) and mask (B, T)
 _AT_ONCE = 16_384  # captions whose features cross to a device together
 
 
@@ -21,11 +21,11 @@ class CaptionLookup:
     """Captions and features of a store.
 
     Args:
-        store: whose captions.
-        cache: of an encoder that has encoded all of them, or None for strings alone.
+        store: the store that holds the captions.
+        cache: features of a text encoder, or None for strings alone.
         words: whether word features are looked up too.
-        device: where sentence features are kept; on a CPU they stay in the cache's files and are read batch by batch.
-            Those of words always do: of COCO they are gigabytes.
+        device: where sentence embeddings are kept; on a CPU they stay in the cache's files and are read batch by batch.
+            Word features always stay there: for COCO they are gigabytes.
     """
 
     def __init__(self, store: Store, cache: TextCache | None, words: bool, device: torch.device) -> None:
@@ -38,16 +38,16 @@ class CaptionLookup:
 
     @property
     def has_sentences(self) -> bool:
-        """Whether sentence features are there."""
+        """Whether there are sentence embeddings."""
         return self._rows is not None
 
     def strings(self, numbers: Tensor) -> list[str]:
-        """The first caption of each picture, of (B, K) numbers; blank where the source has none."""
+        """The first caption of each image, for (B, K) numbers; blank if the source has none."""
         captions = self.store.captions
         return [captions[i] for i in numbers[:, 0].tolist()] if captions else [""] * len(numbers)
 
     def neighbours(self, rows: Tensor, numbers: Tensor) -> list[tuple[str, str]]:
-        """The captions before and after each first one among those of its picture, cyclically."""
+        """The captions before and after the first caption of each image, cyclically among those of the image."""
         captions, offsets = self.store.captions, torch.from_numpy(self.store.offsets)
         first, amount = offsets[rows], offsets[rows + 1] - offsets[rows]
         place = numbers[:, 0] - first
@@ -55,25 +55,26 @@ class CaptionLookup:
         return [(captions[i], captions[j]) for i, j in zip(before, after, strict=True)]
 
     def sentence(self, numbers: Tensor) -> Tensor:
-        """Sentence features (B, D), each the mean over its K captions: (B, K) caption numbers."""
+        """Sentence embeddings (B, D) for (B, K) caption numbers, each the mean over its K captions."""
         if (table := self._table) is not None:
             return table[numbers[:, 0]] if numbers.shape[1] == 1 else table[numbers].mean(1)
         assert self._rows is not None
         return _tensor(self._rows.sentences(numbers.flatten().numpy())).view(*numbers.shape, -1).mean(1)
 
     def let_go(self) -> None:
-        """Give back what was read of the cache's files."""
+        """Release the memory of the cache's files that were read."""
         if self._rows is not None:
             self._rows.let_go()
 
     def padded_words(self, numbers: Tensor) -> Words:
-        """Word features (B, T, W) of each picture's first caption, zeros behind its end, and the mask (B, T)."""
+        """Word features and mask of each image's first caption, padded with zeros."""
         assert self._rows is not None
-        return _padded(*self._rows.words(numbers[:, 0].numpy()))
+        flat, offsets = self._rows.words(numbers[:, 0].numpy())
+        return pad_words(np.split(flat, offsets[1:-1]))
 
 
 def _table(rows: CachedRows, device: torch.device) -> Tensor:
-    """All sentence features on a device, without a copy of all of them on the host."""
+    """All sentence embeddings on a device, without a copy of all of them on the host."""
     parts = (_tensor(rows.sentences(slice(i, i + _AT_ONCE))) for i in range(0, len(rows), _AT_ONCE))
     first = next(parts)
     table = torch.empty(len(rows), first.shape[1], device=device)
@@ -88,13 +89,9 @@ def _tensor(rows: NDArray[np.float32]) -> Tensor:
 
 
 def pad_words(rows: Sequence[NDArray[np.float32]]) -> Words:
-    """The same from one array (T, W) a caption."""
-    return _padded(np.concatenate(list(rows)), np.cumsum([0, *(len(row) for row in rows)]))
-
-
-def _padded(flat: NDArray[np.float32], offsets: NDArray[np.int64]) -> Words:
-    lengths = np.diff(offsets)
+    """Pad word features with zeros, from one array (T, W) for each caption."""
+    lengths = np.array([len(row) for row in rows])
     mask = np.arange(lengths.max()) < lengths[:, None]
-    words = np.zeros((*mask.shape, flat.shape[1]), np.float32)
-    words[mask] = flat
+    words = np.zeros((*mask.shape, rows[0].shape[1]), np.float32)
+    words[mask] = np.concatenate(rows)
     return torch.from_numpy(words), torch.from_numpy(mask)

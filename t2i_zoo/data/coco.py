@@ -1,6 +1,6 @@
-"""COCO pictures with their captions (Lin et al., 2014; Chen et al., 2015), the sets of 2014 and 2017, as published.
+"""COCO images with their captions (Lin et al., 2014; Chen et al., 2015), the sets of 2014 and 2017, as published.
 
-Pictures and annotations: https://cocodataset.org/#download
+Images and annotations: https://cocodataset.org/#download
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from t2i_zoo.data.download import Remote, fetch
 from t2i_zoo.data.reading import inside, is_file, read_text
 from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.data.rows import show
+from t2i_zoo.data.splits import check_choice
 from t2i_zoo.errors import T2IError
 
 Year = Literal["2014", "2017"]
@@ -29,18 +30,18 @@ _PARTS: tuple[tuple[str, Split], ...] = (("train", "train"), ("val", "test"))
 class COCOCaptions(Source):
     """COCO with its captions, or any folder in the same layout.
 
-    The folder holds ``annotations/captions_train2014.json`` and ``captions_val2014.json``, and the pictures in
+    The folder holds ``annotations/captions_train2014.json`` and ``captions_val2014.json``, and the images in
     ``train2014/`` and ``val2014/``; the same with 2017. The training set is the split train, the validation set the
-    split test, as all papers have it.
+    split test, as in all papers.
 
     Args:
         root: folder of the data set.
-        year: "2014" (the papers': 82,783 and 40,504 pictures) or "2017".
-        captions_per_picture: how many of each picture's captions are kept, the first ones in the order of the file;
+        year: "2014" (the papers': 82,783 and 40,504 images) or "2017".
+        captions_per_picture: how many of each image's captions are kept, the first ones in the order of the file;
             nearly all have 5, some hundred more, and the authors of StackGAN and AttnGAN take 5. 0 keeps all.
-        classes: "none", as the papers have it; "largest" takes the category of the object with the largest area from
-            ``instances_*.json``, and a class of its own for pictures without an object.
-        download: fetch what is missing, some 19 GB.
+        classes: "none", as in the papers; "largest" takes the category of the object with the largest area from
+            ``instances_*.json``, and one more class for images without an object.
+        download: fetch missing files, about 19 GB.
     """
 
     root: str = "data/coco"
@@ -50,7 +51,7 @@ class COCOCaptions(Source):
     download: bool = field(default=False, kw_only=True)
 
     def fetch(self) -> None:
-        """Download pictures and annotations where it was asked for. Nobody has published hashes of them."""
+        """Download images and annotations if ``download`` asks for it; no hashes of them are published."""
         if not self.download:
             return
         self._check()
@@ -69,10 +70,10 @@ class COCOCaptions(Source):
         fetch(remotes, self.path)
 
     def records(self) -> list[Record]:
-        """List the training pictures and then those of the validation set, each in the order of its file.
+        """List the training images and then those of the validation set, each in the order of its file.
 
         Raises:
-            T2IError: where a file is missing, unreadable, or contradicts another.
+            T2IError: if a file is missing, unreadable, or contradicts another.
         """
         self._check()
         self.fetch()
@@ -100,11 +101,8 @@ class COCOCaptions(Source):
         return records
 
     def _check(self) -> None:
-        for name, value, allowed in (("year", self.year, Year), ("classes", self.classes, Classes)):
-            if value not in get_args(allowed):
-                raise T2IError(
-                    f"unknown {name} {value!r}: set --data.source.{name} to one of {', '.join(get_args(allowed))}"
-                )
+        check_choice("year", self.year, Year)
+        check_choice("classes", self.classes, Classes)
         if self.captions_per_picture < 0:
             raise T2IError(
                 f"captions_per_picture is {self.captions_per_picture}, expected 0 or more: change "
@@ -112,38 +110,38 @@ class COCOCaptions(Source):
             )
 
     def _captions(self, name: str) -> tuple[dict[int, Path], dict[int, list[str]]]:
-        """Files and captions of one part by the numbers of its pictures, in the order of the file."""
+        """Files and captions of one part by the numbers of its images, in the order of the file."""
         path = self.path / "annotations" / f"captions_{name}.json"
         content = _load(path)
         images: dict[int, Path] = {}
         for place, row in _rows(content, "images", path):
             key, file = _get(row, "id", int, place), _get(row, "file_name", str, place)
-            picture = inside(self.path / name, file)
-            if picture is None or key in images:
-                wrong = "leaves the folder of pictures" if picture is None else f"has the id {key} of another picture"
+            image = inside(self.path / name, file)
+            if image is None or key in images:
+                wrong = "leaves the folder of images" if image is None else f"has the id {key} of another image"
                 raise T2IError(f"{place}: {show(file)} {wrong}: download the annotations again")
-            if not is_file(picture):
+            if not is_file(image):
                 raise T2IError(
-                    f"there is no picture {picture}, which {path} lists: unpack the pictures again, or pass "
+                    f"there is no image {image}, which {path} lists: unpack the images again, or pass "
                     "--data.source.download true where the folder is missing"
                 )
-            images[key] = picture
+            images[key] = image
         captions: dict[int, list[str]] = {key: [] for key in images}
         for place, row in _rows(content, "annotations", path):
             key, caption = _get(row, "image_id", int, place), _get(row, "caption", str, place)
             if key not in captions:
-                raise T2IError(f"{place}: the caption is of picture {key}, which the file does not list: correct it")
+                raise T2IError(f"{place}: the caption is of image {key}, which the file does not list: correct it")
             if text := " ".join(caption.split()):  # some of the published ones hold line ends
                 captions[key].append(text)
         for key, found in captions.items():
             if not found:
                 raise T2IError(f"{path} has no caption of {images[key].name}, expected one at least: correct the file")
         if not images:
-            raise T2IError(f"{path} lists no picture: download the annotations again")
+            raise T2IError(f"{path} lists no image: download the annotations again")
         return images, captions
 
     def _largest(self, name: str) -> tuple[set[int], dict[int, int]]:
-        """All categories, and that of the largest object of each picture that has one; the first of equal ones."""
+        """All categories, and that of the largest object of each image with objects; the first of equal ones."""
         path = self.path / "annotations" / f"instances_{name}.json"
         content = _load(path)
         categories = {_get(row, "id", int, place) for place, row in _rows(content, "categories", path)}
@@ -175,7 +173,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _rows(content: dict[str, Any], key: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """The rows of a list, each with its place for sentences."""
+    """The rows of a list, each with its place for errors."""
     rows = content.get(key)
     if not isinstance(rows, list):
         raise T2IError(f"{path} has no list {key!r}, expected the annotations of COCO: download them again")
@@ -187,6 +185,6 @@ def _get(row: Any, key: str, kind: type, place: str) -> Any:
     found = row.get(key) if isinstance(row, dict) else None
     whole = isinstance(found, int) and not isinstance(found, bool)
     if not (whole if kind is int else whole or isinstance(found, float) if kind is float else isinstance(found, kind)):
-        words = {int: "a whole number", float: "a number", str: "text"}[kind]
+        words = {int: "an integer", float: "a number", str: "text"}[kind]
         raise T2IError(f"{place}: {key} is {show(found)}, expected {words}: correct it or download the file again")
     return found

@@ -1,4 +1,4 @@
-"""Flowers drawn by code from known attributes: picture and mask as arrays, computed from distances."""
+"""Flowers drawn by code from known attributes: image and mask as arrays, computed from distances."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BACKGROUND, PETALS, CENTRE = 0, 1, 2  # values of the mask
 
 @dataclass(frozen=True)
 class Flower:
-    """What a picture shows; every word is a key of the tables above."""
+    """The attributes of a flower; every word is a key of the tables above."""
 
     petal_colour: str
     petal_count: int
@@ -57,11 +57,11 @@ def draw_flower(flower: Flower, size: int, rng: np.random.Generator) -> tuple[ND
 
     Args:
         flower: the attributes.
-        size: side of the square picture in pixels.
-        rng: source of all variation; equal states draw equal pictures.
+        size: side of the square image in pixels.
+        rng: source of all variation; equal states give equal images.
 
     Returns:
-        The picture, (size, size, 3) uint8 RGB, and the mask, (size, size) uint8 of 0 background, 1 petals,
+        The image, (size, size, 3) uint8 RGB, and the mask, (size, size) uint8 of 0 background, 1 petals,
         2 centre.
     """
     radius = 0.5 * size * rng.uniform(0.68, 0.9)  # pixels
@@ -93,8 +93,8 @@ def draw_flower(flower: Flower, size: int, rng: np.random.Generator) -> tuple[ND
     image += centre * (_centre_paint(flower.centre_colour, core, distance, x, y, rng) - image)
 
     mask = np.where(centre > 0.5, CENTRE, np.where(petals > 0.5, PETALS, BACKGROUND)).astype(np.uint8)
-    picture = np.clip(image + 0.5, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(picture.transpose(1, 2, 0)), mask
+    drawn = np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(drawn.transpose(1, 2, 0)), mask
 
 
 def _petal_coordinates(
@@ -111,7 +111,7 @@ def _petal_coordinates(
 
 
 def _petal_inset(shape: str, count: int, scale: float, along: Array, across: Array) -> Array:
-    """How deep a point lies inside its petal of length 1, negative outside; petals keep to their sector."""
+    """How deep a point is inside its petal of length 1, negative outside; petals stay in their sector."""
     side = np.abs(across)
     sine = math.sin(math.pi / count)
     if shape == "narrow":  # a strap with a round end, a little slimmer at its base

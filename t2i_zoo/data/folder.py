@@ -1,4 +1,4 @@
-"""Your own pictures: a folder with a metadata file, or with a text file beside every picture."""
+"""Your own images: a folder with a metadata file, or with a text file beside every image."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _SPLITS: dict[str, Split] = {
 
 @dataclass
 class CaptionFolder(Source):
-    """Pictures with captions in a folder of your own.
+    """Images with captions in your own folder.
 
     With a metadata file (one JSON object a line, CSV or TSV with a header) a row holds ``file_name`` (or
     ``image``, ``file``; a path inside the folder), its captions under the first present of ``caption``,
     ``text``, ``captions`` (a string, or a list in JSON) and in the columns ``caption_1``, ``caption_2``, ...
     whose empty cells are skipped, and optionally ``class`` (or ``label``) and ``split`` (train, val or test).
-    Several rows of one picture are merged; two equal rows are a mistake. Pictures that no row names are ignored.
+    Several rows of one image are merged; two equal rows are a mistake. Images without a row are ignored.
 
-    Without one, every picture has a ``.txt`` of the same name beside it, a caption a line, in any depth of
+    Without one, every image has a ``.txt`` of the same name beside it, a caption a line, in any depth of
     sub-folders. The sub-folder is the class where there are at least two of them; where the first level holds
     train, val (or valid, validation, dev) and test and nothing else, it is the split instead and the sub-folder
     below it the class.
@@ -51,11 +51,11 @@ class CaptionFolder(Source):
 
     Args:
         root: the folder.
-        captions: False lists the pictures alone, for models without text; captions that are there are not read.
+        captions: False lists the images alone, for models without text, and reads no captions.
         metadata: name of the metadata file in the folder; None looks for metadata.jsonl, .csv, .tsv, then for
-            captions.jsonl, .csv, .tsv, and else reads the text files beside the pictures.
-        val_fraction: share of the pictures without a split of their own that goes to test, 0 to below 1.
-        seed: seed of that draw.
+            captions.jsonl, .csv, .tsv, and else reads the text files beside the images.
+        val_fraction: share, 0 to below 1, of the images without a split that becomes test.
+        seed: of this random choice.
     """
 
     root: str = ""
@@ -65,20 +65,20 @@ class CaptionFolder(Source):
     seed: int = 0
 
     def records(self) -> list[Record]:
-        """List the pictures in the order of the metadata file, or sorted by path.
+        """List the images in the order of the metadata file, or sorted by path.
 
         Raises:
-            T2IError: names the file and line that is wrong.
+            T2IError: names the wrong file and line.
         """
         if not self.root or not self.path.is_dir():
-            found = f"there is no folder {self.path}" if self.root else "no folder of pictures is given"
-            raise T2IError(f"{found}, expected one with pictures and captions: set --data.source.root to it")
+            found = f"there is no folder {self.path}" if self.root else "no folder of images is given"
+            raise T2IError(f"{found}, expected one with images and captions: set --data.source.root to it")
         check_share(self.val_fraction)
         metadata = self._metadata() if self.captions else None
         entries = _from_metadata(self.path, metadata) if metadata else _from_files(self.path, self.captions)
         if not entries:
             raise T2IError(
-                f"{metadata or self.path} names no picture, expected at least one ({' '.join(SUFFIXES)}): add pictures "
+                f"{metadata or self.path} names no image, expected at least one ({' '.join(SUFFIXES)}): add images "
                 "or change --data.source.root"
             )
         class_ids = number_classes(entries)
@@ -105,50 +105,50 @@ def _from_metadata(root: Path, metadata: Path) -> list[Entry]:
     seen: dict[tuple[Path, tuple[str, ...]], int] = {}
     for line, row in rows:
         place = f"{metadata}, line {line}"
-        path = _picture(root, value(row, FILE_KEYS, place), place)
+        path = _image(root, value(row, FILE_KEYS, place), place)
         entry = entries.get(path)
         if entry is None:
             if not is_file(path):
-                raise T2IError(f"{place}: there is no picture {path}{other_case(path)}: add it or delete the row")
+                raise T2IError(f"{place}: there is no image {path}{other_case(path)}: add it or delete the row")
             entry = entries[path] = Entry(path, place)
         captions = row_captions(row, place)
         if (first := seen.setdefault((path, tuple(captions)), line)) != line:
-            raise T2IError(f"{place}: the same picture and captions as in line {first}: delete one of the two rows")
+            raise T2IError(f"{place}: the same image and captions as in line {first}: delete one of the two rows")
         entry.captions += captions
         entry.label = merge(entry.label, row_label(row, place), "class", place)
         entry.split = merge(entry.split, row_split(row, place), "split", place)
     return list(entries.values())
 
 
-def _picture(root: Path, name: object, place: str) -> Path:
-    """The path that a row gives."""
+def _image(root: Path, name: object, place: str) -> Path:
+    """The path in a row."""
     if not isinstance(name, str) or not name.strip():
         raise T2IError(f"{place}: the file name is {show(name)}, expected a path inside {root}: correct that row")
     path = inside(root, name.strip())
     if path is None:
-        raise T2IError(f"{place}: {show(name)} leaves the folder {root}: move the picture into it and correct the row")
+        raise T2IError(f"{place}: {show(name)} leaves the folder {root}: move the image into it and correct the row")
     if path.suffix.lower() not in SUFFIXES:
         raise T2IError(
-            f"{place}: {show(name)} is no picture, expected {' '.join(SUFFIXES)}: convert it or drop the row"
+            f"{place}: {show(name)} is not an image, expected {' '.join(SUFFIXES)}: convert it or drop the row"
         )
     return path
 
 
 def _from_files(root: Path, captioned: bool) -> list[Entry]:
-    """Every picture in the folder, with the captions in the text file beside it unless they are not wanted."""
+    """Every image in the folder, with the captions of the text file beside it if ``captioned``."""
     files = [Path(entry.path) for entry in walk(root)]
-    pictures = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    images = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     if not captioned:
-        entries = [Entry(path, str(path)) for path in pictures]
+        entries = [Entry(path, str(path)) for path in images]
         _classes_from_folders(root, entries)
         return entries
     texts = {path for path in files if path.suffix == ".txt"}
-    stems = {path.with_suffix("") for path in pictures}
+    stems = {path.with_suffix("") for path in images}
     for path in sorted(texts):
         if path.with_suffix("") not in stems:
-            raise T2IError(f"caption file {path} has no picture beside it: add the picture or delete the file")
+            raise T2IError(f"caption file {path} has no image beside it: add the image or delete the file")
     entries = []
-    for path in pictures:
+    for path in images:
         text = path.with_suffix(".txt")
         if text not in texts:
             raise T2IError(
@@ -170,6 +170,6 @@ def _classes_from_folders(root: Path, entries: list[Entry]) -> None:
         for entry, part in zip(entries, parts, strict=True):
             entry.split = _SPLITS[part[0]]
         parts = [part[1:] for part in parts]
-    if len({part for part in parts if part}) > 1:  # a single "images" folder is no class
+    if len({part for part in parts if part}) > 1:  # a single folder such as "images" is not a class
         for entry, part in zip(entries, parts, strict=True):
             entry.label = "/".join(part) or None

@@ -1,4 +1,4 @@
-"""Any data set of pictures and texts in the form of the Hugging Face library ``datasets``, which is imported lazily."""
+"""Any data set of images and captions of the Hugging Face library ``datasets``, which is imported lazily."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "dev": "val", "test
 
 @dataclass
 class HFDataset(Source):
-    """A data set of the library ``datasets`` with pictures and captions, from a folder or from the hub.
+    """A data set of the library ``datasets`` with images and captions, from a folder or from the hub.
 
-    Pictures are read from where the library keeps them; none is copied before it is packed. Where a row holds one
-    caption, equal pictures of a split and class are one, with the captions of all their rows.
+    Images are read from the library's files, without a copy ahead of packing. If rows hold one caption each, equal
+    images of a split and class become one, with the captions of all their rows.
 
     Args:
-        root: a folder that ``save_to_disk`` has written, a folder of parquet files or of pictures with a
+        root: a folder that ``save_to_disk`` has written, a folder of parquet files or of images with a
             ``metadata.jsonl``, or the name of a data set on the hub, such as ``owner/name``.
         config: which of the set's configurations.
         revision: which commit, branch or tag of the set on the hub; a commit never changes.
-        image: column of the pictures; by default the first one that holds pictures.
+        image: column of the images; by default the first one that holds images.
         caption: column of the captions, texts or lists of texts; by default the first of captions, caption, text,
             texts, sentences, sentence and description.
         label: column of the classes, integers or words; by default label, class or labels where there is one of
             integers or words.
-        splits: the set's splits by what they are here, such as ``{train: train, dev: val}``; others are left out. By
-            default train, val (or dev) and test by how their names begin, and where there is but one it is divided.
-        val_fraction: share of the pictures without a split that goes to test, 0 to below 1.
-        seed: seed of that draw.
+        splits: split of ours for each split of the set, such as ``{train: train, dev: val}``; others are left out. By
+            default train, val (or dev) and test by how their names begin; a single split is divided.
+        val_fraction: share, 0 to below 1, of the images without a split that becomes test.
+        seed: of this random choice.
     """
 
     root: str = ""
@@ -52,10 +52,10 @@ class HFDataset(Source):
     seed: int = 0
 
     def records(self) -> list[Record]:
-        """List all pictures, split by split in the order of the set.
+        """List all images, split by split in the order of the set.
 
         Raises:
-            T2IError: where the set cannot be loaded or a row has no picture, caption or class.
+            T2IError: if the set cannot be loaded or a row has no image, caption or class.
         """
         check_share(self.val_fraction)
         parts = self._load()
@@ -72,13 +72,13 @@ class HFDataset(Source):
         ]
 
     def fingerprint(self, without: Path | None = None) -> str:
-        """Of a folder its files; of a set on the hub the library's own mark of its content."""
+        """Digest of a folder's files, or the library's own fingerprint of a set on the hub."""
         if self.path.is_dir():
             return tree_fingerprint(self.path, without)
         return "-".join(str(part._fingerprint) for part in self._load().values())
 
     def options(self) -> dict[str, Any]:
-        """A name on the hub stays a name."""
+        """As of every source, but a name on the hub is not made a path."""
         found = super().options()
         return found if self.path.is_dir() else {**found, "root": self.root}
 
@@ -108,14 +108,14 @@ class HFDataset(Source):
                     "save_to_disk, or change --data.source.root"
                 ) from error
             raise T2IError(
-                f"{self.root!r} is no folder, and the hub did not give a data set of that name "
+                f"{self.root!r} is not a folder, and the hub did not return a data set of that name "
                 f"({type(error).__name__}: {reason}): check the name and the network, or give a "
                 "folder that save_to_disk has written"
             ) from error
         return dict(found) if isinstance(found, dict) else {str(found.split or "all"): found}
 
     def _split(self, name: str, parts: dict[str, Any]) -> str | None:
-        """What a split of the set is here: one of ours, None where it is to be divided, "" where it is left out."""
+        """Our split for a split of the set; None if it is to be divided, "" if it is left out."""
         if self.splits is not None:
             for given, ours in self.splits.items():
                 if given not in parts or ours not in get_args(Split):
@@ -140,7 +140,7 @@ class HFDataset(Source):
         import datasets
 
         image, caption, label = self._columns(part, datasets)
-        pictures = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        images = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         words = getattr(part.features[label], "names", None) if label else None
         rest = part.select_columns([caption, *([label] if label else [])])
         for number, row in enumerate(rest):
@@ -153,12 +153,12 @@ class HFDataset(Source):
                     "--data.source.caption"
                 )
             kind = None
-            if label is not None and not (words and row[label] == -1):  # the library's mark of no class
+            if label is not None and not (words and row[label] == -1):  # means no class
                 kind = row_label({"class": row[label]}, place)
-            yield Entry(Embedded(place, _reader(pictures, number, image, place)), place, captions, kind, split)
+            yield Entry(Embedded(place, _reader(images, number, image, place)), place, captions, kind, split)
 
     def _columns(self, part: Any, datasets: Any) -> tuple[str, str, str | None]:
-        """The columns of pictures, captions and classes."""
+        """The columns of images, captions and classes."""
         features = part.features
         for flag, name in (("image", self.image), ("caption", self.caption), ("label", self.label)):
             if name is not None and name not in features:
@@ -167,7 +167,7 @@ class HFDataset(Source):
                 )
         image = self.image or next((name for name in features if isinstance(features[name], datasets.Image)), None)
         caption = self.caption or next((name for name in _CAPTIONS if name in features), None)
-        for flag, found, what in (("image", image, "pictures"), ("caption", caption, "captions")):
+        for flag, found, what in (("image", image, "images"), ("caption", caption, "captions")):
             if found is None:
                 raise T2IError(
                     f"{self.root} has no column of {what} among {', '.join(features)}: name one with "
@@ -184,9 +184,9 @@ def _may_be_class(feature: Any) -> bool:
 
 
 def _merged(entries: Iterable[Entry]) -> list[Entry]:
-    """Rows of one picture as one, so that its captions do not stand on both sides of a drawn split.
+    """Join the rows of each image, so that its captions are not in two splits.
 
-    Only rows of one caption are looked at: where a row holds a list, a picture has one row, and need not be read here.
+    Only rows with one caption are compared: a row with a list holds all captions of its image.
     """
     kept: list[Entry] = []
     first: dict[tuple[str | None, str | None, bytes], Entry] = {}
@@ -194,7 +194,7 @@ def _merged(entries: Iterable[Entry]) -> list[Entry]:
         if len(entry.captions) == 1 and isinstance(entry.image, Embedded):
             try:
                 digest = hashlib.blake2b(entry.image.read(), digest_size=16).digest()
-            except (OSError, ValueError):  # packing says what is wrong with it, or leaves it out
+            except (OSError, ValueError):  # packing reports it, or leaves it out
                 kept.append(entry)
                 continue
             if (same := first.setdefault((entry.split, entry.label, digest), entry)) is not entry:
@@ -204,13 +204,13 @@ def _merged(entries: Iterable[Entry]) -> list[Entry]:
     return kept
 
 
-def _reader(pictures: Any, number: int, column: str, place: str) -> Callable[[], bytes]:
-    """What reads the encoded picture of one row."""
+def _reader(images: Any, number: int, column: str, place: str) -> Callable[[], bytes]:
+    """A function that reads the encoded image of one row."""
 
     def read() -> bytes:
-        found = pictures[number][column]
+        found = images[number][column]
         if found is None or not (found.get("bytes") or found.get("path")):
-            raise ValueError("the row has no picture")
+            raise ValueError("the row has no image")
         content: bytes = found["bytes"] or Path(found["path"]).read_bytes()
         return content
 

@@ -1,4 +1,4 @@
-"""From picture files to uint8 arrays at load size; PIL and numpy only."""
+"""From image files to uint8 arrays at load size; PIL and numpy only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Box = tuple[float, float, float, float]
 
 @functools.lru_cache(256)
 def _shares(length: int, size: int) -> csr_array:
-    """For each of ``size`` equal parts of ``length`` lines the share that each line has in it: (size, length)."""
+    """Weights (size, length) that average ``length`` pixels to ``size``, fractional pixels included."""
     from scipy.sparse import csr_array
 
     edges = [i * length / size for i in range(size + 1)]
@@ -44,10 +44,10 @@ def _shares(length: int, size: int) -> csr_array:
 def shrink(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Area-average (H, W, 3) to (*shape, 3), fractional pixels included.
 
-    Source: Torch7's ``image.scale`` in its default mode, which the authors of GAN-CLS use, averages so when it shrinks.
+    Source: Torch7's ``image.scale`` in its default mode, which the authors of GAN-CLS use.
     """
     (height, width, channels), (down, across) = pixels.shape, shape
-    # sparse products: a dense one would multiply zeros, and BLAS start threads of its own below each packing thread
+    # sparse: dense products would multiply zeros, and BLAS would start its own threads in each packing thread
     rows = _shares(height, down) @ pixels.reshape(height, -1).astype(np.float32)
     columns = np.ascontiguousarray(rows.reshape(down, width, channels).transpose(1, 0, 2)).reshape(width, -1)
     both = (_shares(width, across) @ columns).reshape(across, down, channels).transpose(1, 0, 2)
@@ -56,13 +56,13 @@ def shrink(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint
 
 
 def load_shape(path: Path | Embedded, size: int, resize: Resize, box: Box | None = None) -> tuple[int, int]:
-    """Height and width that ``load_image`` will give, from the file's head alone; arguments and errors are its."""
+    """Height and width of what ``load_image`` returns, from the file's header; arguments and errors are the same."""
     if resize != "short_side":
         return size, size
     from PIL import ExifTags, ImageOps
 
     with _opened(path) as image:
-        if image.format == "TIFF":  # of these newer versions of Pillow have turned the size already, older ones not
+        if image.format == "TIFF":  # newer versions of Pillow have turned its size already
             ImageOps.exif_transpose(image, in_place=True)
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         whole = (image.height, image.width) if turned else (image.width, image.height)
@@ -71,7 +71,7 @@ def load_shape(path: Path | Embedded, size: int, resize: Resize, box: Box | None
 
 
 def _fit(width: int, height: int, size: int) -> tuple[int, int]:
-    """Height and width with the short side at ``size``; the long one is rounded down, as torchvision's Resize does."""
+    """Height and width with the short side at ``size``; the long one is rounded down, as in torchvision's Resize."""
     return (int(size * height / width), size) if width <= height else (size, int(size * width / height))
 
 
@@ -83,24 +83,24 @@ def load_image(
     resample: Resample = "area",
     draft: bool = False,
 ) -> NDArray[np.uint8]:
-    """Decode a picture to uint8 RGB at load size, upright by its EXIF mark, on white where it is transparent.
+    """Decode an image to uint8 RGB at load size, upright by its EXIF orientation, transparency on white.
 
     Args:
-        path: a file, or what reads one from an archive, in any format that PIL reads.
+        path: a file or an embedded one, in any format that PIL reads.
         size: side in pixels; of the short side with ``short_side``.
         resize: ``stretch`` ignores the aspect ratio (GAN-CLS, StackGAN); ``center_crop`` cuts the middle square first;
-            ``short_side`` keeps the aspect ratio, so that pictures differ in size (StackGAN++, AttnGAN, MirrorGAN).
-        box: x, y, width, height to cut to before all else.
-        resample: area average (GAN-CLS) or PIL's bilinear filter, which averages too where it shrinks (the others).
-        draft: decode a JPEG at a half, a quarter or an eighth of its size where that leaves twice ``size``, unless it
-            has a box or ``short_side``; faster, and pixels differ by some 1 of 255 in the mean. The authors decode
-            whole pictures.
+            ``short_side`` keeps the aspect ratio, so that images differ in size (StackGAN++, AttnGAN, MirrorGAN).
+        box: x, y, width, height of what is cut out first.
+        resample: area average (GAN-CLS) or PIL's bilinear filter, which also averages when it shrinks (the others).
+        draft: decode a JPEG at a half, a quarter or an eighth of its size if that leaves twice ``size``, unless there
+            is a box or ``short_side``; faster, and pixels differ by about 1 of 255 on average. The authors decode at
+            full size.
 
     Returns:
         (size, size, 3), or (H, W, 3) with the shorter of both at ``size``.
 
     Raises:
-        T2IError: names a file that is missing, truncated or no picture.
+        T2IError: if the file is missing, truncated or not an image.
     """
     from PIL import Image, ImageOps
 
@@ -118,50 +118,50 @@ def load_image(
     height, width = _fit(*image.size, size) if resize == "short_side" else (size, size)
     if resample == "bilinear":
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    if image.width < width or image.height < height:  # enlarge only the side that is too short: the other is averaged
+    if image.width < width or image.height < height:  # enlarge only a side that is too short: the other is averaged
         image = image.resize((max(image.width, width), max(image.height, height)), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels if pixels.shape[:2] == (height, width) else shrink(pixels, (height, width))
 
 
 def _cut(path: Path | Embedded, box: Box | None, whole: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a box within a picture's width and height."""
+    """Left, top, right and bottom of a box within the width and height of an image."""
     if box is None:
         return 0, 0, *whole
     x, y, w, h = box
     left, top, right, bottom = max(int(x), 0), max(int(y), 0), int(x + w), int(y + h)
     right, bottom = min(max(right, left + 1), whole[0]), min(max(bottom, top + 1), whole[1])
     if left >= right or top >= bottom:
-        raise _bad(path, f"its box {box} lies outside of its {whole[0]} x {whole[1]} pixels")
+        raise _bad(path, f"its box {box} is outside its {whole[0]} x {whole[1]} pixels")
     return left, top, right, bottom
 
 
 @contextmanager
 def _opened(path: Path | Embedded) -> Iterator[Image]:
-    """Open a picture, and turn whatever goes wrong while it is used into one sentence."""
+    """Open an image, and turn whatever PIL raises while it is used into one sentence."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(path.read()) if isinstance(path, Embedded) else path) as opened:
             limit, pixels = Image.MAX_IMAGE_PIXELS, opened.width * opened.height
-            if limit is not None and pixels > limit:  # up to twice as many PIL merely warns
+            if limit is not None and pixels > limit:  # up to twice the limit PIL only warns
                 raise Image.DecompressionBombError(f"{pixels:,} pixels, expected at most {limit:,}")
             yield opened
     except MemoryError:  # says nothing about the file
         raise
     except UnidentifiedImageError as error:
-        raise _bad(path, "its content is of no picture format") from error
+        raise _bad(path, "unknown image format") from error
     except Exception as error:  # PIL raises a dozen kinds for broken files
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise _bad(path, f"{type(error).__name__}: {reason}") from error
 
 
 def _bad(path: Path | Embedded, reason: str) -> T2IError:
-    return T2IError(f"{path} is not a readable picture ({reason}): mend or remove it, or pass --data.on_bad_image skip")
+    return T2IError(f"{path} is not a readable image ({reason}): repair or remove it, or pass --data.on_bad_image skip")
 
 
 def _rgb(image: Image) -> Image:
-    """Any mode to RGB; PIL by itself would clip 16 bits to white and show what hides behind full transparency."""
+    """Any mode to RGB; PIL alone would clip 16 bits to white and show colours under full transparency."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16-bit greyscale

@@ -108,7 +108,7 @@ class CaptionDataModule(_BySource):
 
     @property
     def opened(self) -> Store:
-        """The store, packed where it is missing."""
+        """The open store; it is packed first if it is missing."""
         if self.store is None:
             self.store = open_store(self.spec, self.cache / "stores")
         return self.store
@@ -208,7 +208,7 @@ class CaptionDataModule(_BySource):
         assert self._pixels is not None
         if self._pixels.device.type != "cpu":
             self._add_tensors(batch, plan)
-        return self.finish(batch, plan.pictures)
+        return self.finish(batch, plan.positions)
 
     def _add_tensors(self, part: dict[str, Any], plan: Plan) -> None:
         """Add the pixels that the model looks at, (B, 3, S, S) uint8, and the sentence embeddings."""

@@ -1,4 +1,4 @@
-"""How a store is packed: pictures decoded on all cores into one mapped array, tables and a manifest beside it."""
+"""How a store is packed: images decoded on all cores into one mapped array, tables and a manifest beside it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from numpy.typing import NDArray
 from t2i_zoo.data.images import Resample, Resize, load_image, load_shape
 from t2i_zoo.data.records import Record, Source
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import sha256
 
-FORMAT = 2  # to be raised with any change of what is packed
+FORMAT = 2  # raise it with any change of what is packed
 SPLITS = ("train", "val", "test")
-_TASK = 8  # pictures a task of a packing thread
+_TASK = 8  # images in a task of a packing thread
 _MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
 class StoreSpec:
-    """What decides a store's content: the source with its options, and how pictures are brought to load size."""
+    """What decides the content of a store: the source with its options, and how images are resized."""
 
     source: Source
     load_size: int
@@ -51,7 +52,7 @@ class StoreSpec:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the system says about the cache folder into a sentence."""
+    """Turn errors of the system about the cache folder into one sentence."""
     try:
         yield
     except OSError as error:
@@ -61,32 +62,17 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash_blocks(file)
-        )
-
-
-def _hash_blocks(file: Any) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> None:
-    """Pack a source into a new folder; what it raises leaves the folder unfinished, for the caller to remove."""
+    """Pack a source into a new folder; if this raises, the caller removes the unfinished folder."""
     try:
         records = spec.source.records()
     except OSError as error:
         raise T2IError(
-            f"{error.filename or spec.source.path} cannot be read ({error.strerror}): mend it or change "
+            f"{error.filename or spec.source.path} cannot be read ({error.strerror}): repair it or change "
             "--data.source.root"
         ) from error
     if not records:
-        raise T2IError(f"{spec.source.path} lists no pictures: correct --data.source.root")
+        raise T2IError(f"{spec.source.path} lists no images: correct --data.source.root")
     check_records(records)
     cache = folder.parent
     with writing(cache):
@@ -106,14 +92,12 @@ def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> Non
         keep = [i for i in range(len(records)) if i not in bad]
         if not keep:
             raise T2IError(
-                f"none of the {len(records)} pictures under {spec.source.path} can be read: correct --data.source.root"
+                f"none of the {len(records)} images under {spec.source.path} can be read: correct --data.source.root"
             )
         emptied = _emptied(records, bad)
         records = [records[i] for i in keep]
         _write_table(records, starts[keep], shapes[keep], folder)
-        files = {
-            path.name: {"bytes": path.stat().st_size, "hash": hash_file(path)} for path in sorted(folder.iterdir())
-        }
+        files = {path.name: {"bytes": path.stat().st_size, "hash": sha256(path)} for path in sorted(folder.iterdir())}
         manifest = {
             "format": FORMAT,
             "pictures": len(records),
@@ -132,7 +116,7 @@ def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> Non
 
 
 def _new_array(path: Path, size: int) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """A mapped array whose room on the disk is taken now: on a full disk a write to a mapping kills the process."""
+    """A mapped array with its disk space reserved: on a full disk, writing to a mapping kills the process."""
     array = np.lib.format.open_memmap(path, "w+", np.uint8, (size,))
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
@@ -143,22 +127,22 @@ def _new_array(path: Path, size: int) -> np.memmap[Any, np.dtype[np.uint8]]:
 
 
 def _shapes(spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], progress: bool) -> NDArray[np.int64]:
-    """Height and width (N, 2) at which every picture will be kept; a picture that cannot be read gets none."""
+    """Height and width (N, 2) of each packed image; zeros for an image that cannot be read."""
     shapes = np.full((len(records), 2), spec.load_size, np.int64)
 
     def look(i: int) -> None:
         shapes[i] = 0
         shapes[i] = load_shape(records[i].image, spec.load_size, spec.resize, records[i].box)
 
-    if spec.resize == "short_side":  # else all have the same
-        _each(spec, len(records), look, bad, "looking at" if progress else None)
+    if spec.resize == "short_side":  # otherwise all are equal
+        on_all_cores(spec, len(records), look, bad, "looking at" if progress else None)
     return shapes
 
 
 def _decode(
     spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], places: Sequence[NDArray[np.uint8]], progress: bool
 ) -> None:
-    """Fill the place of every picture."""
+    """Decode every image into its place."""
 
     def decode(i: int) -> None:
         if i not in bad:
@@ -166,10 +150,10 @@ def _decode(
             places[i][:] = load_image(record.image, size, spec.resize, record.box, spec.resample, spec.draft)
 
     start = time.perf_counter()
-    _each(spec, len(records), decode, bad, "packing" if progress else None)
+    on_all_cores(spec, len(records), decode, bad, "packing" if progress else None)
     if progress:
         rate = len(records) / max(time.perf_counter() - start, 1e-9)
-        print(f"packed {rate:,.0f} pictures a second, {cores()} at a time", file=sys.stderr)
+        print(f"packed {rate:,.0f} images a second, {cores()} at a time", file=sys.stderr)
 
 
 def cores() -> int:
@@ -177,8 +161,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _each(spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None) -> None:
-    """Do the work on all cores; note what was wrong with each picture that has to be skipped, by its number."""
+def on_all_cores(
+    spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None = None
+) -> None:
+    """Do the work on all cores; note the error of each image that is skipped, by its number."""
     from PIL import Image
 
     def some(numbers: range) -> None:
@@ -203,15 +189,15 @@ def _each(spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[in
 
 
 def check_records(records: Sequence[Record]) -> None:
-    """Raise for what a source must not list."""
+    """Raise for records that contradict each other or are incomplete."""
     unclassed = next((record for record in records if record.class_id is None), None)
     classed = any(record.class_id is not None for record in records)
     if unclassed is not None and classed:
-        raise T2IError(f"{unclassed.image} has no class but other pictures do: give every picture a class, or none")
-    captioned = any(record.captions for record in records)  # a source may list pictures alone
+        raise T2IError(f"{unclassed.image} has no class but other images do: give every image a class, or none")
+    captioned = any(record.captions for record in records)  # a source may have images without captions
     for record in records:
         if captioned and not any(caption.strip() for caption in record.captions):
-            raise T2IError(f"{record.image} has no caption, expected at least one: write one or remove the picture")
+            raise T2IError(f"{record.image} has no caption, expected at least one: write one or remove the image")
         if record.class_id is not None and not 0 <= record.class_id < _MOST_CLASSES:
             raise T2IError(
                 f"{record.image} has the label {record.class_id}, expected 0 to {_MOST_CLASSES - 1}: number the "
@@ -222,7 +208,7 @@ def check_records(records: Sequence[Record]) -> None:
 
 
 def _emptied(records: Sequence[Record], bad: dict[int, str]) -> list[str]:
-    """The splits of which skipping has left nothing."""
+    """The splits that skipping has emptied."""
     kept = {record.split for i, record in enumerate(records) if i not in bad}
     return sorted({record.split for record in records} - kept)
 
@@ -241,7 +227,7 @@ def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: N
 
 
 def progress_bar(steps: Iterable[Any], total: int, title: str, show: bool) -> Iterable[Any]:
-    """The steps, under a bar on standard error where one is to be shown."""
+    """The steps, with a progress bar on standard error if ``show`` asks for it."""
     if not show:
         return steps
     from rich.console import Console

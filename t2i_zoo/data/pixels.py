@@ -1,4 +1,4 @@
-"""The pictures of a store as one uint8 tensor, and how crops are cut out of it, on whichever device it lies."""
+"""The images of a store as one uint8 tensor, and how crops are cut out of it, on any device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from t2i_zoo.data.transforms import Crops
 
 @dataclass
 class Pixels:
-    """All pictures of a store.
+    """All images of a store.
 
     Attributes:
-        data: (N, L, L, 3) uint8 where all are squares of one size, else (bytes,) with one picture after the other.
+        data: (N, L, L, 3) uint8 where all are squares of one size, else (bytes,) with one image after the other.
         shapes: (N, 2) int64 height and width of each.
         starts: (N,) int64 first byte of each in a flat ``data``, else None.
     """
@@ -26,34 +26,34 @@ class Pixels:
 
     @property
     def device(self) -> torch.device:
-        """Where the pictures lie."""
+        """Where the images are."""
         return self.data.device
 
     def to(self, device: torch.device) -> Pixels:
-        """The same pictures on another device."""
+        """The same images on another device."""
         starts = None if self.starts is None else self.starts.to(device)
         return Pixels(self.data.to(device), self.shapes.to(device), starts)
 
     def gather(self, rows: Tensor, crops: Crops, size: int) -> Tensor:
-        """Cut pictures out and mirror them, without copying them whole: (B,) rows to (B, 3, size, size) uint8.
+        """Cut images out and mirror them, without copying them whole: (B,) rows to (B, 3, size, size) uint8.
 
-        On a CPU the three colours of a pixel stay together (``channels_last``), so that lines are copied as they are.
+        On a CPU the three colours of a pixel stay together (``channels_last``), so that whole rows are copied.
         """
         widths = self.shapes[rows, 1]
         starts = rows * self.data[0].numel() if self.starts is None else self.starts[rows]
         first = starts + 3 * (crops.top * widths + crops.left)
-        # an index a byte is eight times the pixels: good where thousands of threads follow it, slow on a CPU
+        # an index for each byte takes eight times the memory of the pixels: fast on a GPU, slow on a CPU
         cut = copy_windows if self.device.type == "cpu" else index_windows
         return cut(self.data.view(-1), first, widths, crops.flip, size)
 
 
 def copy_windows(data: Tensor, first: Tensor, widths: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Windows of pictures in a flat array, one copy each.
+    """Windows of images in a flat array, one copy each.
 
     Args:
         data: (bytes,) uint8, rows of pixels of three bytes.
         first: (B,) int64 first byte of each window.
-        widths: (B,) int64 width of each picture in pixels.
+        widths: (B,) int64 width of each image in pixels.
         flip: (B,) bool, which windows are mirrored.
         size: side of the windows.
 
@@ -61,9 +61,9 @@ def copy_windows(data: Tensor, first: Tensor, widths: Tensor, flip: Tensor, size
         (B, 3, size, size) uint8, ``channels_last``.
     """
     out = torch.empty(len(first), size, size, 3, dtype=torch.uint8)
-    for picture, start, width, mirrored in zip(out, first.tolist(), widths.tolist(), flip.tolist(), strict=True):
+    for image, start, width, mirrored in zip(out, first.tolist(), widths.tolist(), flip.tolist(), strict=True):
         window = data.as_strided((size, size, 3), (3 * width, 3, 1), start)
-        picture.copy_(window.flip(1) if mirrored else window)
+        image.copy_(window.flip(1) if mirrored else window)
     return out.permute(0, 3, 1, 2)
 
 

@@ -23,14 +23,14 @@ class Plan(NamedTuple):
     """One batch before its pixels are read.
 
     Attributes:
-        pictures: (B,) positions in the split.
-        rows: (B,) positions in the store.
+        positions: (B,) of the images in the split.
+        rows: (B,) of the images in the store.
         captions: (B, K) caption numbers; the features of K captions are averaged.
-        crops: where the pictures are cut.
-        wrong_rows, wrong_captions, wrong_crops: the same of the mismatched pictures.
+        crops: where the images are cut.
+        wrong_rows, wrong_captions, wrong_crops: the same for the mismatched images.
     """
 
-    pictures: Tensor
+    positions: Tensor
     rows: Tensor
     captions: Tensor
     crops: Crops
@@ -50,16 +50,17 @@ class Planner:
     """Draws the plans of one split.
 
     Args:
-        rows: (N,) store positions of the split's pictures.
+        rows: (N,) store positions of the split's images.
         labels: (N,) their classes, -1 for none.
-        offsets: (M + 1,) caption offsets of the whole store of M pictures.
+        offsets: (M + 1,) caption offsets of the whole store of M images.
         batch_size: B, of each rank.
         captions_averaged: K.
-        room: (M, 2) rows and columns by which each picture of the store exceeds the crop, in pixels.
-        order: every picture once an epoch, or a class drawn uniformly and then one of its pictures (the authors' way).
+        room: (M, 2) rows and columns by which each image of the store exceeds the crop, in pixels.
+        order: every image once an epoch, or a class drawn uniformly and then one of its images (the authors' way).
         augment: random crops and mirrors; without it the centre.
-        seed: of everything.
-        rank, world: this process and how many there are.
+        train: whether this is the training split; others keep their order and are not augmented.
+        seed: of all draws.
+        rank, world: number of this process and of all processes.
     """
 
     rows: Tensor
@@ -114,9 +115,9 @@ class Planner:
         return Plan(index, rows, captions, crops, wrong_rows, wrong_captions, wrong_crops)
 
     def _captions(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Caption numbers (B, K), drawn with replacement among each picture's own, as the authors do.
+        """Caption numbers (B, K), drawn with replacement among each image's own, as the authors do.
 
-        Where pictures have no captions the numbers mean nothing, and nobody looks them up.
+        Where images have no captions the numbers mean nothing, and are never looked up.
         """
         first, amount = self.offsets[rows][:, None], (self.offsets[rows + 1] - self.offsets[rows])[:, None]
         drawn = (torch.rand(len(rows), self.captions_averaged, generator=rng) * amount).long()
@@ -124,7 +125,7 @@ class Planner:
 
 
 class Batches:
-    """An epoch of plans after the other; what Lightning iterates over in place of a torch ``DataLoader``.
+    """One epoch of plans after another, which Lightning iterates over in place of a torch ``DataLoader``.
 
     Only small index tensors pass through here (pixels are read where they are needed), so worker processes would cost
     more than they bring. ``state_dict`` makes it resumable in the middle of an epoch.

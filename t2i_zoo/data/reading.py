@@ -1,4 +1,4 @@
-"""How sources read what lies on a disk: text, lists of lines, paths that stay inside, a folder's state."""
+"""How sources read files: text, tables, paths that stay inside a folder, a fingerprint of a folder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from t2i_zoo.errors import T2IError
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file, with or without a byte order mark, all its line ends turned into newlines.
+    """Read a UTF-8 file, with or without a byte order mark; all line endings become newlines.
 
     Raises:
-        T2IError: where the file is not UTF-8 or cannot be read.
+        T2IError: if the file is not UTF-8 or cannot be read.
     """
     return decode_text(read_bytes(path), str(path))
 
@@ -23,16 +23,16 @@ def read_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        T2IError: where it cannot be read.
+        T2IError: if it cannot be read.
     """
     try:
         return path.read_bytes()
     except OSError as error:
-        raise T2IError(f"{path} cannot be read ({error.strerror}): check that it is there and its rights") from None
+        raise T2IError(f"{path} cannot be read ({error.strerror}): check that it exists and its permissions") from None
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """What ``read_text`` does, for bytes from elsewhere; ``name`` is what a sentence calls them."""
+    """As ``read_text``, for bytes; ``name`` is what errors call them."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -43,18 +43,18 @@ def decode_text(content: bytes, name: str) -> str:
 
 
 def lines_of(text: str) -> tuple[str, ...]:
-    """The lines of a text that are not blank, stripped: captions are written so."""
+    """The lines of a text that are not blank, stripped: one caption each."""
     return tuple(line for raw in text.split("\n") if (line := raw.strip()))
 
 
 def numbered_lines(path: Path, fields: int) -> Iterator[tuple[str, list[str]]]:
-    """The lines of a table whose fields are parted by spaces; the last field keeps its own.
+    """The lines of a table whose fields are separated by spaces; the last field may contain spaces.
 
     Yields:
-        The place of each line that is not blank, for sentences, and its fields.
+        For each line that is not blank its place, for errors, and its fields.
 
     Raises:
-        T2IError: where a line has fewer fields.
+        T2IError: if a line has too few fields.
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
@@ -69,15 +69,15 @@ def numbered_lines(path: Path, fields: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; False too for a name that no system could hold, such as one with a zero byte."""
+    """Whether the file exists; False also for impossible names, such as one with a zero byte."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or that has characters that no file name has
+    except (OSError, ValueError):  # too long, or with characters that no file name has
         return False
 
 
 def inside(root: Path, name: str) -> Path | None:
-    """The path of a name in a folder, None where it leaves it; links are the owner's own and are followed."""
+    """The path of a name in a folder, or None if it leaves the folder; symbolic links are followed."""
     if "\0" in name:
         return None
     path = Path(os.path.normpath(root / name))
@@ -85,7 +85,7 @@ def inside(root: Path, name: str) -> Path | None:
 
 
 def other_case(path: Path) -> str:
-    """A remark for a missing file: which name beside it differs in upper and lower case alone, or nothing."""
+    """A remark about a missing file if another name differs only in upper and lower case, else nothing."""
     try:
         near = [name for name in os.listdir(path.parent) if name.lower() == path.name.lower()]  # noqa: PTH208
     except OSError:
@@ -94,30 +94,30 @@ def other_case(path: Path) -> str:
 
 
 def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
-    """Every file below a folder but hidden ones; links are followed, and each folder is read once.
+    """Every file below a folder except hidden ones; links are followed, and each folder is read once.
 
     Args:
         root: where to begin.
         without: a folder to leave out.
 
     Raises:
-        T2IError: names a folder that cannot be read.
+        T2IError: if a folder cannot be read.
     """
     pending, links = [str(root)], list[str]()
     seen = set[tuple[int, int]]()
     left_out = os.path.realpath(without) if without is not None else None
     while pending or links:
-        folder = pending.pop() if pending else links.pop()  # what is there twice is found by its own name
+        folder = pending.pop() if pending else links.pop()  # links last, so that files keep their own names
         try:
-            info = os.stat(folder)  # noqa: PTH116  # tens of thousands of calls: no Path objects here
+            info = os.stat(folder)  # noqa: PTH116  # tens of thousands of calls: no Path objects
             if (info.st_dev, info.st_ino) in seen or os.path.realpath(folder) == left_out:
-                continue  # a link back to where we were
+                continue  # a link to a folder that was read already
             seen.add((info.st_dev, info.st_ino))
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             raise T2IError(
-                f"the folder {folder} cannot be read ({error.strerror}): mend it or its rights, or change "
+                f"the folder {folder} cannot be read ({error.strerror}): check its permissions, or change "
                 "--data.source.root"
             ) from error
         for entry in entries:
@@ -130,22 +130,22 @@ def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
 
 
 def left_out(root: Path, folder: Path) -> Path:
-    """What a fingerprint of ``root`` does not look at: the cache around ``folder``, for somebody may keep it in there.
+    """What a fingerprint of ``root`` leaves out: the cache around ``folder``, which may be inside the source.
 
-    Where that cache is ``root`` itself, it is ``folder`` alone.
+    If that cache is ``root`` itself, only ``folder`` is left out.
     """
     return folder if folder.parent.resolve() == root.resolve() else folder.parent
 
 
 def tree_fingerprint(root: Path, without: Path | None = None) -> str:
-    """Digest of the names, sizes and times of all files under ``root``: a quick sign that a source has changed.
+    """Digest of the names, sizes and times of all files under ``root``, which shows whether a source has changed.
 
     Args:
         root: folder of the source.
-        without: a folder to leave out (the cache, where somebody keeps it inside the source).
+        without: a folder to leave out, such as a cache inside the source.
 
     Raises:
-        T2IError: names a folder that cannot be read.
+        T2IError: if a folder cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
     for entry in walk(root, without):
@@ -153,7 +153,7 @@ def tree_fingerprint(root: Path, without: Path | None = None) -> str:
             info = entry.stat()
             sign = f"{info.st_size}\0{info.st_mtime_ns}"
         except OSError:
-            sign = "broken"  # a link to nothing or to itself; it matters only where the source lists it
+            sign = "broken"  # a broken link; it matters only if the source lists it
         digest.update(f"{entry.path[len(str(root)) :]}\0{sign}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""What a source of captioned pictures lists, and the base class of all sources."""
+"""A captioned image of a source, and the base class of all sources."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Embedded:
-    """A picture that is no file of its own but lies in an archive or a table.
+    """An image inside an archive or a table.
 
     Attributes:
-        name: what a sentence calls it.
-        read: gives the bytes of the encoded picture (JPEG, PNG, ...).
+        name: what errors call it.
+        read: returns the encoded bytes (JPEG, PNG, ...).
     """
 
     name: str
@@ -31,15 +31,14 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Record:
-    """One picture with its captions.
+    """One image with its captions.
 
     Attributes:
-        image: path of the picture file, or what reads it from elsewhere.
-        captions: at least one caption, none of them blank; or none, for every picture of a source alike.
-        class_id: 0-based class, or None where the source knows no classes.
-        box: x, y, width, height in pixels of what is cut out of the picture before all else, as far as it lies inside;
-            None takes the whole.
-        split: the part of the data set that the picture belongs to.
+        image: path of the file, or an embedded image.
+        captions: at least one caption, none of them blank; or no captions for all images of a source.
+        class_id: 0-based class, or None for a source without classes.
+        box: x, y, width, height in pixels of what is cut out first, as far as it is inside the image; None keeps all.
+        split: the split that the image belongs to.
     """
 
     image: Path | Embedded
@@ -50,7 +49,7 @@ class Record:
 
 
 class Source:
-    """A source of captioned pictures: a new one is one file with a dataclass below this one that writes ``records``.
+    """Base of all sources of captioned images; a subclass is a dataclass that writes ``records``.
 
     Attributes:
         root: folder of the source.
@@ -64,29 +63,29 @@ class Source:
         return Path(self.root).expanduser()
 
     def records(self) -> list[Record]:
-        """List every picture of every split in a stable order.
+        """List every image of every split in a stable order.
 
         Raises:
-            T2IError: where files are missing or a row is bad; names the file, the line and the remedy.
+            T2IError: for missing files and bad rows; names the file, the line and the remedy.
         """
         raise NotImplementedError
 
     def fetch(self) -> None:
-        """Bring what is missing into the folder, where the source can; called ahead of all else, and quick if whole."""
+        """Download missing files, if the source can; called first, and quick if nothing is missing."""
 
     def fingerprint(self, without: Path | None = None) -> str:
-        """A sign that changes whenever a file of the source does; ``without`` is a folder to leave out.
+        """A digest that changes whenever a file of the source does; ``without`` is a folder to leave out.
 
         Raises:
-            T2IError: the source's own sentence where its folder is missing.
+            T2IError: if the folder of the source is missing.
         """
         if not self.path.is_dir():
-            records = self.records()  # makes built-in data, or raises
+            records = self.records()  # draws built-in data, or raises
             if not self.path.is_dir():
                 raise T2IError(f"found no folder {self.path} ({len(records)} records): correct --data.source.root")
         return tree_fingerprint(self.path, without)
 
     def options(self) -> dict[str, Any]:
-        """What was asked for, as plain values; part of the key under which a store is kept."""
+        """The options as plain values, which are part of a store's key."""
         asked = {name: value for name, value in vars(self).items() if name != "download"}
         return {**asked, "root": str(self.path.resolve()), "kind": type(self).__name__}

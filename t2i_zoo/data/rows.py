@@ -1,4 +1,4 @@
-"""Rows of metadata, from JSON lines, CSV and TSV: captions, classes and splits under the names that people use."""
+"""Rows of metadata from JSON lines, CSV and TSV: captions, classes and splits under their usual names."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CLASS_KEYS = ("class", "label")
 _CAPTION_COLUMN = re.compile(r"caption_\d+", re.ASCII)
 _INTEGER = re.compile(r"\+?\d{1,18}", re.ASCII)
 _NEGATIVE = re.compile(r"-\s*0*[1-9]\d*", re.ASCII)
-_SHOWN = 80  # characters of a bad value in a sentence
+_SHOWN = 80  # characters of a bad value in an error
 
 
 @dataclass
 class Entry:
-    """A picture while its rows are gathered; ``place`` is the file and line that first named it."""
+    """An image while its rows are collected; ``place`` is the file and line that first named it."""
 
     image: Path | Embedded
     place: str
@@ -38,7 +38,7 @@ class Entry:
 
 
 def show(value: Any) -> str:
-    """A value as a sentence shows it: cut where it is long."""
+    """A value as errors show it: cut if it is long."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 
@@ -58,7 +58,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Line numbers and rows of a CSV or TSV file with a header; a row over several lines is named by its first."""
+    """Line numbers and rows of a CSV or TSV file with a header; a row of several lines counts as its first."""
     reader = csv.reader(
         io.StringIO(read_text(path), newline=""),
         delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
@@ -92,10 +92,10 @@ def table_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def value(row: Row, keys: tuple[str, ...], place: str) -> Any:
-    """What stands under the first of the names that the row has.
+    """The value of the first of these columns that the row has.
 
     Raises:
-        T2IError: where it has none of them.
+        T2IError: if it has none of them.
     """
     for key in keys:
         if key in row:
@@ -106,7 +106,7 @@ def value(row: Row, keys: tuple[str, ...], place: str) -> Any:
 
 
 def row_captions(row: Row, place: str) -> list[str]:
-    """At least one caption of a row, stripped."""
+    """The captions of a row, at least one, stripped."""
     columns = [key for key in row if _CAPTION_COLUMN.fullmatch(key)]
     captions = []
     if any(key in row for key in CAPTION_KEYS) or not columns:
@@ -114,7 +114,7 @@ def row_captions(row: Row, place: str) -> list[str]:
         captions = [_caption(caption, place) for caption in (found if isinstance(found, list) else [found])]
     captions += [_caption(row[key], place) for key in columns if row[key] is not None and row[key] != ""]
     if not captions:
-        raise T2IError(f"{place}: the picture has no caption, expected at least one: write one or delete the row")
+        raise T2IError(f"{place}: the image has no caption, expected at least one: write one or delete the row")
     return captions
 
 
@@ -126,7 +126,7 @@ def _caption(found: Any, place: str) -> str:
 
 
 def row_label(row: Row, place: str) -> str | None:
-    """The class of a row as text, None where it has none."""
+    """The class of a row as text, or None."""
     found = next((row[key] for key in CLASS_KEYS if row.get(key) not in (None, "")), None)
     if found is None or (isinstance(found, str) and not found.strip()):
         return None
@@ -134,12 +134,12 @@ def row_label(row: Row, place: str) -> str | None:
         raise T2IError(f"{place}: the class is {show(found)}, expected a word or an integer: correct that row")
     text = str(found).strip()
     if _NEGATIVE.fullmatch(text):
-        raise T2IError(f"{place}: the label is {text}, expected 0 or more: leave it empty where there is no class")
+        raise T2IError(f"{place}: the label is {text}, expected 0 or more: leave it empty if there is no class")
     return text
 
 
 def row_split(row: Row, place: str) -> str | None:
-    """The split of a row, None where it has none."""
+    """The split of a row, or None."""
     found = row.get("split") or None
     if found is not None and found not in get_args(Split):
         raise T2IError(f"{place}: unknown split {show(found)}, expected train, val or test: correct that row")
@@ -147,28 +147,28 @@ def row_split(row: Row, place: str) -> str | None:
 
 
 def merge(old: str | None, new: str | None, what: str, place: str) -> str | None:
-    """What two rows of one picture say together.
+    """The value that two rows of one image agree on.
 
     Raises:
-        T2IError: where they contradict each other.
+        T2IError: if they contradict each other.
     """
     if old is not None and new is not None and old != new:
         raise T2IError(
-            f"{place}: {what} {new!r} but an earlier row of the same picture says {old!r}: make the rows agree"
+            f"{place}: {what} {new!r} but an earlier row of the same image says {old!r}: make the rows agree"
         )
     return old if new is None else new
 
 
 def number_classes(entries: Sequence[Entry]) -> list[int] | list[None]:
-    """Classes from 0 in sorted order: as integers where all are integers, else as words."""
+    """Classes from 0 in sorted order: as integers if all are integers, else as words."""
     named = [entry.label for entry in entries if entry.label is not None]
     if not named:
         return [None] * len(entries)
     for entry in entries:
         if entry.label is None:
-            name = entry.image.name if isinstance(entry.image, Path) else "the picture"
+            name = entry.image.name if isinstance(entry.image, Path) else "the image"
             raise T2IError(
-                f"{entry.place}: {name} has no class but {len(named)} other pictures have one, expected all or none: "
+                f"{entry.place}: {name} has no class but {len(named)} other images have one, expected all or none: "
                 "give it a class or remove the others"
             )
     integers = all(_INTEGER.fullmatch(label) for label in named)
@@ -178,11 +178,11 @@ def number_classes(entries: Sequence[Entry]) -> list[int] | list[None]:
 
 
 def draw_splits(entries: Sequence[Entry], share: float, seed: int) -> list[Split]:
-    """The split of each entry; of those without one, ``share`` go to test, and at least one."""
+    """The split of each entry; of those without one, a share of at least one entry becomes test."""
     import numpy as np
 
     free = [i for i, entry in enumerate(entries) if entry.split is None]
-    # one at least, so that a small folder can still be validated
+    # at least one, so that a small folder can be validated too
     wanted = max(1, round(share * len(free))) if share and len(free) > 1 else 0
     order = np.random.default_rng(seed).permutation(len(free)).tolist()
     held_out = {free[i] for i in order[:wanted]}
@@ -190,6 +190,6 @@ def draw_splits(entries: Sequence[Entry], share: float, seed: int) -> list[Split
 
 
 def check_share(share: float) -> None:
-    """Raise where a share of pictures to hold out cannot be one."""
+    """Raise for a share of held-out images that is not in [0, 1)."""
     if not 0 <= share < 1:
         raise T2IError(f"val_fraction is {share}, expected 0 <= val_fraction < 1: change --data.source.val_fraction")

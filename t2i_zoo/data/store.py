@@ -1,8 +1,8 @@
-"""The packed store: a source's pictures decoded once, as uint8 arrays that are mapped and not read.
+"""The packed store: a source's images decoded once, as uint8 arrays that are memory-mapped.
 
-A store is a folder with ``images.npy`` (uint8, one picture after the other), ``table.npz`` (where each picture begins,
+A store is a folder with ``images.npy`` (uint8, one image after the other), ``table.npz`` (where each image begins,
 its height and width, labels, split codes, caption offsets), ``captions.json`` and ``manifest.json``. It is written
-beside its place and renamed into it, under a lock, so a killed or a second process never leaves, or sees, half a store.
+beside its place and renamed into it, under a lock, so that nobody meets half a store.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from t2i_zoo.data.packing import FORMAT, SPLITS, StoreSpec, hash_file, pack, writing
+from t2i_zoo.data.packing import FORMAT, SPLITS, StoreSpec, pack, writing
 from t2i_zoo.data.pixels import Pixels
 from t2i_zoo.data.reading import left_out
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import sha256
 
 __all__ = ["SPLITS", "Store", "StoreSpec", "open_store"]
 
@@ -32,20 +33,20 @@ class Store:
     """An opened store.
 
     Attributes:
-        images: (bytes,) uint8, one picture after the other, memory-mapped.
-        starts: (N,) int64 first byte of each picture.
-        shapes: (N, 2) int64 height and width of each picture.
+        images: (bytes,) uint8, one image after the other, memory-mapped.
+        starts: (N,) int64 first byte of each image.
+        shapes: (N, 2) int64 height and width of each image.
         labels: (N,) int64, -1 where the source has no classes.
         splits: (N,) int8 index into ``SPLITS``.
-        captions: all captions, those of one picture in a row; empty where the source has none.
-        offsets: (N + 1,) int64; picture i has ``captions[offsets[i]:offsets[i + 1]]``.
-        manifest: counts, skipped pictures, hashes, format.
+        captions: all captions, image by image; empty if the source has none.
+        offsets: (N + 1,) int64; image i has ``captions[offsets[i]:offsets[i + 1]]``.
+        manifest: counts, skipped images, hashes, format.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-        # "r" and not "c": of a private mapping the system may want that it fits into memory, and COCO's does not
+        # "r" and not "c": the system may require that a private mapping fits into memory, and COCO does not
         self.images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="r")
         with np.load(folder / "table.npz") as table:
             self.starts: NDArray[np.int64] = table["starts"]
@@ -56,14 +57,14 @@ class Store:
         self.captions: list[str] = json.loads((folder / "captions.json").read_text("utf-8"))
 
     def picture(self, row: int) -> NDArray[np.uint8]:
-        """One picture, (H, W, 3), a view."""
+        """One image, (H, W, 3), a view."""
         height, width = self.shapes[row]
         start = self.starts[row]
         return self.images[start : start + 3 * height * width].reshape(height, width, 3)
 
     def pixels(self) -> Pixels:
-        """All pictures as one tensor: an array of squares where they lie without gaps and have one size, else flat."""
-        with warnings.catch_warnings():  # nobody writes to it
+        """All images as one tensor: (N, L, L, 3) if they are squares of one size without gaps, else flat."""
+        with warnings.catch_warnings():  # it is only read
             warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
             data = torch.from_numpy(self.images)
         shapes, starts = torch.from_numpy(self.shapes), torch.from_numpy(self.starts)
@@ -73,25 +74,23 @@ class Store:
         return Pixels(data, shapes, starts)
 
     def captions_of(self, row: int) -> list[str]:
-        """All captions of one picture."""
+        """All captions of one image."""
         return self.captions[self.offsets[row] : self.offsets[row + 1]]
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Positions of the pictures of one split."""
+        """Positions of the images of one split."""
         return np.flatnonzero(self.splits == SPLITS.index(split))
 
     def remarks(self) -> list[str]:
-        """What there is to say about pictures that were left out."""
+        """Remarks about images that were left out."""
         skipped, emptied = self.manifest["skipped"], self.manifest.get("emptied", [])
-        said = [f"{len(skipped)} of {len(skipped) + len(self.starts)} pictures cannot be read and are left out"]
-        said += [f"nothing is left of the {split} split: mend its pictures or give it others" for split in emptied]
+        said = [f"{len(skipped)} of {len(skipped) + len(self.starts)} images cannot be read and are left out"]
+        said += [f"nothing is left of the {split} split: repair its images or add others" for split in emptied]
         return said if skipped else []
 
     def damaged_files(self) -> list[str]:
         """Files whose content no longer has the hash in the manifest; reads the whole store."""
-        return [
-            name for name, entry in self.manifest["files"].items() if hash_file(self.folder / name) != entry["hash"]
-        ]
+        return [name for name, entry in self.manifest["files"].items() if sha256(self.folder / name) != entry["hash"]]
 
 
 def open_store(spec: StoreSpec, folder: Path, progress: bool = False) -> Store:
@@ -103,7 +102,7 @@ def open_store(spec: StoreSpec, folder: Path, progress: bool = False) -> Store:
         progress: show a bar while packing.
 
     Raises:
-        T2IError: for what is wrong with the source, or a picture under ``on_bad_image="raise"``.
+        T2IError: for a source with mistakes, or an unreadable image under ``on_bad_image="raise"``.
     """
     place = folder / spec.key()
     spec.source.fetch()

@@ -1,5 +1,4 @@
-"""Synthetic captioned flowers with known attributes, drawn by code and written in the layout of "
-"Oxford-102."""
+"""Synthetic captioned flowers with known attributes, drawn by code and written in the layout of Oxford-102."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ from t2i_zoo.paths import cache_folder
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT = 1  # to be raised with any change of the pictures or captions: it is part of the folder's name
+FORMAT = 1  # raise it with any change of the images or captions: it is part of the folder's name
 CLASSES = tuple((colour, shape) for colour in PETAL_COLOURS for shape in PETAL_SHAPES)
 # a sixth of the classes: every colour and every shape also occurs in training, only the pairing is new
 HELD_OUT = (("red", "narrow"), ("yellow", "round"), ("purple", "pointed"), ("white", "narrow"))
@@ -56,7 +55,7 @@ PHRASINGS = (
     "this flower shows {count} {colour} petals which are {shape}",
     "a flower with {shape} {colour} petals a {centre} centre and {count} petals in all {place}",
 )
-_CAPTIONS = (6, 10)  # of a picture, both included
+_CAPTIONS = (6, 10)  # of an image, both included
 _SIZES = (16, 1024)
 _SETTINGS = "synthetic.json"
 
@@ -66,14 +65,14 @@ class SyntheticFlowers(FlowerFolder):
     """Flowers drawn by code on first use; needs no download and no network.
 
     A class is a pair of petal colour and petal shape, 24 in all, 4 of them held out by the split
-    "class_disjoint". Beside the files of Oxford-102 the folder holds the truth: ``attributes.jsonl`` and
+    "class_disjoint". Besides the files of Oxford-102 the folder holds the truth: ``attributes.jsonl`` and
     ``masks/image_00001.png`` (uint8: 0 background, 1 petals, 2 centre).
 
     Args:
         root: folder to draw into or to read again; "" is a folder of this size, number and seed under
             ``$T2I_ZOO_CACHE``, or under the user's cache where that is not set.
-        images: number of pictures, at least one a class.
-        size: side of a picture in pixels, 16 to 1024.
+        images: number of images, at least one of each class.
+        size: side of an image in pixels, 16 to 1024.
         seed: seed of the attributes, drawings and captions, and of the split "random".
     """
 
@@ -83,16 +82,16 @@ class SyntheticFlowers(FlowerFolder):
 
     @property
     def path(self) -> Path:
-        """The folder of the pictures, existing or not."""
+        """The folder of the images, whether it exists or not."""
         if self.root:
             return super().path
         return cache_folder() / f"synthetic-{self.images}-{self.size}-{self.seed}-v{FORMAT}"
 
     def records(self) -> list[Record]:
-        """Draw the pictures where they are missing, then list them as ``Flowers102`` does.
+        """Draw the images unless they exist, and list them as ``Flowers102`` does.
 
         Raises:
-            T2IError: where the settings are out of range or the folder holds something else.
+            T2IError: if the settings are out of range or the folder holds something else.
         """
         self._check()
         root = self.path
@@ -114,13 +113,12 @@ class SyntheticFlowers(FlowerFolder):
     def _check(self) -> None:
         if self.images < len(CLASSES):
             raise T2IError(
-                f"{self.images} images were asked for, expected at least {len(CLASSES)}, one a class: raise "
-                f"--data.source.images"
+                f"found {self.images} images, expected at least {len(CLASSES)}, one of each class: raise "
+                "--data.source.images"
             )
         if not _SIZES[0] <= self.size <= _SIZES[1]:
             raise T2IError(
-                f"a size of {self.size} pixels was asked for, expected {_SIZES[0]} to {_SIZES[1]}: change "
-                f"--data.source.size"
+                f"found a size of {self.size} pixels, expected {_SIZES[0]} to {_SIZES[1]}: change --data.source.size"
             )
         if self.seed < 0:
             raise T2IError(f"the seed is {self.seed}, expected 0 or more: change --data.source.seed")
@@ -130,7 +128,7 @@ class SyntheticFlowers(FlowerFolder):
         return {"images": self.images, "size": self.size, "seed": self.seed, "format": FORMAT}
 
     def _present(self) -> bool:
-        """Whether the folder holds these very pictures; anything else in it is an error."""
+        """Whether the folder holds these images; anything else in it is an error."""
         root = self.path
         if not root.exists() or (root.is_dir() and not any(root.iterdir())):
             return False
@@ -138,14 +136,13 @@ class SyntheticFlowers(FlowerFolder):
         found = settings.read_text("utf-8").strip() if settings.is_file() else "something else"
         if found != json.dumps(self._settings):
             raise T2IError(
-                f"{root} holds {found} instead of the synthetic flowers {json.dumps(self._settings)}: "
-                f"choose another "
-                f"--data.source.root or delete that folder"
+                f"{root} holds {found} instead of the synthetic flowers {json.dumps(self._settings)}: choose another "
+                "--data.source.root or delete that folder"
             )
         return True
 
     def _generate(self) -> None:
-        """Draw into a sibling folder and rename it, so that a killed run leaves nothing half."""
+        """Draw into a sibling folder and rename it, so that a killed run leaves nothing unfinished."""
         root = self.path
         unfinished = root.parent / f".{root.name}.unfinished"  # the lock makes it ours
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -161,17 +158,17 @@ class SyntheticFlowers(FlowerFolder):
 
 
 def read_attributes(root: str | Path) -> list[dict[str, Any]]:
-    """The truth about every picture of a synthetic folder, in the order of their numbers.
+    """The truth about every image of a synthetic folder, in the order of their numbers.
 
     Args:
         root: folder of the set, ``SyntheticFlowers(...).path``.
 
     Returns:
-        A dict a picture: file_name (``image_00001.jpg``), petal_colour, petal_count (int), petal_shape,
+        A dict for each image: file_name (``image_00001.jpg``), petal_colour, petal_count (int), petal_shape,
         centre_colour, background.
 
     Raises:
-        T2IError: where the folder has no attributes.jsonl.
+        T2IError: if the folder has no attributes.jsonl.
     """
     path = Path(root).expanduser() / "attributes.jsonl"
     if not path.is_file():
@@ -180,7 +177,7 @@ def read_attributes(root: str | Path) -> list[dict[str, Any]]:
 
 
 def write_captions(flower: Flower, rng: np.random.Generator) -> list[str]:
-    """Six to ten different true captions, lower case, without punctuation; all name the petal colour."""
+    """Six to ten different true captions in lower case without punctuation; all name the petal colour."""
     words = {
         "colour": flower.petal_colour,
         "count": COUNT_WORDS[flower.petal_count],
@@ -193,7 +190,7 @@ def write_captions(flower: Flower, rng: np.random.Generator) -> list[str]:
 
 
 def _flowers(images: int, seed: int) -> list[tuple[int, Flower]]:
-    """1-based class and attributes of every picture: classes as even as can be, the rest uniform."""
+    """1-based class and attributes of every image: classes as evenly as possible, attributes uniformly."""
     import numpy as np
 
     rng = np.random.default_rng([seed, 0])
@@ -221,10 +218,10 @@ def _write_layout(root: Path, images: int, size: int, seed: int) -> None:
         (root / name).mkdir(parents=True)
     truth = []
     for n, (class_number, flower) in enumerate(flowers, start=1):
-        rng = np.random.default_rng([seed, n])  # one a picture, so that none depends on its neighbours
-        picture, mask = draw_flower(flower, size, rng)
+        rng = np.random.default_rng([seed, n])  # one for each image, so that none depends on the others
+        image, mask = draw_flower(flower, size, rng)
         stem = f"image_{n:05d}"
-        Image.fromarray(picture).save(root / "jpg" / f"{stem}.jpg", quality=95, subsampling=0)
+        Image.fromarray(image).save(root / "jpg" / f"{stem}.jpg", quality=95, subsampling=0)
         Image.fromarray(mask).save(root / "masks" / f"{stem}.png", compress_level=1)
         captions = "\n".join(write_captions(flower, rng)) + "\n"
         (root / f"text_c10/class_{class_number:05d}/{stem}.txt").write_bytes(captions.encode())
@@ -234,7 +231,7 @@ def _write_layout(root: Path, images: int, size: int, seed: int) -> None:
 
 
 def _write_lists(root: Path, labels: list[int], rng: np.random.Generator) -> None:
-    """Labels, splits and names of the classes as Oxford-102 has them."""
+    """Labels, splits and class names in the files of Oxford-102."""
     import numpy as np
     from scipy.io import savemat
 

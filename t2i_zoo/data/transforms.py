@@ -1,4 +1,4 @@
-"""Where pictures are cut and mirrored; the pyramid and normalisation, on whichever device the pixels are."""
+"""Where images are cut and mirrored; the pyramid and normalisation, on the device of the pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Crops(NamedTuple):
-    """Where each picture of a batch is cut and whether it is mirrored.
+    """Where each image of a batch is cut and whether it is mirrored.
 
     Attributes:
         top: (B,) int64 first row.
@@ -24,25 +24,25 @@ class Crops(NamedTuple):
     flip: Tensor
 
 
-def draw_crops(room: Tensor, flip: bool, generator: torch.Generator) -> Crops:
-    """Random crops, every offset within the room as likely, and a mirror with probability one half.
+def draw_crops(room: Tensor, flip: bool, rng: torch.Generator) -> Crops:
+    """Random crops, with all offsets within the room equally likely, mirrored with probability one half.
 
     The authors of GAN-CLS never use offset 0 (they draw from 1 to 12 of a margin of 12); here every offset is drawn.
 
     Args:
-        room: (B, 2) int64: rows and columns by which a picture exceeds the crop.
-        flip: whether pictures are mirrored.
-        generator: source of all draws.
+        room: (B, 2) int64: rows and columns by which an image exceeds the crop.
+        flip: whether images are mirrored.
+        rng: source of all draws.
     """
-    drawn = (torch.rand(room.shape, generator=generator, dtype=torch.float64) * (room + 1)).long()
+    drawn = (torch.rand(room.shape, generator=rng, dtype=torch.float64) * (room + 1)).long()
     top, left = torch.minimum(drawn, room).unbind(1)
     count = len(room)
-    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
+    mirrored = torch.rand(count, generator=rng) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
     return Crops(top, left, mirrored)
 
 
 def centre_crops(room: Tensor) -> Crops:
-    """The middle of every picture, unmirrored: for evaluation; (B, 2) room as in ``draw_crops``."""
+    """The middle of every image, unmirrored: for evaluation; (B, 2) room as in ``draw_crops``."""
     top, left = (room // 2).unbind(1)
     return Crops(top, left, torch.zeros(len(room), dtype=torch.bool))
 
@@ -50,11 +50,11 @@ def centre_crops(room: Tensor) -> Crops:
 def normalise(pixels: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """Make the pyramid and map it to [-1, 1]: (B, 3, S, S) uint8 to float32 (B, 3, s, s) for each s of ``sizes``.
 
-    The smaller sizes are resized from the same crop with PIL's bilinear filter, which averages where it shrinks. On a
-    CPU they are what PIL gives, rounded to whole numbers, as StackGAN++, AttnGAN and MirrorGAN have them; on other
-    devices they are resized in floating point, and nothing is rounded.
+    The smaller sizes are resized from the same crop with PIL's bilinear filter, which averages when it shrinks. On a
+    CPU they equal PIL's, rounded to integers, as in StackGAN++, AttnGAN and MirrorGAN; on other devices they are
+    resized in floating point without rounding.
     """
-    if pixels.device.type == "cpu":  # several times as fast as in floating point
+    if pixels.device.type == "cpu":  # several times faster than in floating point
         return [_scaled(_resize(pixels, size)) for size in sizes]
     images = _scaled(pixels)
     return [_resize(images, size) for size in sizes]

@@ -152,7 +152,7 @@ def standard_error(values: Tensor) -> float | None:
 
 
 def mean_and_error(count: Tensor, total: Tensor, squares: Tensor) -> tuple[float, float | None]:
-    """Mean of ``count`` values and its standard error, None for fewer than two, from sums of them and their squares."""
+    """Mean and standard error of ``count`` values, from their sum and sum of squares; None for fewer than two."""
     variance = ((squares - total.square() / count) / (count - 1)).clamp(min=0)
     return float(total / count), float((variance / count).sqrt()) if count > 1 else None
 

@@ -1,4 +1,4 @@
-"""The models of the zoo and how to get one back from a checkpoint.
+"""The models of the zoo, and loading one from a checkpoint.
 
 Classes are imported on first use, so that listing the zoo does not wait for torch.
 """
@@ -20,7 +20,7 @@ Kind = Literal["gan", "encoder", "captioner", "classifier"]
 
 
 class Entry(NamedTuple):
-    """One model: where its class is, one line about it, and whether it draws pictures or serves those that do."""
+    """One model: the import path of its class, one line about it, and its kind."""
 
     path: str
     about: str
@@ -48,7 +48,7 @@ MODELS: dict[str, Entry] = {
     ),
     "tacgan": Entry(
         "t2i_zoo.models.tacgan.TACGAN",
-        "TAC-GAN: also classifies its pictures, 128 px (Dash et al. 2017, arXiv 1703.06412)",
+        "TAC-GAN: also classifies its images, 128 px (Dash et al. 2017, arXiv 1703.06412)",
     ),
     "stackganpp": Entry(
         "t2i_zoo.models.stackganpp.StackGANPlusPlus",
@@ -56,7 +56,7 @@ MODELS: dict[str, Entry] = {
     ),
     "damsm": Entry(
         "t2i_zoo.models.damsm.DAMSM",
-        "DAMSM, picture and text encoders that AttnGAN and MirrorGAN build on (Xu et al. 2018, arXiv 1711.10485)",
+        "DAMSM, image and text encoders that AttnGAN and MirrorGAN build on (Xu et al. 2018, arXiv 1711.10485)",
         "encoder",
     ),
     "attngan": Entry(
@@ -70,23 +70,23 @@ MODELS: dict[str, Entry] = {
     ),
     "mirrorgan": Entry(
         "t2i_zoo.models.mirrorgan.MirrorGAN",
-        "MirrorGAN: its pictures can be described again, 64, 128 and 256 px (Qiao et al. 2019, arXiv 1903.05854)",
+        "MirrorGAN: its images can be captioned again, 64, 128 and 256 px (Qiao et al. 2019, arXiv 1903.05854)",
     ),
     "classifier": Entry(
         "t2i_zoo.models.classifier.Classifier",
-        "a classifier of the data's own classes, for metrics to look at drawn pictures with",
+        "a classifier of the data's own classes, for metrics that look at generated images",
         "classifier",
     ),
 }
 
 
 def list_models(kind: Kind | None = None) -> list[str]:
-    """Names of all models, or of those of one kind, in the order of their papers."""
+    """Names of all models, or of one kind, in the order of their papers."""
     return [name for name, entry in MODELS.items() if kind in (None, entry.kind)]
 
 
 def model_class(name: str) -> type[ZooModule]:
-    """The class of a model of the zoo, by its name."""
+    """The class of a model of the zoo."""
     if name not in MODELS:
         raise T2IError(f"found no model named {name!r}: expected one of {', '.join(MODELS)}")
     module, _, cls = MODELS[name].path.rpartition(".")
@@ -103,7 +103,7 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
         device: where to put it, such as ``"cuda"``.
 
     Raises:
-        T2IError: where the file is missing, not a checkpoint of ours, or of a class that is not imported.
+        T2IError: if the file is missing, not a checkpoint of ours, or of a class that is not imported.
     """
     from t2i_zoo.models.state import model_key, read_checkpoint
 
@@ -114,7 +114,7 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     key = checkpoint["t2i_zoo"]["model"]
     cls = _class_of(key)
     hparams: dict[str, Any] = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
-    # the files that a run began from or looks at may be gone
+    # the files that a run started from or looks at may be gone
     absent = (*cls.starting_points, *cls.builds_on)
     hparams |= {name: None for name in absent if name in hparams}
     model = cls(**hparams)
@@ -126,7 +126,7 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
 
 
 def _class_of(key: str) -> type[ZooModule]:
-    """The class that a checkpoint or an exported file names; a class of your own is known once it is imported."""
+    """The class that a checkpoint or an exported file names; your own classes are known once they are imported."""
     from t2i_zoo.models.zoo import ZooModule
 
     for name in MODELS:
@@ -146,13 +146,13 @@ def _package(name: str) -> str:
 
 
 def name_of(model: ZooModule) -> str | None:
-    """The name in ``MODELS`` of a model's very class; None for a class of your own."""
+    """The name of a model's class in ``MODELS``; None for your own classes, subclasses included."""
     cls = type(model)
     return next((n for n in MODELS if cls.__module__.startswith(f"{_package(n)}.") and model_class(n) is cls), None)
 
 
 def _load_safetensors(path: Path) -> ZooModule:
-    """The model of an exported or converted file that names it."""
+    """The model that an exported or converted file names."""
     from t2i_zoo.models.state import read_weights
 
     tensors, about = read_weights(path)
@@ -171,11 +171,11 @@ def _load_safetensors(path: Path) -> ZooModule:
 
 
 def _load_converted(path: Path, about: dict[str, Any]) -> ZooModule:
-    """The model of a converted file; networks that the file lacks keep their initial values."""
+    """The model of a converted file; networks that are not in the file keep their initial values."""
     model = model_class(str(about.get("model")))(**{**about["hparams"], "weights": str(path)})
     if model.text_encoder is not None and model.text_encoder.dim:
         warnings.warn(
-            f"{path} came without its text encoder, and hashed words stand in for it: give generate the features of "
+            f"{path} came without its text encoder, so hashed words replace it: give generate the features of "
             "sentences from the encoder that the weights were trained with",
             stacklevel=4,
         )

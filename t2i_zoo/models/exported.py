@@ -1,13 +1,12 @@
-"""A generator by itself in one small file: averaged weights in half precision, with all that encodes a sentence.
+"""A generator in one small file: averaged weights in half precision, with everything that encodes a sentence.
 
-The file is .safetensors: tensors and one JSON, so that reading it runs no code. Discriminator, optimizers and the
-training captions stay behind. The averaged generator is called ``generator`` in it, as in files of
+The file is .safetensors: tensors and one JSON, so that reading it runs no code. It holds no
+discriminator, optimizers or training captions. The averaged generator is called ``generator`` in it, as in files of
 ``t2i-zoo convert``.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,28 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import replacing
 from t2i_zoo.models.state import model_key
 from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.version import __version__
 
-FORMAT = 1  #: to be raised where an older version would read a file wrongly
+FORMAT = 1  #: raise it if an older version would read a file wrongly
 _LIVE, _AVERAGE, _JUDGE = "generator.", "generator_ema.", "discriminator."
 _FOLDERS = ("path", "model", "vocabulary", "expansion", "captions")  #: an encoder's arguments that may name files
 
 
 def pack(model: ZooModule, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What goes into the file of a model.
+    """The content of a model's file.
 
     Args:
-        model: in float32.
-        name: by which the reader finds the class: the zoo's, or ``package.module.Class`` of one's own.
+        model: a GAN in float32.
+        name: of the class: the zoo's, or ``package.module.Class`` of your own.
 
     Returns:
-        Weights on the CPU: float16, but for whole numbers and what float16 has no room for; and the header, plain
-        values.
+        Weights on the CPU, in float16 except for integers and numbers too large for it; and the header, plain values.
 
     Raises:
-        T2IError: where a weight is NaN or infinite, or the text encoder is a table of captions.
+        T2IError: if a weight is NaN or infinite, or the text encoder is a table of captions.
     """
     spec = model.hparams["text_encoder"]
     spec = {"kind": spec} if isinstance(spec, str) else dict(spec)
@@ -52,7 +51,7 @@ def pack(model: ZooModule, name: str) -> tuple[dict[str, Tensor], dict[str, Any]
             tensors[renamed] = _halved(key, tensor)
     assert model.text_encoder is not None
     assets = model.text_encoder.assets()
-    if assets:  # they and the weights rebuild the encoder, so where it came from matters to nobody else
+    if assets:  # they and the weights rebuild the encoder, so its path is not needed
         spec |= {key: Path(spec[key]).name for key in _FOLDERS if isinstance(spec.get(key), str)}
         spec["assets"] = assets
     # the discriminator stays behind, and a projected one would ask for its network
@@ -71,7 +70,7 @@ def pack(model: ZooModule, name: str) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
-    """A copy in half precision, where that holds it."""
+    """A copy in half precision, unless a number is too large for it."""
     tensor = tensor.detach().cpu()
     if not tensor.is_floating_point():
         return tensor.clone()
@@ -82,20 +81,15 @@ def _halved(name: str, tensor: Tensor) -> Tensor:
 
 
 def write(tensors: dict[str, Tensor], header: str, path: Path) -> None:
-    """Write beside and rename, so that nobody meets half a file; ``header`` is the JSON."""
+    """Write the file whole; ``header`` is the JSON."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, beside, {"t2i_zoo": header})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        save_file(tensors, partial, {"t2i_zoo": header})
 
 
 def check_header(path: Path, about: dict[str, Any]) -> None:
-    """Raise for a file that this version cannot read, or that says nonsense."""
+    """Raise for a file that this version cannot read, or whose header is malformed."""
     found = about["format"]
     if found != FORMAT:
         newer = isinstance(found, int) and found > FORMAT
@@ -109,19 +103,19 @@ def check_header(path: Path, about: dict[str, Any]) -> None:
 
 
 def rebuild(cls: type[Any], path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> ZooModule:
-    """The model of a file: both generators have its weights, in float32, and the discriminator its initial ones.
+    """The model of a file: both generators get its weights, in float32; the discriminator has initial ones.
 
     Raises:
-        T2IError: where header and weights do not belong together.
+        T2IError: if header and weights do not fit together.
     """
     try:
         model: ZooModule = cls(**{k: v for k, v in about["hparams"].items() if not k.startswith("_")})
         averages = {_AVERAGE + key.removeprefix(_LIVE): x for key, x in tensors.items() if key.startswith(_LIVE)}
         missing, unexpected = model.load_state_dict({**tensors, **averages}, strict=False)
         if odd := [*(key for key in missing if not key.startswith(_JUDGE)), *unexpected]:
-            raise KeyError(f"{odd[0]} is {'missing' if odd[0] in missing else 'of no use'}")
+            raise KeyError(f"{odd[0]} is {'missing' if odd[0] in missing else 'unknown'}")
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, T2IError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise T2IError(f"{path} holds weights that its own header does not fit ({reason}): export it again") from error
+        raise T2IError(f"{path} holds weights that do not fit its own header ({reason}): export it again") from error
     model.clock, model.vocabulary = about["clock"], frozenset(map(str, about["vocabulary"]))
     return model

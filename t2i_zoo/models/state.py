@@ -1,4 +1,4 @@
-"""What a checkpoint carries besides weights: random states of every rank, the model's name; fine-tuning's start."""
+"""Checkpoints and weight files: reading them, fine-tuning from them, and the random states of every rank."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from t2i_zoo.paths import find_checkpoint
 
 
 def model_key(model: nn.Module) -> str:
-    """The class as ``package.module.Class``, by which ``load_model`` finds it again."""
+    """The class as ``package.module.Class``, under which ``load_model`` finds it."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
 
 
@@ -36,7 +36,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours without running any code in it.
 
     Raises:
-        T2IError: where the file is missing, unreadable or no checkpoint of this package.
+        T2IError: if the file is missing, unreadable or not a checkpoint of this package.
     """
     if not path.is_file():
         raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
@@ -50,10 +50,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a .safetensors file and what ``t2i-zoo convert`` wrote into it about their model, else nothing.
+    """The tensors of a .safetensors file and the header of ``t2i-zoo``, which is empty in other files.
 
     Raises:
-        T2IError: where the file cannot be read.
+        T2IError: if the file cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -66,7 +66,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_words(path: str | Path) -> list[str]:
-    """The words that a run, a checkpoint or a converted file holds, in the order of its word table; else none."""
+    """The words in a run, a checkpoint or a converted file, in the order of its embedding table."""
     place = find_checkpoint(path)
     about = read_weights(place)[1] if place.suffix == ".safetensors" else read_checkpoint(place)["t2i_zoo"]
     words: list[str] = about.get("words", [])
@@ -82,7 +82,7 @@ def load_networks(model: nn.Module, path: Path, parts: tuple[str, ...]) -> None:
         parts: what is taken: the beginnings of names, such as ``generator.``.
 
     Raises:
-        T2IError: where nothing fits, with both shapes of the first weight that differs.
+        T2IError: if a shape differs, with both shapes, or if no name agrees.
     """
     if path.suffix == ".safetensors":
         if not path.is_file():
@@ -105,12 +105,15 @@ def load_networks(model: nn.Module, path: Path, parts: tuple[str, ...]) -> None:
         raise T2IError(f"--model.weights {path} holds no weight of a {type(model).__name__}: give another file")
     missing = sorted(set(own) - set(fitting))
     if missing:
-        warnings.warn(f"{len(missing)} weights are not in {path} and start anew, {missing[0]} first", stacklevel=2)
+        warnings.warn(
+            f"{len(missing)} weights are not in {path} and keep their initial values, such as {missing[0]}",
+            stacklevel=2,
+        )
     model.load_state_dict(fitting, strict=False)
 
 
-def random_states(generator: torch.Generator | None) -> dict[str, Any]:
-    """Every random state that a step may draw from, as values that load with ``weights_only=True``."""
+def random_states(rng: torch.Generator | None) -> dict[str, Any]:
+    """All random states of this process, as values that load with ``weights_only=True``."""
     numpy_state: Any = np.random.get_state(legacy=True)
     kind, keys, position, has_gauss, gauss = numpy_state
     return {
@@ -124,13 +127,13 @@ def random_states(generator: torch.Generator | None) -> dict[str, Any]:
         ),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "noise": None if generator is None else generator.get_state(),
+        "noise": None if rng is None else rng.get_state(),
     }
 
 
-def gather_random_states(generator: torch.Generator | None) -> list[dict[str, Any]]:
+def gather_random_states(rng: torch.Generator | None) -> list[dict[str, Any]]:
     """The random states of all ranks, in rank order; called on every rank."""
-    own = random_states(generator)
+    own = random_states(rng)
     if not (dist.is_available() and dist.is_initialized()):
         return [own]
     states: list[dict[str, Any]] = [{}] * dist.get_world_size()
@@ -138,8 +141,8 @@ def gather_random_states(generator: torch.Generator | None) -> list[dict[str, An
     return states
 
 
-def restore_random_states(states: list[dict[str, Any]], rank: int, generator: torch.Generator | None) -> None:
-    """Put the states of ``rank`` back; a rank that the saved run did not have keeps its fresh seed, with a warning."""
+def restore_random_states(states: list[dict[str, Any]], rank: int, rng: torch.Generator | None) -> None:
+    """Restore the states of ``rank``; a rank that the saved run did not have keeps its seed, with a warning."""
     if rank >= len(states):
         warnings.warn(f"the checkpoint holds {len(states)} ranks, rank {rank} starts from its seed", stacklevel=2)
         return
@@ -151,8 +154,11 @@ def restore_random_states(states: list[dict[str, Any]], rank: int, generator: to
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
-    if state["noise"] is not None and generator is not None:
-        if state["noise"].shape == generator.get_state().shape:
-            generator.set_state(state["noise"].cpu())
+    if state["noise"] is not None and rng is not None:
+        if state["noise"].shape == rng.get_state().shape:
+            rng.set_state(state["noise"].cpu())
         else:
-            warnings.warn("the checkpoint's noise was drawn on another kind of device and starts anew", stacklevel=2)
+            warnings.warn(
+                "the checkpoint's noise was drawn on another kind of device, so this run draws other noise",
+                stacklevel=2,
+            )

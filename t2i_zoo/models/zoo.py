@@ -1,6 +1,6 @@
-"""What everything that the zoo trains has in common: GANs, and the encoders and classifiers that GANs build on.
+"""The base of all models: GANs, and the encoders and classifiers that GANs build on.
 
-Random numbers of each rank, the checks before training starts, and what a checkpoint must hold to be whole.
+It owns the random numbers of each rank, the checks before training, and the content of a checkpoint.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ZooModule(L.LightningModule):
         needs: what the model reads of a batch; a model whose options decide it replaces it in ``__init__``.
         clock: batches that this model was trained on.
         vocabulary: every word of its training captions.
-        rng: this rank's own source of noise, while it is in training.
+        rng: this rank's own source of noise, in training.
         parts: what a fine-tuning run may start from: names of submodules, each with a dot.
         starting_points: options that name files a run starts from; its own checkpoints no longer need them.
         builds_on: options that name runs of other models, which ``t2i-zoo pipeline`` trains first. Unless they are
@@ -56,7 +56,7 @@ class ZooModule(L.LightningModule):
         return found if isinstance(found, CaptionedData) else None
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words of a caption that the encoder does not know or, once trained, that no training caption held."""
+        """Words of a caption that the encoder does not know or that no training caption contains."""
         unknown = self.text_encoder.unknown_words(caption) if self.text_encoder is not None else []
         if self.vocabulary:
             unknown = unknown + [w for w in words_of(caption) if w not in self.vocabulary and w not in unknown]
@@ -69,7 +69,7 @@ class ZooModule(L.LightningModule):
             nn.utils.clip_grad_norm_(parameters, limit)
 
     def setup(self, stage: str) -> None:
-        """Raise for what could only fail, or mislead, once training runs."""
+        """Raise for mistakes that would only show, or mislead, during training."""
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
         former = {"sizes", *(f"needs_{field.name}" for field in fields(BatchNeeds))}
         if found := former.intersection(dir(self)):
@@ -99,9 +99,9 @@ class ZooModule(L.LightningModule):
             self.vocabulary = data.vocabulary()
 
     def on_fit_start(self) -> None:
-        """Give this rank noise of its own: after ``seed_everything`` all ranks would draw the same.
+        """Seed the noise of this rank: after ``seed_everything`` all ranks would draw the same.
 
-        Lightning leaves modes as they are, so a model of ``load_model`` would be trained in eval mode.
+        Lightning does not change modes, so a model from ``load_model`` would be trained in eval mode.
         """
         self.train()
         seed = torch.initial_seed() + 7919 * self.global_rank
@@ -114,7 +114,7 @@ class ZooModule(L.LightningModule):
             self._resumed_states = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out: class, clock, vocabulary, text encoder's files, all ranks' random states."""
+        """Add class, clock, vocabulary, the text encoder's files and the random states of all ranks."""
         if self.text_encoder is not None and (assets := self.text_encoder.assets()):
             spec = {**self.hparams["text_encoder"], "assets": assets}
             checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "text_encoder": spec}
@@ -126,7 +126,7 @@ class ZooModule(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what ``on_save_checkpoint`` added."""
+        """Restore what ``on_save_checkpoint`` added."""
         extra = checkpoint.get("t2i_zoo", {})
         self.clock = extra.get("clock", 0)
         self.vocabulary = frozenset(extra.get("vocabulary", ()))

@@ -81,10 +81,10 @@ def noise(path: Path) -> bytes:
 BROKEN = {
     "truncated.jpg": (lambda path: noise(path)[:900], "truncated|broken|OSError"),
     "truncated.png": (lambda path: noise(path)[:900], "truncated|broken|OSError"),
-    "empty.jpg": (lambda path: b"", "no picture format"),
-    "page.jpg": (lambda path: b"<!DOCTYPE html><html><body>Not found</body></html>", "no picture format"),
+    "empty.jpg": (lambda path: b"", "unknown image format"),
+    "page.jpg": (lambda path: b"<!DOCTYPE html><html><body>Not found</body></html>", "unknown image format"),
     "bomb.png": (lambda path: bomb(), "DecompressionBombError: .*3,?600,?000,?000"),
-    "zeros.jpg": (lambda path: bytes(5000), "no picture format"),
+    "zeros.jpg": (lambda path: bytes(5000), "unknown image format"),
     "head.jpg": (lambda path: b"\xff\xd8\xff\xe0" + bytes(100), "."),
 }
 
@@ -94,11 +94,11 @@ def test_a_broken_picture_is_named_or_counted(root: Path, tmp_path: Path, name: 
     make, reason = BROKEN[name]
     (root / name).write_bytes(make(root / name))
     (root / name).with_suffix(".txt").write_text("a picture")
-    with pytest.raises(T2IError, match=rf"{name} is not a readable picture \(.*({reason}).*on_bad_image skip"):
+    with pytest.raises(T2IError, match=rf"{name} is not a readable image \(.*({reason}).*on_bad_image skip"):
         pack(root, tmp_path)
     store = pack(root, tmp_path, on_bad_image="skip")
     assert len(store.starts) == 6
-    assert store.remarks() == ["1 of 7 pictures cannot be read and are left out"]
+    assert store.remarks() == ["1 of 7 images cannot be read and are left out"]
     assert name in store.manifest["skipped"][0]
 
 
@@ -149,8 +149,8 @@ def test_a_split_of_which_nothing_is_left_is_said(root: Path, tmp_path: Path) ->
     for i in (4, 5):
         (root / f"{i}.jpg").write_bytes(b"")
     said = pack(root, tmp_path, on_bad_image="skip").remarks()
-    assert said[0] == "2 of 6 pictures cannot be read and are left out"
-    assert said[1:] == ["nothing is left of the val split: mend its pictures or give it others"]
+    assert said[0] == "2 of 6 images cannot be read and are left out"
+    assert said[1:] == ["nothing is left of the val split: repair its images or add others"]
 
 
 # Captions -------------------------------------------------------------------------------------------------------------
@@ -214,18 +214,18 @@ def test_line_57_is_broken(mistake, root: Path) -> None:
             r"line 2: '\.\./\.\./etc/passwd\.jpg' leaves the folder",
         ),
         ({"file_name": "a\0b.jpg", "caption": "c"}, "line 2: .* leaves the folder"),
-        ({"file_name": "x" * 5000 + ".jpg", "caption": "c"}, "line 2: there is no picture"),
-        ({"file_name": "\ud800.jpg", "caption": "c"}, "line 2: there is no picture"),
+        ({"file_name": "x" * 5000 + ".jpg", "caption": "c"}, "line 2: there is no image"),
+        ({"file_name": "\ud800.jpg", "caption": "c"}, "line 2: there is no image"),
         (
             {"file_name": "1.JPG", "caption": "c"},
-            r"no picture .*1\.JPG \(there is 1\.jpg: upper and lower case must agree\)",
+            r"no image .*1\.JPG \(there is 1\.jpg: upper and lower case must agree\)",
         ),
         ({"file_name": "1.jpg", "caption_1": {"text": "c"}}, r"line 2: a caption is \{'text': 'c'\}, expected text"),
         ({"file_name": "1.jpg", "caption": "c", "label": -3}, "line 2: the label is -3, expected 0 or more"),
         ({"file_name": "1.jpg", "caption": "c", "label": "-03"}, "line 2: the label is -03, expected 0 or more"),
         ({"file_name": "1.jpg", "caption": "c", "label": [1]}, r"line 2: the class is \[1\], expected a word or"),
         ({"file_name": "1.jpg", "caption": "c", "label": True}, "line 2: the class is True"),
-        ({"file_name": "0.jpg", "caption": "zero", "label": 4}, "line 2: the same picture and captions as in line 1"),
+        ({"file_name": "0.jpg", "caption": "zero", "label": 4}, "line 2: the same image and captions as in line 1"),
     ],
 )
 def test_a_bad_row(root: Path, row: object, sentence: str) -> None:
@@ -248,7 +248,7 @@ def test_numbers_and_words_that_are_far_out_are_still_classes(root: Path) -> Non
         ("file_name,text_of_it\n0.jpg,c\n", r"metadata\.csv, line 1: no column caption or .*\(file_name, text_of_it\)"),
         ("picture,caption\n0.jpg,c\n", r"metadata\.csv, line 1: no column file_name or image or file"),
         ('file_name,caption\n0.jpg,c\n1.jpg,"never closed\n2.jpg,c\n', r"metadata\.csv, line 3: broken table"),
-        ("file_name,caption\n0.jpg,c\n1.jpg,c\n0.jpg,c\n", r"line 4: the same picture and captions as in line 2"),
+        ("file_name,caption\n0.jpg,c\n1.jpg,c\n0.jpg,c\n", r"line 4: the same image and captions as in line 2"),
         ("file_name,caption\n0.jpg,a,b\n", r"line 2: 3 cells under 2 columns .*put double quotes"),
         ("file_name,caption\n0.jpg," + "c" * 200_000 + "\n", r"line 2: broken table \(field larger"),
     ],
@@ -277,7 +277,7 @@ def test_links_that_lead_in_a_circle(root: Path, tmp_path: Path) -> None:
     names = [record.image.relative_to(root).as_posix() for record in records]
     assert names == [*(f"a/{i}.jpg" for i in range(1, 6)), "a/nowhere.jpg", "b/0.jpg"]
     assert [record.class_id for record in records] == [0] * 6 + [1]
-    with pytest.raises(T2IError, match=r"nowhere\.jpg is not a readable picture \(FileNotFoundError"):
+    with pytest.raises(T2IError, match=r"nowhere\.jpg is not a readable image \(FileNotFoundError"):
         pack(root, tmp_path)
 
 
@@ -288,7 +288,7 @@ def test_names_that_differ_in_case_alone(root: Path) -> None:
     assert len(read(root)) == 7  # two pictures under one stem share their captions
     Image.new("RGB", (8, 8)).save(root / "X.jpg")
     (root / "x.txt").write_text("a small x")
-    with pytest.raises(T2IError, match=r"caption file .*x\.txt has no picture beside it"):
+    with pytest.raises(T2IError, match=r"caption file .*x\.txt has no image beside it"):
         read(root)
     Image.new("RGB", (8, 8)).save(root / "x.jpg")
     with pytest.raises(T2IError, match=r"X\.jpg has no caption, expected X\.txt beside it \(there is x\.txt: upper"):

@@ -67,7 +67,7 @@ def test_the_split_of_stackgan_is_in_pickles(root: Path) -> None:
         (root / part / "filenames.pickle").write_bytes(pickle.dumps(listed, protocol=2))
     assert [record.split for record in CUB200(str(root)).records()] == ["train"] * 5 + ["test"] * 3
     (root / "test" / "filenames.pickle").write_bytes(pickle.dumps(stems[6:], protocol=2))
-    error(root, rf"the picture {stems[5]} stands neither in .*train.filenames\.pickle")
+    error(root, rf"the image {stems[5]} is neither in .*train.filenames\.pickle")
     (root / "test" / "filenames.pickle").write_bytes(pickle.dumps({"a": 1}, protocol=2))
     error(root, r"filenames\.pickle holds no list of names")
 
@@ -130,14 +130,14 @@ def test_only_what_is_asked_for_is_needed(root: Path) -> None:
     [
         ("images.txt", "2 002.L", "1 002.L", r"images\.txt, line 2: found the number '1', expected one that no other"),
         ("images.txt", "2 002.L", "two 002.L", r"images\.txt, line 2: found the number 'two'"),
-        ("images.txt", "2 002.Laysan_Albatross/", "2 002.Laysan_Albatross/../../../", "leaves the folder of pict"),
-        ("images.txt", "2 002.Laysan_Albatross/Lay", "2 Lay", r"line 2: found 'Laysan.*expected class/picture\.jpg"),
-        ("images.txt", "_0002_", "_0099_", r"there is no picture .*_0099_1002\.jpg, which images\.txt lists"),
-        ("image_class_labels.txt", "2 2\n", "", r"image_class_labels\.txt has no line for picture 2 \(002\."),
-        ("image_class_labels.txt", "2 2\n", "2 3\n", r"picture 2 the class 3, which classes\.txt calls '003\."),
-        ("image_class_labels.txt", "2 2\n", "2 two\n", r"labels\.txt, line 2: found '2 two', expected a picture's"),
-        ("image_class_labels.txt", "2 2\n", "1 2\n", r"line 2: found picture 1 a second time"),
-        ("image_class_labels.txt", "2 2\n", "77 2\n", r"line 2: found picture 77 which images\.txt has not"),
+        ("images.txt", "2 002.Laysan_Albatross/", "2 002.Laysan_Albatross/../../../", "leaves the folder of imag"),
+        ("images.txt", "2 002.Laysan_Albatross/Lay", "2 Lay", r"line 2: found 'Laysan.*expected class/image\.jpg"),
+        ("images.txt", "_0002_", "_0099_", r"there is no image .*_0099_1002\.jpg, which images\.txt lists"),
+        ("image_class_labels.txt", "2 2\n", "", r"image_class_labels\.txt has no line for image 2 \(002\."),
+        ("image_class_labels.txt", "2 2\n", "2 3\n", r"image 2 the class 3, which classes\.txt calls '003\."),
+        ("image_class_labels.txt", "2 2\n", "2 two\n", r"labels\.txt, line 2: found '2 two', expected an image's"),
+        ("image_class_labels.txt", "2 2\n", "1 2\n", r"line 2: found image 1 a second time"),
+        ("image_class_labels.txt", "2 2\n", "77 2\n", r"line 2: found image 77 which is not in images\.txt"),
         ("image_class_labels.txt", "2 2\n", "2\n", r"line 2: found '2', expected 2 fields"),
         ("classes.txt", "2 002", "5 002", r"the class 2, which classes\.txt calls None"),
         ("bounding_boxes.txt", "2 8.0 6.0", "2 8.0 x", r"bounding_boxes\.txt, line 2: found '2 8\.0 x 16\.0 12\.0'"),
@@ -153,15 +153,15 @@ def test_bad_line(root: Path, file: str, old: str, new: str, match: str) -> None
 def test_bad_flag_of_the_official_split(root: Path) -> None:
     change(root / "CUB_200_2011/train_test_split.txt", "3 1", "3 yes")
     error(
-        root, r"train_test_split\.txt, line 3: found '3 yes', expected a picture's number and 0 or 1", split="official"
+        root, r"train_test_split\.txt, line 3: found '3 yes', expected an image's number and 0 or 1", split="official"
     )
 
 
 def test_bad_lists_of_classes(root: Path) -> None:
     (root / "testclasses.txt").write_text(f"{CLASSES[2]}\n{CLASSES[3]}\n")
-    error(root, r"testclasses\.txt: 003\.Sooty_Albatross stands in the list of the other split too")
+    error(root, r"testclasses\.txt: 003\.Sooty_Albatross is also in trainvalclasses\.txt")
     (root / "testclasses.txt").write_text("\n")
-    error(root, r"the class 004\.Groove_billed_Ani stands neither in")
+    error(root, r"the class 004\.Groove_billed_Ani is neither in")
     (root / "testclasses.txt").unlink()
     error(root, r"has neither trainvalclasses\.txt and testclasses\.txt nor .*--data\.source\.split official")
 
@@ -173,7 +173,7 @@ def test_captions_that_are_not_there(root: Path) -> None:
     path.unlink()
     error(root, r"_0003_1003\.jpg has no caption .*is missing")
     (root / "text_c10").rename(root / "captions")
-    error(root, r"has no captions, expected the folder text_c10 in it: they are found at https://drive")
+    error(root, r"has no captions, expected the folder text_c10 in it: download them from https://drive")
 
 
 def test_options_that_cannot_be(root: Path, tmp_path: Path) -> None:

@@ -151,15 +151,15 @@ def test_pictures_without_a_row_are_ignored(root: Path) -> None:
         ("[1]", "line 2: found list, expected a JSON object"),
         ({"file_name": "b.PNG", "size": 3}, r"line 2: no column caption or .*found \(file_name, size\)"),
         ({"caption": "c"}, r"line 2: no column file_name or .*found \(caption\)"),
-        ({"file_name": "z.jpg", "caption": "c"}, r"line 2: there is no picture .*z\.jpg"),
+        ({"file_name": "z.jpg", "caption": "c"}, r"line 2: there is no image .*z\.jpg"),
         ({"file_name": "", "caption": "c"}, "line 2: the file name is ''"),
-        ({"file_name": "notes.pdf", "caption": "c"}, "line 2: 'notes.pdf' is no picture"),
+        ({"file_name": "notes.pdf", "caption": "c"}, "line 2: 'notes.pdf' is not an image"),
         ({"file_name": "../b.jpg", "caption": "c"}, r"line 2: '\.\./b\.jpg' leaves the folder"),
         ({"file_name": "/etc/b.jpg", "caption": "c"}, "line 2: '/etc/b.jpg' leaves the folder"),
         ({"file_name": "b.PNG", "caption": " "}, "line 2: a caption is blank"),
         ({"file_name": "b.PNG", "caption": ["c", ""]}, "line 2: a caption is blank"),
         ({"file_name": "b.PNG", "caption": 5}, "line 2: a caption is 5, expected text"),
-        ({"file_name": "b.PNG", "captions": []}, "line 2: the picture has no caption"),
+        ({"file_name": "b.PNG", "captions": []}, "line 2: the image has no caption"),
         ({"file_name": "b.PNG", "caption": "c", "label": -1}, "line 2: the label is -1, expected 0 or more"),
         ({"file_name": "b.PNG", "caption": "c", "label": 1.5}, r"line 2: the class is 1\.5"),
         ({"file_name": "b.PNG", "caption": "c", "split": "dev"}, "line 2: unknown split 'dev'"),
@@ -181,9 +181,9 @@ def test_bad_row(root: Path, row: object, match: str) -> None:
         ("file_name,caption\na.jpg,red, round\n", "line 2: 3 cells under 2 columns.*double quotes"),
         ('file_name,caption\na.jpg,"one\ntwo"\nb.PNG,\n', "line 4: a caption is blank"),
         ('file_name,caption\na.jpg,c\nb.PNG,"open\n', "line 3: broken table"),
-        ("file_name,caption_1,caption_2\na.jpg,,\n", "line 2: the picture has no caption"),
+        ("file_name,caption_1,caption_2\na.jpg,,\n", "line 2: the image has no caption"),
         ("file_name,caption,label\na.jpg,c,-2\n", "line 2: the label is -2"),
-        ("file_name,caption\n", r"metadata\.csv names no picture"),
+        ("file_name,caption\n", r"metadata\.csv names no image"),
         ("file_name,caption,caption\na.jpg,c,d\n", "line 1: two columns are named 'caption', .*rename one"),
     ],
 )
@@ -194,7 +194,7 @@ def test_bad_table(root: Path, table: str, match: str) -> None:
 
 def test_text_file_without_picture(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a rose")
-    error(tmp_path, r"caption file .*a\.txt has no picture")
+    error(tmp_path, r"caption file .*a\.txt has no image")
 
 
 def test_picture_without_text_file(root: Path) -> None:
@@ -220,12 +220,12 @@ def test_some_pictures_outside_the_class_folders(root: Path) -> None:
 
 
 def test_no_pictures(tmp_path: Path) -> None:
-    error(tmp_path, r"names no picture, expected at least one \(\.jpg .*--data\.source\.root")
+    error(tmp_path, r"names no image, expected at least one \(\.jpg .*--data\.source\.root")
 
 
 def test_missing_folder(tmp_path: Path) -> None:
     error(tmp_path / "nowhere", r"there is no folder .*nowhere.*--data\.source\.root")
-    with pytest.raises(T2IError, match=r"no folder of pictures is given.*--data\.source\.root"):
+    with pytest.raises(T2IError, match=r"no folder of images is given.*--data\.source\.root"):
         CaptionFolder().records()
 
 

@@ -105,7 +105,7 @@ def test_columns_and_splits_of_other_names(tmp_path: Path) -> None:
     [
         ([" "], 0, r"train\[2\]: caption is \[' '\], expected text"),
         ([], 0, r"train\[2\]: caption is \[\], expected text"),
-        (["c"], -1, r"train\[2\]: the picture has no class but 3 other pictures have one"),
+        (["c"], -1, r"train\[2\]: the image has no class but 3 other images have one"),
     ],
 )
 def test_bad_rows(tmp_path: Path, caption: list[str], label: int, match: str) -> None:
@@ -121,14 +121,17 @@ def test_a_row_without_a_picture_is_named_or_left_out(tmp_path: Path) -> None:
     features = whole.features
     part = datasets.Dataset.from_dict({"image": pictures, "caption": whole["caption"]}, features=features)
     root = save(part, tmp_path / "set")
-    with pytest.raises(T2IError, match=r"all\[3\]|train\[3\] is not a readable picture .*has no picture"):
+    with pytest.raises(T2IError, match=r"all\[3\]|train\[3\] is not a readable image .*has no image"):
         open_store(StoreSpec(HFDataset(root), 8), tmp_path / "stores")
     assert len(open_store(StoreSpec(HFDataset(root), 8, on_bad_image="skip"), tmp_path / "stores").starts) == 3
 
 
 def test_what_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error(r"no data set is given: set --data\.source\.root", "")
-    error(r"'nobody/nothing' is no folder, and the hub did not give .*check the name and the network", "nobody/nothing")
+    error(
+        r"'nobody/nothing' is not a folder, and the hub did not return .*check the name and the network",
+        "nobody/nothing",
+    )
     (tmp_path / "empty").mkdir()
     error(r"empty cannot be loaded as a data set", str(tmp_path / "empty"))
     root = save(table(3), tmp_path / "set")

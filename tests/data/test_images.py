@@ -138,7 +138,7 @@ def test_centre_crop_and_box(tmp_path):
     assert (load_image(path, 10, "center_crop") == 255).all()
     assert (load_image(path, 10, "stretch", (10, 0, 20, 20)) == 255).all()
     assert (load_image(path, 10, "stretch", (25, 5, 100, 100))[:, :2] == 255).all()  # cut at the edge, not padded
-    with pytest.raises(T2IError, match=r"a\.png.*its box .* lies outside of its 40 x 20 pixels"):
+    with pytest.raises(T2IError, match=r"a\.png.*its box .* is outside its 40 x 20 pixels"):
         load_image(path, 10, "stretch", (50, 0, 5, 5))
 
 
@@ -163,8 +163,8 @@ def test_broken_files_are_named_in_one_sentence(tmp_path):
         with pytest.raises(T2IError) as caught:
             load_image(tmp_path / name, 8, "stretch")
         message = str(caught.value)
-        assert message.startswith(f"{tmp_path / name} is not a readable picture ("), message
-        assert message.endswith("mend or remove it, or pass --data.on_bad_image skip")
+        assert message.startswith(f"{tmp_path / name} is not a readable image ("), message
+        assert message.endswith("repair or remove it, or pass --data.on_bad_image skip")
         assert "\n" not in message
 
 
@@ -173,7 +173,7 @@ def test_broken_files_are_named_in_one_sentence(tmp_path):
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch, limit):
     path = save(Image.new("RGB", (10, 10)), tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(T2IError, match=r"a\.png is not a readable picture \(DecompressionBombError"):
+    with pytest.raises(T2IError, match=r"a\.png is not a readable image \(DecompressionBombError"):
         load_image(path, 8, "stretch")
 
 

@@ -114,7 +114,7 @@ def test_a_store_of_many_shapes_skips_bad_pictures(tmp_path):
         for row, i in enumerate((0, 2, 4, 5)):
             assert np.array_equal(store.picture(row), load_image(root / f"{i}.png", 20, resize, resample="bilinear"))
             assert store.captions[store.offsets[row]] == f"picture {i} line 0"
-        with pytest.raises(T2IError, match=r"1\.png is not a readable picture"):
+        with pytest.raises(T2IError, match=r"1\.png is not a readable image"):
             open_store(StoreSpec(source, 20, resize, "raise", "bilinear"), tmp_path / "stores")
 
 

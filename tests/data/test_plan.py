@@ -61,7 +61,7 @@ def test_ranks_are_disjoint_and_cover_the_split(count, world):
 @pytest.mark.parametrize(("count", "world"), [(40, 1), (41, 3), (5, 2), (1, 1)])
 def test_evaluation_sees_every_picture_and_repeats_itself(count, world):
     planners = [make(count, rank, world, train=False, labels=[0] * count) for rank in range(world)]
-    seen = [torch.cat([plan.pictures for plan in Batches(p, lambda: 0)]) for p in planners]
+    seen = [torch.cat([plan.positions for plan in Batches(p, lambda: 0)]) for p in planners]
     assert set(torch.cat(seen).tolist()) == set(range(count))
     assert len({len(s) for s in seen}) == 1
     for planner in planners:
@@ -74,9 +74,9 @@ def test_evaluation_sees_every_picture_and_repeats_itself(count, world):
 def test_an_epoch_shows_each_picture_at_most_once_in_whole_batches():
     batches = list(Batches(make(43), lambda: 0))
     assert len(batches) == len(Batches(make(43), lambda: 0)) == 10
-    seen = torch.cat([plan.pictures for plan in batches])
+    seen = torch.cat([plan.positions for plan in batches])
     assert len(seen) == len(set(seen.tolist())) == 40
-    assert all(torch.equal(plan.rows, plan.pictures + 10) for plan in batches)
+    assert all(torch.equal(plan.rows, plan.positions + 10) for plan in batches)
 
 
 def test_captions_are_the_pictures_own_and_drawn_with_replacement():
@@ -94,7 +94,7 @@ def test_wrong_pictures_are_of_other_classes_and_of_the_split():
     planner = make()
     for batch in range(len(planner)):
         plan = plan_of(planner, 0, batch)
-        assert (planner.labels[plan.wrong_rows - 10] != planner.labels[plan.pictures]).all()
+        assert (planner.labels[plan.wrong_rows - 10] != planner.labels[plan.positions]).all()
         assert (plan.wrong_rows >= 10).all()
 
 
@@ -102,7 +102,7 @@ def test_class_balanced_draws_classes_uniformly_and_then_pictures():
     labels = [0] * 90 + [1] * 9 + [7]  # a class of one picture among them
     planner = make(100, batch_size=100, order="class_balanced", labels=labels)
     order = planner.epoch_order(0)
-    drawn = torch.cat([planner.plan(epoch, 0, order).pictures for epoch in range(100)])
+    drawn = torch.cat([planner.plan(epoch, 0, order).positions for epoch in range(100)])
     shares = torch.bincount(planner.labels[drawn], minlength=8)[[0, 1, 7]] / len(drawn)
     assert (shares - 1 / 3).abs().max() < 0.02
     counts = torch.bincount(drawn[planner.labels[drawn] == 1], minlength=99)[90:]

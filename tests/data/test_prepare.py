@@ -95,19 +95,19 @@ def test_bad_pictures(run, pictures):
     (pictures / "3.jpg").write_bytes((pictures / "3.jpg").read_bytes()[:200])
     code, _, error = run()
     assert code == 2
-    assert "3.jpg is not a readable picture" in error
+    assert "3.jpg is not a readable image" in error
     code, out, _ = run("--data.on_bad_image", "skip")
     assert code == 0
     first, count, emptied, skipped = out.splitlines()
     assert first.startswith("5 pictures (5 train, 0 val, 0 test)")
-    assert count == "1 of 6 pictures cannot be read and are left out"
-    assert emptied == "nothing is left of the test split: mend its pictures or give it others"
+    assert count == "1 of 6 images cannot be read and are left out"
+    assert emptied == "nothing is left of the test split: repair its images or add others"
     assert skipped.startswith("skipped: ")
     assert "3.jpg" in skipped
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("9.txt", "9.txt has no picture beside it"), ("9.png", "9.png has no caption")]
+    ("name", "sentence"), [("9.txt", "9.txt has no image beside it"), ("9.png", "9.png has no caption")]
 )
 def test_lonely_files(run, pictures, name, sentence):
     if name.endswith("png"):

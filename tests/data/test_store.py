@@ -200,7 +200,7 @@ def test_two_processes_at_once_make_one_good_store(spec, stores):
 def test_bad_pictures_raise_or_are_skipped_with_everything_aligned(spec, stores):
     (spec.source.path / "p000.png").write_bytes(b"<html>")
     (spec.source.path / "p007.png").write_bytes(b"")
-    with pytest.raises(T2IError, match=r"p000\.png is not a readable picture.*on_bad_image skip"):
+    with pytest.raises(T2IError, match=r"p000\.png is not a readable image.*on_bad_image skip"):
         open_store(spec, stores)
     assert not [p for p in stores.iterdir() if p.is_dir()]
     store = open_store(StoreSpec(spec.source, 8, on_bad_image="skip"), stores)
@@ -213,7 +213,7 @@ def test_nothing_but_bad_pictures(tmp_path, stores):
     root = fill(tmp_path / "source", 3)
     for path in root.glob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(T2IError, match=r"none of the 3 pictures under .*source can be read"):
+    with pytest.raises(T2IError, match=r"none of the 3 images under .*source can be read"):
         open_store(StoreSpec(CaptionFolder(str(root)), 8, on_bad_image="skip"), stores)
 
 
@@ -249,11 +249,11 @@ class Listed(Source):
     [
         ({"class_id": -1}, r"p003\.png has the label -1, expected 0 to .*: number the classes from 0"),
         ({"class_id": 10**9}, r"p003\.png has the label 1000000000, expected 0 to"),
-        ({"class_id": None}, r"p003\.png has no class but other pictures do"),
+        ({"class_id": None}, r"p003\.png has no class but other images do"),
         ({"captions": ()}, r"p003\.png has no caption, expected at least one"),
         ({"captions": (" ",)}, r"p003\.png has no caption"),
         ({"split": "valid"}, r"p003\.png is in the split 'valid', expected one of train, val, test"),
-        ({"image": Path("/nowhere/x.png")}, r"/nowhere/x\.png is not a readable picture"),
+        ({"image": Path("/nowhere/x.png")}, r"/nowhere/x\.png is not a readable image"),
     ],
 )
 def test_bad_records_of_a_source(tmp_path, stores, changes, sentence):

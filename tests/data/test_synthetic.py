@@ -216,7 +216,7 @@ def test_import_is_light() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"images": 23}, r"23 images .*at least 24.*--data\.source\.images"),
+        ({"images": 23}, r"23 images.*at least 24.*--data\.source\.images"),
         ({"size": 8}, r"size of 8 pixels.*--data\.source\.size"),
         ({"seed": -1}, r"seed is -1"),
     ],

@@ -285,7 +285,7 @@ def test_from_captions_to_pictures_on_the_command_line(
     assert main(["fit", *again, "--trainer.max_epochs", "4"]) == 0
     capsys.readouterr()
     assert main(["predict", *again]) == 2
-    assert "DAMSM draws no pictures" in capsys.readouterr().err
+    assert "DAMSM generates no images" in capsys.readouterr().err
     small = ["--model.generator_width", "4", "--model.discriminator_width", "4", "--model.image_size", "16"]
     spec = ["--model.text_encoder", f"{{kind: rnn, path: {run}}}", "--samples.rows", "2"]
     assert main(["fit", "--config", "gancls_flowers", *place[:6], *quick, *small, *spec]) == 0

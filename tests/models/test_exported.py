@@ -56,7 +56,7 @@ def test_what_is_in_a_file(build: Any, tmp_path: Path) -> None:
 
 def test_the_file_is_the_start_of_a_new_run(build: Any, tmp_path: Path) -> None:
     path = save(build(), tmp_path / "small.safetensors")
-    with pytest.warns(UserWarning, match="are not in .* and start anew, discriminator"):
+    with pytest.warns(UserWarning, match="are not in .* and keep their initial values, such as discriminator"):
         started = build(weights=str(path))
     wanted = load_model(path).state_dict()
     for name in ("generator.", "generator_ema."):
@@ -118,8 +118,8 @@ def test_a_class_of_ones_own(build: Any, tmp_path: Path) -> None:
         ({"format": "one"}, r"is an export of format 'one' .*: export it again"),
         ({"hparams": None}, r"without a readable 'hparams' in its header: export it again"),
         ({"vocabulary": 3}, r"without a readable 'vocabulary'"),
-        ({"hparams": {"image_size": 32}}, r"its own header does not fit \(.*size mismatch"),
-        ({"hparams": {"wings": 2}}, r"its own header does not fit \(.*wings"),
+        ({"hparams": {"image_size": 32}}, r"do not fit its own header \(.*size mismatch"),
+        ({"hparams": {"wings": 2}}, r"do not fit its own header \(.*wings"),
     ],
 )
 def test_a_header_that_is_wrong(build: Any, changed: Any, message: str, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_weights_too_few_and_too_many(build: Any, tmp_path: Path) -> None:
     tensors, header = pack(build(), "gancls")
     first = next(iter(tensors))
     few = {key: tensor for key, tensor in tensors.items() if key != first}
-    for changed, said in ((few, "missing"), ({**tensors, "generator.wings": torch.zeros(1)}, "of no use")):
+    for changed, said in ((few, "missing"), ({**tensors, "generator.wings": torch.zeros(1)}, "is unknown")):
         write(changed, json.dumps(header), tmp_path / "odd.safetensors")
         with pytest.raises(T2IError, match=said):
             load_model(tmp_path / "odd.safetensors")

@@ -311,7 +311,7 @@ def test_from_captions_to_pictures_on_the_command_line(
     assert main(["test", *again, "--trainer.default_root_dir", str(run)]) == 0
     capsys.readouterr()
     assert main(["predict", *again, "--trainer.default_root_dir", str(run)]) == 2
-    assert "SkipThought draws no pictures" in capsys.readouterr().err
+    assert "SkipThought generates no images" in capsys.readouterr().err
     small = ["--model.generator_width", "4", "--model.discriminator_width", "4", "--model.image_size", "16"]
     spec = ["--model.text_encoder", f"{{kind: skip_thought, path: {run}}}", "--samples.rows", "2"]
     assert main(["fit", "--config", "gancls_flowers", *place, *quick, *small, *spec]) == 0

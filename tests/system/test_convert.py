@@ -164,7 +164,7 @@ def test_sampling_from_it(variant: Any, model: TextToImageGAN, tmp_path: Path, c
 
 def test_loading_says_that_the_encoder_is_a_stand_in(official: list[Path], tmp_path: Path) -> None:
     read(GAN, official, tmp_path / "own.safetensors")
-    with pytest.warns(UserWarning, match="came without its text encoder, and hashed words stand in for it"):
+    with pytest.warns(UserWarning, match="came without its text encoder, so hashed words replace it"):
         load_model(tmp_path / "own.safetensors")
 
 
@@ -181,7 +181,9 @@ def test_the_file_says_what_it_holds(official: list[Path], tmp_path: Path) -> No
 def test_a_generator_alone(official: list[Path], tmp_path: Path) -> None:
     weights = read(GAN, official[1:], tmp_path / "own.safetensors")
     assert all(key.startswith("generator.") for key in weights)
-    with pytest.warns(UserWarning, match=r"weights are not in .* and start anew, discriminator\."):
+    with pytest.warns(
+        UserWarning, match=r"weights are not in .* and keep their initial values, such as discriminator\."
+    ):
         found: Any = load_model(tmp_path / "own.safetensors")
     assert_same({k: t for k, t in networks(found).items() if k in weights}, weights)
     (again,) = write(GAN, tmp_path / "own.safetensors", tmp_path / "again")
