@@ -1,4 +1,4 @@
-"""Entry of the ``t2i-zoo`` command: quick verbs answer without torch, and every mistake becomes one sentence."""
+"""Entry point of the ``t2i-zoo`` command: quick commands do without torch, and every mistake is one sentence."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from t2i_zoo.errors import T2IError
@@ -13,19 +14,19 @@ from t2i_zoo.version import __version__
 
 TRAINING = {
     "fit": "train a model from a config, resume it (--ckpt_path last) or fine-tune it (--model.weights FILE)",
-    "validate": "losses on held-out pictures",
+    "validate": "losses on held-out images",
     "test": "losses on the test split",
-    "predict": "one picture for each caption of the test split, as files",
+    "predict": "one image for each caption of the test split, as files",
 }
 VERBS = {
-    "pipeline": "train a config and all runs that it builds on, or go on with them",
-    "sample": "pictures of your own sentences, or the path between two",
-    "attention": "a picture, and which of its places looked at which words",
+    "pipeline": "train a config and all runs that it builds on, or resume them",
+    "sample": "images for your own captions, or paths between two",
+    "attention": "an image, and which of its regions attended to which words",
     "prepare": "pack a data set and encode its captions ahead of training",
-    "evaluate": "numbers of a checkpoint by a named protocol",
-    "leaderboard": "all runs side by side: numbers, and pictures of the same captions and noise",
+    "evaluate": "scores of a checkpoint by a named protocol",
+    "leaderboard": "all runs side by side: scores, and images of the same captions and noise",
     "export": "the generator of a run as one small file, to draw with and to share",
-    "convert": "official weight files to ours, and back",
+    "convert": "official weight files to files of the zoo, and back",
     "benchmark": "speed of the training step, beside a bare loop of the same networks",
     "list": "models, packaged configs and data sources",
 }
@@ -33,7 +34,7 @@ VERBS = {
 
 def overview() -> str:
     """The text of ``t2i-zoo --help``."""
-    lines = ["usage: t2i-zoo COMMAND [options]    (t2i-zoo COMMAND --help says more)", ""]
+    lines = ["usage: t2i-zoo COMMAND [options]    (t2i-zoo COMMAND --help lists the options)", ""]
     lines += [f"  {name:<11} {about}" for name, about in {**TRAINING, **VERBS}.items()]
     lines += [
         "",
@@ -54,53 +55,37 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 after a mistake that the printed sentence explains.
     """
     words = list(sys.argv[1:] if args is None else args)
-    traceback = "--traceback" in words
-    words = [word for word in words if word != "--traceback"]
+    shown = "--traceback" in words
     try:
-        return run(words)
-    except T2IError as error:
-        if traceback:
-            raise
-        return _say(str(error))
+        return run([word for word in words if word != "--traceback"])
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (OSError, MemoryError) as error:
-        if traceback:
-            raise
-        if isinstance(error, OSError) and error.filename is not None and error.strerror:
-            return _say(f"{error.filename}: {error.strerror}")
-        return _say(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        sentence = None if traceback else _sentence(error)
-        if sentence is None:  # a bug of ours, which shows itself
+        sentence = None if shown else _sentence(error)
+        if sentence is None:  # asked for, or a bug of ours
             raise
-        return _say(sentence)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # several processes make the same mistake; one says so
+        print(f"error: {sentence}", file=sys.stderr)
+    return 2
 
 
 def _sentence(error: Exception) -> str | None:
-    """A user's mistake that a library found: in the Trainer's options, or around an error of our own."""
+    """A mistake of the user in one sentence; None for anything else."""
     from t2i_zoo.mistakes import own_error
 
     if (own := own_error(error)) is not None:
         return str(own)
-    options = "trainer/connectors" in str(getattr(_last_frame(error), "f_code", ""))
-    return " ".join(str(error).split()) if options or type(error).__name__ == "MisconfigurationException" else None
-
-
-def _last_frame(error: Exception) -> object:
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    return place.tb_frame if place is not None else None
-
-
-def _say(sentence: str) -> int:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # several processes make the same mistake; one says so
-        print(f"error: {sentence}", file=sys.stderr)
-    return 2
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError | MemoryError):
+        return f"{type(error).__name__}: {error}"
+    # the Trainer looks at some of its options only when it starts
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    options = "trainer/connectors" in last.replace(os.sep, "/") or type(error).__name__ == "MisconfigurationException"
+    return " ".join(str(error).split()) if options else None
 
 
 def run(words: list[str]) -> int:
@@ -116,14 +101,13 @@ def run(words: list[str]) -> int:
         from t2i_zoo.cli import main as train
 
         train([verb, *rest])
-        return 0
-    if verb in VERBS:
-        module = importlib.import_module(f"t2i_zoo.commands.{verb}")
-        module.main(rest)
-        return 0
-    near = difflib.get_close_matches(verb, [*TRAINING, *VERBS], 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join([*TRAINING, *VERBS])}"
-    raise T2IError(f"found no command {verb!r}: {hint}")
+    elif verb in VERBS:
+        importlib.import_module(f"t2i_zoo.commands.{verb}").main(rest)
+    else:
+        near = difflib.get_close_matches(verb, [*TRAINING, *VERBS], 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join([*TRAINING, *VERBS])}"
+        raise T2IError(f"found no command {verb!r}: {hint}")
+    return 0
 
 
 if __name__ == "__main__":

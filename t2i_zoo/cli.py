@@ -1,11 +1,9 @@
-"""``t2i-zoo fit | validate | test | predict``: LightningCLI with our callbacks, one folder a run, resume in place."""
+"""``t2i-zoo fit | validate | test | predict``: LightningCLI with our callbacks, run folders and resuming in place."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +18,12 @@ from t2i_zoo import data
 from t2i_zoo.callbacks import GracefulStop, PredictionWriter, SampleGrid
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import replacing
+from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.zoo import ZooModule
-from t2i_zoo.parsing import Sentence
+from t2i_zoo.parsing import Sentence, named_model
 from t2i_zoo.runs import (
     FINISHED,
     AtomicCheckpointIO,
@@ -34,19 +34,25 @@ from t2i_zoo.runs import (
 )
 from t2i_zoo.version import __version__
 
+#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
+NOT_FOR_TWO_OPTIMIZERS = {
+    "gradient_clip_val": (None, "use --model.gradient_clip"),
+    "accumulate_grad_batches": (1, "raise --data.batch_size"),
+}
+
 
 class _Parser(Sentence, LightningArgumentParser):
     """Lightning's parser with our sentences."""
 
 
 class SaveConfig(SaveConfigCallback):
-    """The resolved config in the run's own folder: ``config.yaml`` starts the run anew, and no later command loses it.
+    """Save the resolved config as ``config.yaml`` in the run's folder, from which ``fit --config`` repeats the run.
 
-    Commands other than ``fit`` take other options, so each of them writes a file of its own beside it.
+    Commands other than ``fit`` take other options, so each of them writes its own file beside it.
     """
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Save on rank zero, under the name that belongs to the command."""
+        """Save on rank zero, under the name of the command."""
         self.config_filename = "config.yaml" if stage == "fit" else f"config_{stage}.yaml"
         self.config = self.config.clone()
         if "ckpt_path" in self.config:
@@ -55,7 +61,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class ZooCLI(LightningCLI):
-    """Lightning's CLI for every model of the zoo and every source of captioned pictures."""
+    """Lightning's CLI for every model of the zoo and every source of captioned images."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sample grid and the checkpoints as ``--samples.*`` and ``--checkpoint.*``."""
@@ -74,7 +80,7 @@ class ZooCLI(LightningCLI):
         )
 
     def _parse_ckpt_path(self) -> None:
-        """Find the checkpoint and hold it against the config; Lightning's own would silently prefer the checkpoint."""
+        """Find the checkpoint and compare it with the config, where Lightning would silently prefer the checkpoint."""
         self.run_folder: Path | None = None
         if "subcommand" not in self.config:
             return
@@ -85,14 +91,14 @@ class ZooCLI(LightningCLI):
             name = Path(str(named)).stem if named else config.model.class_path.rpartition(".")[2].lower()
             config.trainer.default_root_dir = str(Path("runs") / name)
         if command == "predict" and config.return_predictions is None:
-            config.return_predictions = False  # the pictures go to files; a large set would not fit the memory
+            config.return_predictions = False  # the images go to files; a large set would not fit into memory
         if config.get("ckpt_path"):
             path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
-            kind, asked = _model_of(config), config.model.init_args.as_dict()
+            kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
             check_no_overrides(read_checkpoint(path)["hyper_parameters"], asked, path, (*starts, *kind.builds_on))
             config.ckpt_path = str(path)
-            for name in starts:  # they no longer matter, and may be gone
+            for name in starts:  # they no longer matter, and may be deleted
                 if name in config.model.init_args:
                     config.model.init_args[name] = None
             self.run_folder = run_of_checkpoint(path)
@@ -103,66 +109,68 @@ class ZooCLI(LightningCLI):
             )
 
     def before_fit(self) -> None:
-        """A run that goes on is not finished."""
+        """Take back the note that the run is finished."""
         if self.run_folder is not None and self.trainer.is_global_zero:
             (self.run_folder / FINISHED).unlink(missing_ok=True)
 
     def after_fit(self) -> None:
-        """Leave a note in the run's folder that it has come to its end; a stopped run does not come here."""
+        """Note in the run's folder that it is finished; a stopped run does not reach this."""
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             note = {"epochs": self.trainer.current_epoch, "batches": self.model.clock, "version": __version__}
             folder = Path(str(self.trainer.loggers[0].log_dir))
-            beside = folder / f".{FINISHED}.partial"
-            beside.write_text(json.dumps(note) + "\n", "utf-8")
-            beside.replace(folder / FINISHED)
+            with replacing(folder / FINISHED) as partial:
+                partial.write_text(json.dumps(note) + "\n", "utf-8")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """A Trainer with CSV metrics in the run's folder, whole checkpoints only, bf16 and DDP where they fit."""
+        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and bf16 and DDP on GPUs."""
         config = self._get(self.config_init, "trainer")
+        for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
+            if config.get(option, default) != default:
+                raise T2IError(f"found --trainer.{option}, which does not work with two optimizers: {remedy}")
         folder = self.run_folder
         own = RunLogger(folder.parent, "", folder.name) if folder else RunLogger(config["default_root_dir"], "")
         asked = config.get("logger")
-        others = asked if isinstance(asked, list) else [asked] if asked not in (None, True, False) else []
-        gpus = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        extra: dict[str, Any] = {"logger": [own, *others]}
-        extra["plugins"] = [*(config.get("plugins") or []), AtomicCheckpointIO()]
-        if config.get("precision") is None and gpus:
-            extra["precision"] = "bf16-mixed"
-        if config.get("strategy") == "auto" and gpus and config["devices"] != 1 and torch.cuda.device_count() > 1:
-            extra["strategy"] = "ddp_find_unused_parameters_true"
-        callbacks = config.get("callbacks") or []
-        extra["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), GracefulStop()]
+        loggers = [own, *([] if asked in (None, True, False) else _listed(asked))]
+        callbacks = [*_listed(config.get("callbacks") or []), GracefulStop()]
         if self.subcommand == "predict":
-            extra["callbacks"].append(PredictionWriter())
+            callbacks.append(PredictionWriter())
         if config.get("enable_progress_bar") is not False:
-            extra["callbacks"].append(RichProgressBar())
-        if config.get("gradient_clip_val") is not None:
-            raise T2IError(
-                "found --trainer.gradient_clip_val, which is not for two optimizers: use --model.gradient_clip"
-            )
-        if config.get("accumulate_grad_batches", 1) != 1:
-            raise T2IError(
-                "found --trainer.accumulate_grad_batches, which is not for two optimizers: raise --data.batch_size"
-            )
+            callbacks.append(RichProgressBar())
+        plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
+        options = {"logger": loggers, "callbacks": callbacks, "plugins": plugins, **_for_gpus(config), **kwargs}
         try:
-            return super().instantiate_trainer(**{**extra, **kwargs})
+            return super().instantiate_trainer(**options)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-            asked = config["accelerator"]
-            if re.search("backend found|can not run on your system", str(error)):
-                raise T2IError(f"found no device for --trainer.accelerator {asked}: use cpu, or auto") from error
+            if (own_mistake := own_error(error)) is not None:
+                raise own_mistake from error
+            if any(phrase in str(error) for phrase in ("backend found", "can not run on your system")):
+                device = config["accelerator"]
+                raise T2IError(f"found no device for --trainer.accelerator {device}: use cpu, or auto") from error
             raise T2IError(f"wrong --trainer options: {' '.join(str(error).split())}") from error
 
 
-def _model_of(config: Any) -> type[ZooModule]:
-    """The class that a parsed config names."""
-    module, _, name = config.model.class_path.rpartition(".")
-    found: type[ZooModule] = getattr(importlib.import_module(module), name)
-    return found
+def _for_gpus(config: Any) -> dict[str, str]:
+    """Precision and strategy that suit GPUs, where the config leaves them open."""
+    if config["accelerator"] not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return {}
+    options = {} if config.get("precision") else {"precision": "bf16-mixed"}
+    if config.get("strategy") == "auto" and config["devices"] != 1 and torch.cuda.device_count() > 1:
+        options["strategy"] = "ddp_find_unused_parameters_true"
+    return options
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def build(args: Sequence[str], run: bool = True) -> ZooCLI:
-    """Parse a command line of ``fit`` and the like; without ``run`` only build model, data and trainer."""
-    for name in MODELS:  # so that a config may call classes by their bare names
+    """Parse a command line that begins with ``fit`` or another subcommand, and run it.
+
+    Args:
+        args: words of the command line.
+        run: False parses a command line without a subcommand, and only builds model, data and trainer.
+    """
+    for name in MODELS:  # imported, so that a config may use the bare names of classes
         model_class(name)
     for name in data.SOURCES:
         getattr(data, name)

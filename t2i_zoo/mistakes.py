@@ -1,11 +1,11 @@
-"""One sentence for what jsonargparse and the Trainer have to say about a wrong option or config."""
+"""One sentence for each mistake that jsonargparse finds in options and configs."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -25,25 +25,30 @@ NAMES: dict[Any, str] = {
 
 
 def own_error(error: BaseException | None) -> T2IError | None:
-    """The error of our own that a library wrapped into its own errors, if there is one."""
-    while error is not None and not isinstance(error, T2IError):
+    """The ``T2IError`` that a library wrapped into its own errors, if there is one."""
+    return next((each for each in _causes(error) if isinstance(each, T2IError)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
         error = error.__cause__
-    return error
 
 
 def sentence(parser: Any, message: str, error: BaseException | None) -> str:
-    """What is wrong with the options, and what to change; jsonargparse's own text in one line where nothing fits.
+    """What is wrong with the options, and what to change; by default jsonargparse's own text in one line.
 
     Args:
-        parser: which found the mistake.
-        message: of jsonargparse.
-        error: that it caught, or None.
+        parser: the one that found the mistake.
+        message: jsonargparse's text.
+        error: the exception that jsonargparse caught, if any.
     """
     if (own := own_error(error)) is not None:
         return str(own)
     text = " ".join(message.split())
     if isinstance(error, argparse.ArgumentError) and error.argument_name:
-        flag, said = error.argument_name.rpartition("/")[2], error.message
+        names, said = error.argument_name.split("/"), error.message
+        flag = next((name for name in names if name.startswith("--")), names[0])
         if said.startswith("expected"):
             return f"found too little after {flag}, {said.replace('argument', 'value')}"
         return f"found a wrong {flag}: {said}"
@@ -53,7 +58,13 @@ def sentence(parser: Any, message: str, error: BaseException | None) -> str:
         quoted = text.split("'")[1::2]  # of a group and its option, of a subcommand and its option, or of an option
         return _unknown_option(parser, ".".join(quoted) if text.startswith("Group") else quoted[-1])
     if missing := _after(text, "arguments are required: "):
-        return _missing(parser, missing.split(", "))
+        keys = [
+            key.partition(".")[2] if key.partition(".")[0] in _subcommands(parser) else key
+            for key in missing.split(", ")
+        ]
+        flags = ", ".join(_flag(parser, key)[0] for key in keys)
+        hint = "; a config brings them: --config NAME, and t2i-zoo list names them" if "data.source" in keys else ""
+        return f"found no {flags}: give {'them' if len(keys) > 1 else 'it'}{hint}"
     if text.startswith('Parser key "'):
         return _wrong_value(parser, text.split('"')[1], message, error)
     return text if len(text) < 600 else f"{text[:600]} ..."
@@ -68,15 +79,13 @@ def class_arguments(option: str) -> list[str]:
 
 def known_flags(parser: Any) -> dict[str, Any]:
     """The flags of a parser and its subcommands, each with its action."""
-    actions: list[Any] = list(parser._actions)
-    for inner in _subcommands(parser).values():
-        actions += inner._actions
-    return {flag: action for action in actions for flag in action.option_strings}
+    parsers = [parser, *_subcommands(parser).values()]
+    return {flag: action for each in parsers for action in each._actions for flag in action.option_strings}
 
 
 def _subcommands(parser: Any) -> dict[str, Any]:
-    maps = [getattr(action, "_name_parser_map", None) or {} for action in parser._actions]
-    return {name: inner for found in maps for name, inner in found.items()}
+    chosen = next((action for action in parser._actions if getattr(action, "_name_parser_map", None)), None)
+    return dict(chosen._name_parser_map) if chosen else {}
 
 
 def _unknown_option(parser: Any, name: str) -> str:
@@ -90,15 +99,7 @@ def _unknown_option(parser: Any, name: str) -> str:
         flag for flag in flags if difflib.get_close_matches(plain, [flag.rpartition(".")[2]], 1, 0.75)
     ]
     hint = f"did you mean --{near[0]}?" if near else "--help lists what there is"
-    return f"found no option {_as_flag(name) if '.' in name or name != plain else repr(name)}: {hint}"
-
-
-def _missing(parser: Any, keys: Sequence[str]) -> str:
-    """jsonargparse puts the subcommand before each key."""
-    keys = [key.partition(".")[2] if key.partition(".")[0] in _subcommands(parser) else key for key in keys]
-    flags = ", ".join(_flag(parser, key)[0] for key in keys)
-    hint = "; a config brings them: --config NAME, and t2i-zoo list names them" if "data.source" in keys else ""
-    return f"found no {flags}: give {'them' if len(keys) > 1 else 'it'}{hint}"
+    return f"found no option {f'--{plain}' if '.' in name or name != plain else repr(name)}: {hint}"
 
 
 def _wrong_value(parser: Any, key: str, message: str, error: BaseException | None) -> str:
@@ -106,7 +107,7 @@ def _wrong_value(parser: Any, key: str, message: str, error: BaseException | Non
     found = f"found {flag} {_value_in(message)}"
     kinds = ", ".join(cls.__name__ for cls in _classes(flag.lstrip("-")))
     if kinds or any(isinstance(kind, type) and kind.__module__.startswith("lightning") for kind in _leaves(hint)):
-        reason = f" ({error})" if isinstance(error := _root(error), ImportError) else ""
+        reason = next((f" ({each})" for each in _causes(error) if isinstance(each, ImportError)), "")
         wanted = f"one of {kinds}" if kinds else "the name of one of Lightning's classes"
         return f"{found}{reason}, expected {wanted}, or the import path of a class of your own"
     if hint is None:
@@ -125,26 +126,16 @@ def _after(text: str, start: str) -> str:
     return text.partition(start)[2]
 
 
-def _root(error: BaseException | None) -> BaseException | None:
-    while error is not None and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
 def _flag(parser: Any, key: str) -> tuple[str, Any]:
     """The flag of a key as users write it, and its type; an argument of a chosen class comes without its prefix."""
     for flag, action in known_flags(parser).items():
         if action.dest == key and flag.startswith("--"):
             prefix = "" if parser.exit_on_error else next((b for b in CHOSEN if key in class_arguments(b)), "")
             return f"--{prefix}.{key}" if prefix else flag, getattr(action, "_typehint", None)
-    return _as_flag(key), None
+    return f"--{key}", None
 
 
-def _as_flag(name: str) -> str:
-    return f"--{name.lstrip('-')}"
-
-
-def _leaves(hint: Any) -> Iterable[Any]:
+def _leaves(hint: Any) -> list[Any]:
     """All types that a type is made of."""
     inner = [] if get_origin(hint) is Literal else get_args(hint)
     return [leaf for part in inner for leaf in _leaves(part)] if inner else [hint]

@@ -137,29 +137,23 @@ def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str
     for name, parameter in inspect.signature(function).parameters.items():
         if name in skip:
             continue
-        kind = _without_none(hints[name])
+        kinds = [kind for kind in get_args(hints[name]) if kind is not NoneType]
+        kind = kinds[0] if get_origin(hints[name]) in (Union, UnionType) and len(kinds) == 1 else hints[name]
         options: dict[str, Any] = {"type": kind}
-        if get_origin(kind) in (list, Sequence):
-            options = {"type": get_args(kind)[0], "nargs": "+"}
-        elif get_origin(kind) is tuple:
-            options = {"type": get_args(kind)[0], "nargs": len(get_args(kind))}
+        if get_origin(kind) in (list, tuple, Sequence):
+            items = get_args(kind)
+            options = {"type": items[0], "nargs": len(items) if get_origin(kind) is tuple else "+"}
         elif kind is bool:
             options = {"action": jsonargparse.ActionYesNo(no_prefix="no-")}
-        about = " ".join((helps.get(name) or "").replace("``", "").replace("%", "%%").split())
+        options["help"] = " ".join((helps.get(name) or "").replace("``", "").split())
         if parameter.kind is parameter.VAR_POSITIONAL:
-            parser.add_argument(name, nargs="*", help=about, **options)
+            parser.add_argument(name, nargs="*", **options)
             continue
         if parameter.default is parameter.empty:
             options["required"] = True
         else:
             options["default"] = argparse.SUPPRESS if parameter.default in (None, ()) else parameter.default
-        parser.add_argument(f"--{name.rstrip('_').replace('_', '-')}", help=about, **options)
-
-
-def _without_none(hint: Any) -> Any:
-    """``X`` for ``X | None``; any other type as it is."""
-    kinds = [kind for kind in get_args(hint) if kind is not NoneType]
-    return kinds[0] if get_origin(hint) in (Union, UnionType) and len(kinds) == 1 else hint
+        parser.add_argument(f"--{name.rstrip('_').replace('_', '-')}", **options)
 
 
 def call(function: Callable[..., Any], words: Sequence[str], others: Parser | None = None) -> Any:
@@ -168,39 +162,40 @@ def call(function: Callable[..., Any], words: Sequence[str], others: Parser | No
     Args:
         function: see ``add_options``; its docstring is the help, and its module gives the command its name.
         words: of the command line, without the command.
-        others: options that the function reads by itself, for instance those of the data. They and all options with a
-            dot in their names reach it unparsed, as its argument ``words``, and their help follows the function's.
+        others: options that the function parses itself, for instance those of the data. They and all options with a
+            dot in their names reach it as its argument ``words``, and their help follows the function's.
 
     Raises:
         T2IError: for an option that is unknown, missing or of the wrong type.
     """
-    text = docstring_parser.parse(function.__doc__ or "")
-    description = "\n\n".join(part for part in (text.short_description, text.long_description) if part)
-    parser = Parser(prog=f"t2i-zoo {function.__module__.rpartition('.')[2]}", description=description)
+    command = function.__module__.rpartition(".")[2]
+    about = docstring_parser.parse(function.__doc__ or "").description
+    parser = Parser(prog=f"t2i-zoo {command}", description=about)
     add_options(parser, function, () if others is None else ("words",))
-    own, handed = (list(words), []) if others is None else _divided(words, parser, others)
-    if others is not None and {"-h", "--help"} & set(own):
-        print(f"{parser.format_help()}\n{others.format_help()}")
-        raise SystemExit(0)
+    own, named = list(words), {}
+    if others is not None:
+        if {"-h", "--help"} & set(words):
+            print(f"{parser.format_help()}\n{others.format_help()}")
+            raise SystemExit(0)
+        own, named["words"] = _divided(words, others)
     values = parser.parse_args(_switched(own, parser)).as_dict()
-    given, named = (), {} if others is None else {"words": handed}
+    given: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_POSITIONAL:
-            given = values.get(name) or ()
+            given = values[name]
         elif name.rstrip("_") in values:
             named[name] = values[name.rstrip("_")]
     return function(*given, **named)
 
 
-def _divided(words: Sequence[str], parser: Parser, others: Parser) -> tuple[list[str], list[str]]:
-    """The words for the first parser and those for the other; a flag takes along what follows it."""
+def _divided(words: Sequence[str], others: Parser) -> tuple[list[str], list[str]]:
+    """The words of the command's own options and those for another parser; a flag takes along what follows it."""
     own: list[str] = []
     handed: list[str] = []
-    ours, theirs, current = known_flags(parser), known_flags(others), own
+    flags, current = known_flags(others), own
     for word in words:
-        flag = parser.spelled(others.spelled(word)).partition("=")[0]
-        base = parser.spelled(flag.partition(".")[0])
-        if flag in theirs or (flag.startswith("--") and flag != base and base not in ours):
+        flag = others.spelled(word).partition("=")[0]
+        if flag in flags or (flag.startswith("--") and "." in flag):
             current = handed
         elif word.startswith("--"):
             current = own
@@ -212,13 +207,12 @@ def _switched(words: Sequence[str], parser: Parser) -> list[str]:
     """``--live true`` and ``--live=true`` as ``--live``, and with ``false`` as ``--no-live``."""
     switches = {flag for flag, action in known_flags(parser).items() if isinstance(action, jsonargparse.ActionYesNo)}
     result: list[str] = []
-    for word in (parser.spelled(word) for word in words):
+    for word in map(parser.spelled, words):
         flag, equals, value = word.partition("=")
         if not equals and result:
             flag, value = result[-1], word
         if flag in switches and value.lower() in ("true", "false"):
-            switched = flag if value.lower() == "true" else f"--no-{flag[2:]}"
-            result = [*(result if equals else result[:-1]), switched]
-        else:
-            result.append(word)
+            word = flag if value.lower() == "true" else f"--no-{flag[2:]}"
+            result = result if equals else result[:-1]
+        result.append(word)
     return result

@@ -1,4 +1,4 @@
-"""Where things are on the user's machine."""
+"""Folders and files on the user's machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from t2i_zoo.errors import T2IError
 
 
 def cache_folder() -> Path:
-    """Folder for stores, encoded captions and built-in data: ``$T2I_ZOO_CACHE``, or the system's place for caches."""
+    """Folder for stores, encoded captions and built-in data: ``$T2I_ZOO_CACHE``, or the system's cache folder."""
     if chosen := os.environ.get("T2I_ZOO_CACHE"):
         return Path(chosen).expanduser()
     from platformdirs import user_cache_path
@@ -18,36 +18,35 @@ def cache_folder() -> Path:
 
 
 def experiments_folder() -> Path:
-    """Folder of the packaged configs, in an installed package and in a checkout."""
+    """Folder of the packaged configs, in an installed package or in a checkout."""
     packaged = Path(__file__).parent / "experiments"
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "experiments"
 
 
 def shipped_generators() -> dict[str, Path]:
-    """Trained generators that come with the package, by name; beside each lies its card, as .md."""
+    """Trained generators that come with the package, by name; the card of each is beside it, as .md."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path means: the file itself, or the last one of a run's folder or of its newest version.
+    """Resolve a checkpoint, a run or the name of a generator to a file.
 
-    Where there is no such file or folder, the name of a generator that comes with the package means its file.
+    Args:
+        path: a checkpoint, or the folder of a run or of one of its versions, whose last checkpoint is found; if it does
+            not exist, the name of a generator that comes with the package.
 
     Raises:
-        T2IError: where there is none.
+        T2IError: nothing is found.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        found = [
-            p
-            for pattern in ("last.ckpt", "checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
-            for p in path.glob(pattern)
-        ]
+        patterns = ("last.ckpt", "checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
+        found = [file for pattern in patterns for file in path.glob(pattern)]
         if not found:
-            raise T2IError(f"found no last.ckpt in the run folder {path}: train first, or give a .ckpt file")
+            raise T2IError(f"found no last.ckpt in the run folder {path}: train first, or name a .ckpt file")
         return max(found, key=lambda p: p.stat().st_mtime)
     if not path.exists():
         if shipped := shipped_generators().get(str(path)):
             return shipped
-        raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
+        raise T2IError(f"found no checkpoint at {path}: name a .ckpt file or the folder of a run")
     return path

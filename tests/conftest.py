@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, before any fixture could set it
 os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start, too
 
 import lightning as L
 import pytest
 import torch
+from processes import two_ranks
 
 from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 
@@ -61,6 +60,21 @@ TINY: dict[str, dict[str, Any]] = {
     "stackganpp:unconditional": {
         **{"image_size": 32, "generator_width": 8, "discriminator_width": 4},
         **{"text_encoder": "none", "colour_weight": 50.0},
+    },
+}
+#: training aids that go together, by group
+AIDS: dict[str, dict[str, Any]] = {
+    "bounded": {
+        **{"adversarial_loss": "hinge", "spectral_norm": True, "augment": ["color", "translation", "cutout"]},
+        **{"r1": 2.0, "beta2": 0.9},
+    },
+    "paired": {
+        **{"adversarial_loss": "relativistic", "r1": 0.5, "r2": 0.5, "matching_penalty": 2.0, "penalty_every": 2},
+        **{"penalty_step": "separate", "augment": ["translation"], "augment_target": 0.6, "ema_half_life": 100.0},
+    },
+    "projected": {
+        "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1},
     },
 }
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw
@@ -120,29 +134,6 @@ def build_trainer(folder: Path, **options: Any) -> L.Trainer:
 def build_trainer_fixture(tmp_path: Path) -> Any:
     """``build_trainer(max_epochs=2)``: a quiet Trainer on one CPU in this test's folder."""
     return lambda **options: build_trainer(options.pop("folder", tmp_path), **options)
-
-
-def two_ranks(script: str, folder: Path) -> list[dict[str, Any]]:
-    """What two processes of ``script FOLDER``, which are the ranks of one run, wrote to ``FOLDER/rank_N.pt``."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0", "OMP_NUM_THREADS": "1"}
-    logs = [folder / f"rank_{rank}.log" for rank in range(2)]  # files: a full pipe would stop one rank, then the other
-    processes = []
-    try:
-        for rank, log in enumerate(logs):
-            environment = {**os.environ, **place, "LOCAL_RANK": str(rank)}
-            with log.open("w") as file:
-                command = [sys.executable, script, str(folder)]
-                processes.append(subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT))
-        for process, log in zip(processes, logs, strict=True):
-            assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(name="two_ranks", scope="session")

@@ -55,6 +55,8 @@ RULES = [
     Rule(r"data/(base|module)\.py", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "lightning"}),
     Rule(r"data/birds\.py", {"data", "text", "legacy", *COMMON}, NUMBERS),
     Rule(r"data/hf\.py", {"data", *COMMON}, {*NUMBERS, "datasets"}),
+    Rule(r"data/download\.py", {"data", *COMMON}, {"filelock", "pooch", "requests", "rich"}),
+    Rule(r"data/(shards|shard_writer)\.py", {"data", "text", *COMMON}, {"numpy", "PIL", "filelock", "webdataset"}),
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),
     Rule(r"models/projection\.py", {*NEIGHBOURS, "nn", "vision", *COMMON}, {"torch"}),

@@ -1,4 +1,4 @@
-"""What watches a run: sample grids, predictions on disk, a clean stop."""
+"""Callbacks of a run: sample grids, predictions as files, a clean stop."""
 
 from t2i_zoo.callbacks.samples import PredictionWriter, SampleGrid
 from t2i_zoo.callbacks.stop import GracefulStop

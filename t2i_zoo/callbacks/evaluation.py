@@ -1,4 +1,4 @@
-"""Numbers of a model in training, by a named protocol, every few epochs."""
+"""Scores of a model in training, by a named protocol, every few epochs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from t2i_zoo.models.base import TextToImageGAN
 
 
 class Evaluation(L.Callback):
-    """Every few epochs, at the end, and in ``test``: the scores of a protocol, to loggers and ``metrics.jsonl``.
+    """Evaluate by a protocol every few epochs, at the end and in ``test``: to the loggers and ``metrics.jsonl``.
 
-    All processes draw and measure their share. Captions and noise are the protocol's, the same each time, and nothing
-    is taken from the random numbers of the training. The scores are logged as ``eval/<protocol>/<metric>``.
+    All processes draw and measure their share. Captions and noise are the protocol's, the same each time, and training
+    keeps its own random state. Scores are logged as ``eval/<protocol>/<metric>``.
 
     Args:
         protocol: name of a packaged protocol, or the path of one.
         every_n_epochs: epochs between two evaluations; 0 evaluates only at the end.
-        images: pictures to draw, in place of the protocol's number.
-        network: what looks at the pictures, in place of the protocol's.
-        weights: of ``inception_v3_tf`` or a torchvision network: a path, or ``random``.
-        batch_size: pictures drawn at once in each process.
+        images: number of images to draw; by default the protocol's.
+        network: network that looks at the images; by default the protocol's.
+        weights: weights of ``inception_v3_tf`` or a torchvision network: a path, or ``random``.
+        batch_size: images drawn at once in each process.
 
     Raises:
-        T2IError: for a protocol or network that cannot be had, before training starts.
+        T2IError: for a protocol or network that is not available, before training starts.
     """
 
     def __init__(
@@ -56,37 +56,35 @@ class Evaluation(L.Callback):
                 raise T2IError(f"the protocol {protocol} leaves its network open: give network to Evaluation")
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Build the network; it belongs to no model and enters no checkpoint."""
+        """Build the network, which belongs to no model and enters no checkpoint."""
         if stage not in ("fit", "test"):
             return
         if not isinstance(pl_module, TextToImageGAN):
-            raise T2IError(f"found a {type(pl_module).__name__}, which draws no pictures: leave Evaluation out")
+            raise T2IError(f"found a {type(pl_module).__name__}, which draws no images: leave Evaluation out")
         if self._needs_network and self.network is None:
             assert self.protocol.network is not None
             self.network = build_network(self.protocol.network, self.protocol.antialias, load_model, self.weights)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look whether data, model and network can give what the protocol asks for, before anything is trained."""
+        """Raise before training if data, model or network lack what the protocol needs."""
         prepare(self.protocol, self._photographs(trainer), pl_module, self.network, pl_module.device, self.batch_size)
-        self._network_rests()
+        self._free_device()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The same before a test."""
         self.on_fit_start(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Evaluate the model that is tested; all processes come here together."""
-        assert isinstance(pl_module, TextToImageGAN)
+        """Evaluate the tested model; all processes come here together."""
         self._evaluate(trainer, pl_module, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Evaluate where it is time; all processes come here together."""
+        """Evaluate if it is due; all processes come here together."""
         epoch = trainer.current_epoch + 1
-        due = self.every_n_epochs and epoch % self.every_n_epochs == 0
         if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
+        due = self.every_n_epochs and epoch % self.every_n_epochs == 0
         if due or epoch == trainer.max_epochs or trainer.should_stop:
-            assert isinstance(pl_module, TextToImageGAN)
             self._evaluate(trainer, pl_module, epoch)
 
     def _photographs(self, trainer: L.Trainer) -> Photographs:
@@ -94,7 +92,7 @@ class Evaluation(L.Callback):
         store = getattr(data, "store", None)
         if store is None:
             raise T2IError(
-                "found no packed data, which Evaluation takes its photographs from: leave it out, or train on a source "
+                "found no packed data, which Evaluation takes its real images from: leave it out, or train on a source "
                 "that is packed"
             )
         if self.protocol.size not in (None, data.image_size):
@@ -104,15 +102,16 @@ class Evaluation(L.Callback):
             )
         return Photographs(store, data.image_size)
 
-    def _network_rests(self) -> None:
-        """The memory of a device is the training's."""
+    def _free_device(self) -> None:
+        """Leave the memory of the device to the training."""
         if self.network is not None:
             self.network.to("cpu")
 
-    def _evaluate(self, trainer: L.Trainer, model: TextToImageGAN, epoch: int) -> None:
+    def _evaluate(self, trainer: L.Trainer, model: L.LightningModule, epoch: int) -> None:
+        assert isinstance(model, TextToImageGAN)
         folder, photographs = trainer.log_dir, self._photographs(trainer)  # both in all processes
         report = evaluate(self.protocol, photographs, model, self.network, model.device, self.batch_size)
-        self._network_rests()
+        self._free_device()
         if not trainer.is_global_zero:
             return
         values = {f"eval/{self.protocol.name}/{score.metric}": score.value for score in report.scores}
@@ -120,9 +119,14 @@ class Evaluation(L.Callback):
             logger.log_metrics(values, step=model.clock)
         if folder is not None:
             about = {
-                **{"name": type(model).__name__, "checkpoint": f"epoch {epoch}", "checkpoint_sha256": ""},
-                **{"model": type(model).__name__, "batches": model.clock, "epoch": epoch},
-                **{"data": photographs.key, "size": photographs.size},
+                "name": type(model).__name__,
+                "checkpoint": f"epoch {epoch}",
+                "checkpoint_sha256": "",
+                "model": type(model).__name__,
+                "batches": model.clock,
+                "epoch": epoch,
+                "data": photographs.key,
+                "size": photographs.size,
                 "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             }
             append_lines(Path(folder) / FILE, lines_of(report, self.protocol, self.network, about))

@@ -1,4 +1,4 @@
-"""Pictures of a model in training: the same captions and noise every few epochs, and files of a prediction."""
+"""Samples of a model in training, from the same captions and noise each time, and the files of a prediction."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from t2i_zoo.sampling import draw_rows
 
 
 class SampleGrid(L.Callback):
-    """Every few epochs and at the end, a grid of the averaged generator's pictures with captions printed under them.
+    """Draw a grid of samples of the averaged generator with their captions, every few epochs and at the end.
 
-    Grids go to ``<run>/samples/epoch_NNNN.png`` and to each logger that takes pictures (TensorBoard, wandb). Models
-    that attend to words also show where they look for the first caption, in ``<run>/attention``.
+    Grids go to ``<run>/samples/epoch_NNNN.png`` and to each logger that takes images (TensorBoard, wandb). Models that
+    attend to words also draw their attention for the first caption, in ``<run>/attention``.
 
     Args:
-        every_n_epochs: epochs between two grids; 0 draws only the last.
-        captions: one row each; by default captions of held-out pictures of different classes.
-        rows: how many captions are taken from the data.
-        columns: pictures of each caption.
-        seed: of the noise, which is the same in every grid.
+        every_n_epochs: epochs between two grids; 0 draws only the last one.
+        captions: one row each; by default captions of held-out images of different classes.
+        rows: number of captions that are taken from the data.
+        columns: images for each caption.
+        seed: seed of the noise, which is the same in every grid.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class SampleGrid(L.Callback):
         self.latest: Path | None = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw where it is time."""
+        """Draw if a grid is due."""
         epoch = trainer.current_epoch + 1
         if epoch == trainer.max_epochs or (self.every_n_epochs and epoch % self.every_n_epochs == 0):
-            folder = trainer.log_dir  # asks all ranks
+            folder = trainer.log_dir  # a collective, so all ranks ask
             if trainer.is_global_zero and isinstance(pl_module, TextToImageGAN):
                 self._draw(trainer, pl_module, folder, epoch)
 
@@ -59,14 +59,14 @@ class SampleGrid(L.Callback):
                 return
             captions = data.example_captions(self.rows)
         rng = torch.Generator().manual_seed(self.seed)
-        # rows of one noise differ by their words alone; without text only noise can make them differ
-        noises = [model.noise(self.columns, rng)] * len(captions)
+        # rows that share their noise differ by their words alone; without text only noise can make them differ
+        noises: Any = model.noise(self.columns, rng)
         if not model.conditional:
-            noises = [model.noise(self.columns, rng) for _ in captions]
+            noises = [noises, *(model.noise(self.columns, rng) for _ in captions[1:])]
         rows = draw_rows(model, captions, noises)
         pages = {"samples": caption_grid(rows, captions)}
         if model.attends:
-            pages["attention"] = _attention(model, captions[0], noises[0][:1])
+            pages["attention"] = _attention(model, captions[0], noises[:1])
         if folder is None or getattr(trainer, "fast_dev_run", False):
             return
         for kind, page in pages.items():
@@ -76,7 +76,7 @@ class SampleGrid(L.Callback):
                 _show(logger, kind, page, model.clock)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say where the pictures are and how to draw more."""
+        """Say where the samples are and how to draw more."""
         if trainer.is_global_zero and self.latest is not None:
             run = self.latest.parents[1]
             print(f"\nsamples with their captions: {self.latest}")
@@ -90,7 +90,7 @@ def _attention(model: Any, caption: str, noise: torch.Tensor) -> Any:
 
 
 def _show(logger: Any, name: str, page: Any, step: int) -> None:
-    """Give a page to a logger that takes pictures."""
+    """Give a page to a logger that takes images."""
     board: Any = getattr(logger, "experiment", None)
     if hasattr(logger, "log_image"):
         logger.log_image(name, [page], step=step)
@@ -100,7 +100,7 @@ def _show(logger: Any, name: str, page: Any, step: int) -> None:
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write the pictures of ``t2i-zoo predict`` to ``<run>/predictions``, with ``captions.json`` beside them."""
+    """Write the images of ``t2i-zoo predict`` to ``<run>/predictions``, with ``captions.json`` beside them."""
 
     def __init__(self) -> None:
         super().__init__("batch")
@@ -116,16 +116,20 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """One PNG a caption."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
-        save_images(prediction["images"], prediction["captions"], folder, [f"{int(i):06d}" for i in batch["index"]])
-        self._captions |= {f"{int(i):06d}.png": c for i, c in zip(batch["index"], prediction["captions"], strict=True)}
+        """Write one PNG file for each caption."""
+        names = [f"{int(i):06d}" for i in batch["index"]]
+        save_images(prediction["images"], prediction["captions"], _predictions(trainer), names)
+        self._captions |= {f"{name}.png": c for name, c in zip(names, prediction["captions"], strict=True)}
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the captions, each process its own."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "predictions"
+        """Write the captions of this process."""
+        folder = _predictions(trainer)
         name = "captions.json" if trainer.world_size == 1 else f"captions.{trainer.global_rank}.json"
         if self._captions:
             with replacing(folder / name) as partial:
                 partial.write_text(json.dumps(self._captions, indent=1, ensure_ascii=False), "utf-8")
             print(f"{len(self._captions)} images in {folder}")
+
+
+def _predictions(trainer: L.Trainer) -> Path:
+    return Path(trainer.log_dir or trainer.default_root_dir) / "predictions"

@@ -17,11 +17,11 @@ class RunStopped(SystemExit):
 class GracefulStop(L.Callback):
     """Finish the batch, save ``last.ckpt`` and exit; a second Ctrl-C stops at once.
 
-    Several processes agree on the batch, every ``check_every`` batches, so that none waits for another in a collective;
-    Lightning's own handler broadcasts from inside the signal, which can meet another collective.
+    Several processes agree on the batch, every ``check_every`` batches, so that none waits for another in a collective.
+    Lightning's own handler broadcasts from inside the signal handler, which can collide with another collective.
 
     Args:
-        check_every: batches between two agreements of several processes; a single process looks after each batch.
+        check_every: batches between two agreements of several processes; a single process checks after each batch.
     """
 
     def __init__(self, check_every: int = 10) -> None:
@@ -30,7 +30,7 @@ class GracefulStop(L.Callback):
         self._former: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take both signals over, from Lightning too."""
+        """Replace the handlers of both signals, Lightning's too."""
 
         def handle(number: int, frame: FrameType | None) -> None:
             if self.signal and number == signal.SIGINT:
@@ -39,13 +39,13 @@ class GracefulStop(L.Callback):
 
         try:
             self._former = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: a notebook server, say, which handles signals itself
+        except ValueError:  # not the main thread: for instance a notebook server, which handles signals itself
             self._former = {}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and leave where a signal has come."""
+        """Save and exit if a signal has arrived."""
         stop = bool(self.signal)
         if trainer.world_size > 1:
             if batch_idx % self.check_every:
@@ -64,14 +64,14 @@ class GracefulStop(L.Callback):
         raise RunStopped(130 if self.signal == signal.SIGINT else 0)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back; at ``teardown`` Lightning has left already, and its handlers would come back."""
-        self._give_back()
+        """Restore the handlers; by ``teardown`` Lightning has restored its own, which would stay."""
+        self._restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back after a stop or an error, where Lightning calls no ``on_train_end``."""
-        self._give_back()
+        """Restore the handlers after a stop or an error, where Lightning calls no ``on_train_end``."""
+        self._restore()
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         for number, former in self._former.items():
             signal.signal(number, former)
         self._former = {}

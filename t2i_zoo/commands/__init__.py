@@ -1,1 +1,1 @@
-"""One file a command: a typed function, parsed by jsonargparse."""
+"""The commands, one file each: ``main(words)`` parses the words of a command and runs it."""

@@ -1,4 +1,4 @@
-"""``t2i-zoo benchmark --what data``: pictures a second of one core, from the store and decoded one by one."""
+"""``t2i-zoo benchmark --what data``: images per second of one core, from the store and decoded one by one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from t2i_zoo.errors import T2IError
 
 
 def decode_batch(records: Sequence[Record], plan: Plan, module: CaptionDataModule) -> list[Tensor]:
-    """What a data set without a store does for a batch: open, resize, crop, mirror, make the pyramid, normalise.
+    """Make a batch from files, as a data set without a store does: open, resize, crop, flip, pyramid, normalise.
 
-    With Pillow, as most loaders do it, and its bilinear filter throughout.
+    It uses Pillow, as most loaders do, and its bilinear filter throughout.
 
     Args:
-        records: of all pictures of the store.
-        plan: which pictures, and where they are cut.
-        module: sizes.
+        records: of all images of the store.
+        plan: which images, and their crops.
+        module: gives the sizes.
 
     Returns:
         The pyramid, (B, 3, s, s) in [-1, 1] each.
@@ -57,13 +57,13 @@ def decode_batch(records: Sequence[Record], plan: Plan, module: CaptionDataModul
 def benchmark_data(module: CaptionDataModule, window: int = 20, rounds: int = 5) -> dict[str, Any]:
     """Measure both ways in turn on one core, print a table and return its figures.
 
-    Rates are pictures a second of the core's own time, so that others on the machine do not count; ``clock_ratio`` is
-    the ratio by the clock on the wall.
+    Speeds are images per second of the core's own time, so that other processes on the machine do not count;
+    ``clock_ratio`` is the ratio by wall-clock time.
 
     Args:
-        module: whose training batches are made.
-        window: batches of the store at a time; a tenth as many are decoded.
-        rounds: windows that count.
+        module: makes the training batches.
+        window: batches from the store in each round; a tenth as many are decoded from files.
+        rounds: rounds that count; one more warms up.
     """
     if isinstance(module, StreamDataModule):
         raise T2IError(
@@ -74,8 +74,8 @@ def benchmark_data(module: CaptionDataModule, window: int = 20, rounds: int = 5)
     module.setup("fit")
     records = module.source.records()
     if module.store is None or module.store.manifest["skipped"]:
-        raise T2IError("found pictures that were skipped, so files and store cannot be compared: choose other data")
-    planner, threads = module.planner("train", train=True), torch.get_num_threads()
+        raise T2IError("found images that were skipped, so files and store cannot be compared: choose other data")
+    planner = module.planner("train", train=True)
     order = planner.epoch_order(0)
 
     def from_store(number: int) -> None:
@@ -85,29 +85,19 @@ def benchmark_data(module: CaptionDataModule, window: int = 20, rounds: int = 5)
     def from_files(number: int) -> None:
         decode_batch(records, planner.plan(0, number % len(planner), order), module)
 
-    ways: dict[str, tuple[Callable[[int], None], int]] = {
-        "store": (from_store, window),
-        "files": (from_files, max(window // 10, 1)),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    by_clock: dict[str, list[float]] = {name: [] for name in ways}
+    store, files, threads = Speeds(), Speeds(), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        for turn in range(rounds + 1):  # the first warms up: files come into the system's cache
-            for name, (run, batches) in ways.items():
-                start, begun = time.process_time(), time.perf_counter()
-                for number in range(batches):
-                    run(turn * window + number)
-                rates[name].append(batches * module.batch_size / (time.process_time() - start))
-                by_clock[name].append(batches * module.batch_size / (time.perf_counter() - begun))
+        for number in range(rounds + 1):  # the first warms up: files come into the system's cache
+            store.measure(from_store, number * window, window, module.batch_size)
+            files.measure(from_files, number * window, max(window // 10, 1), module.batch_size)
     finally:
         torch.set_num_threads(threads)
-    store, files = (statistics.median(found[1:]) for found in rates.values())
     figures = {
-        "store_images_per_second": store,
-        "files_images_per_second": files,
-        "ratio": _ratio(rates),
-        "clock_ratio": _ratio(by_clock),
+        "store_images_per_second": statistics.median(store.own[1:]),
+        "files_images_per_second": statistics.median(files.own[1:]),
+        "ratio": _ratio(store.own, files.own),
+        "clock_ratio": _ratio(store.clock, files.clock),
         "sizes": module.sizes,
         "load_size": module.spec.load_size,
         "batch_size": module.batch_size,
@@ -121,9 +111,25 @@ def benchmark_data(module: CaptionDataModule, window: int = 20, rounds: int = 5)
     return figures
 
 
-def _ratio(rates: dict[str, list[float]]) -> float:
-    """Median over the rounds that count of store to files."""
-    return statistics.median(a / b for a, b in zip(rates["store"][1:], rates["files"][1:], strict=True))
+class Speeds:
+    """Images per second of each round, by the process's own time and by wall-clock time."""
+
+    def __init__(self) -> None:
+        self.own: list[float] = []
+        self.clock: list[float] = []
+
+    def measure(self, run: Callable[[int], None], first: int, batches: int, batch_size: int) -> None:
+        """Time ``run`` on the batches from number ``first`` on."""
+        own, clock = time.process_time(), time.perf_counter()
+        for number in range(first, first + batches):
+            run(number)
+        self.own.append(batches * batch_size / (time.process_time() - own))
+        self.clock.append(batches * batch_size / (time.perf_counter() - clock))
+
+
+def _ratio(store: Sequence[float], files: Sequence[float]) -> float:
+    """Median of store to files over the rounds that count."""
+    return statistics.median(a / b for a, b in zip(store[1:], files[1:], strict=True))
 
 
 def run(words: Sequence[str], window: int, rounds: int) -> dict[str, Any]:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ActionYesNo
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import replacing
 from t2i_zoo.legacy import AttnGANCaptions, read_attngan_captions
 from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, State, Weights, no_place
 from t2i_zoo.models.state import read_checkpoint, read_weights
-from t2i_zoo.parsing import Parser
+from t2i_zoo.parsing import call
 from t2i_zoo.paths import find_checkpoint
 
 #: each format and the module whose ``OFFICIAL`` describes it
@@ -238,7 +236,8 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
     if rows:
         extra["words"] = words_of_table(tables[0], rows)
     about = json.dumps({"model": official.model, "hparams": hparams, "from": name, **extra})
-    _write(path, lambda beside: save_file(state, beside, {"t2i_zoo": about}))
+    with replacing(path) as partial:
+        save_file(state, partial, {"t2i_zoo": about})
     print(f"{len(state)} weights of a {model_class(official.model).__name__}: {path}")
     if hparams.get("text_encoder", "none") != "none":
         print(
@@ -269,7 +268,9 @@ def convert_to(
     paths = []
     for file, weights in to_official(name, hparams, state, ema).items():
         named = {prefix + key: tensor.clone() for key, tensor in weights.items()}  # not the storage of a larger one
-        paths.append(_write(folder / file, partial(_save, named)))
+        with replacing(folder / file) as partial:  # in the format of before PyTorch 1.6, for the official code
+            torch.save(named, partial, _use_new_zipfile_serialization=False)
+        paths.append(folder / file)
         print(f"{len(named)} weights: {paths[-1]}")
     if official.words and (words := read_words(Path(source).expanduser())):
         ixtoword = dict(enumerate(["<end>", *words]))
@@ -287,49 +288,43 @@ def read_words(path: Path) -> list[str]:
     return words
 
 
-def _save(state: dict[str, Tensor], path: Path) -> None:
-    """In the older of PyTorch's two formats, since the official code is older than the newer one."""
-    torch.save(state, path, _use_new_zipfile_serialization=False)
+def convert(
+    *src: str,
+    out: str,
+    from_: str | None = None,
+    to: str | None = None,
+    live: bool = False,
+    module_prefix: bool | None = None,
+) -> None:
+    """Convert official weight files to a file of the zoo, or a model of the zoo to official files.
 
+    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan and mirrorgan_stream.
 
-def _write(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write under another name in the same folder and rename, so that nobody meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
+    Args:
+        src: With --from, .pth files and captions.pickle; with --to, a checkpoint, run or .safetensors file.
+        out: With --from, the .safetensors file to write; with --to, a folder.
+        from_: Convert files of this format.
+        to: Write files of this format.
+        live: With --to, use the last weights and not their moving average.
+        module_prefix: With --to, put ``module.`` before each key; by default as the official code does.
+
+    Raises:
+        T2IError: for options that do not go together, or files that are not of the format.
+    """
+    if (from_ is None) == (to is None):
+        raise T2IError(f"found {'both' if to else 'neither'} --from {'and' if to else 'nor'} --to: give one")
+    if to is not None:
+        if len(src) != 1:
+            raise T2IError(f"found {len(src)} things to convert, expected one checkpoint, run or .safetensors file")
+        convert_to(to, src[0], out, not live, module_prefix)
+        return
+    if live or module_prefix is not None:
+        raise T2IError("found --live or --module-prefix beside --from: they belong to --to")
+    if not src:
+        raise T2IError(f"found no file to convert: give the .pth files of {from_}")
+    convert_from(str(from_), src, out)
 
 
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    parser = Parser(prog="t2i-zoo convert", description="Official weight files to ours, and back.")
-    parser.add_argument(
-        "src",
-        nargs="*",
-        type=str,
-        help="--from: .pth files (and captions.pickle); --to: a checkpoint, run or .safetensors",
-    )
-    parser.add_argument("--from", type=str, default=None, help=f"convert files of this format: {', '.join(FORMATS)}")
-    parser.add_argument("--to", type=str, default=None, help="write files of this format")
-    parser.add_argument("--out", type=str, required=True, help="--from: a .safetensors file; --to: a folder")
-    parser.add_argument("--live", action="store_true", help="--to: the last weights in place of their moving average")
-    yes_no, about = ActionYesNo(no_prefix="no-"), "--to: put module. before each key; by default as the authors do"
-    parser.add_argument("--module-prefix", action=yes_no, default=None, help=about)
-    found = parser.parse_args(list(words))
-    source, target = found["from"], found["to"]
-    if (source is None) == (target is None):
-        raise T2IError(f"found {'both' if source else 'neither'} --from {'and' if source else 'nor'} --to: give one")
-    if source and (found.live or found.module_prefix is not None):
-        raise T2IError("found --live or --module-prefix beside --from: they belong to --to")
-    if source and not found.src:
-        raise T2IError(f"found no file to convert: give the .pth files of {source}")
-    if target and len(found.src) != 1:
-        raise T2IError(f"found {len(found.src)} things to convert, expected one checkpoint, run or .safetensors file")
-    if source:
-        convert_from(source, found.src, found.out)
-    else:
-        convert_to(target, found.src[0], found.out, not found.live, found.module_prefix)
+    call(convert, words)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml  # type: ignore[import-untyped]
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
-from t2i_zoo.commands.prepare import data_parser
+from t2i_zoo import data
 from t2i_zoo.commands.sample import pick_device
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.store import open_store
@@ -24,7 +27,7 @@ from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.parsing import call, find_config, named_model
+from t2i_zoo.parsing import Parser, call, find_config, named_model
 from t2i_zoo.paths import find_checkpoint, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
 
@@ -154,8 +157,8 @@ def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -
         elif not any(word.startswith("--data.source") for word in given):
             what = f"beside {subject.checkpoint}" if subject.model is not None else "for --ckpt real"
             raise T2IError(f"found no config.yaml {what}: choose the data with --config NAME or --data.source")
-    parser = data_parser("evaluate")
-    config = parser.parse_args(words)
+    parser = data_options("evaluate")
+    config = parser.parse_args(_data_only(words))
     model_size = subject.model.needs.sizes[-1] if subject.model is not None and subject.model.needs.sizes else None
     side = size or model_size or config.data.image_size
     if config.data.load_size:  # the same crop at every size
@@ -169,6 +172,19 @@ def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -
             "--data.source.stream false, or choose another --data.source"
         )
     return Photographs(open_store(module.spec, module.cache / "stores", progress=True), module.image_size), module
+
+
+def _data_only(words: Sequence[str]) -> list[str]:
+    """The words with only the data of each config, whose other options may be of another command or version."""
+    result, remaining = [], iter(words)
+    for word in remaining:
+        flag, equals, name = word.partition("=")
+        if flag in ("-c", "--config"):
+            config = find_config(name if equals else next(remaining, ""))
+            text = config if config.lstrip().startswith("{") else Path(config).read_text("utf-8-sig")
+            word = f"--config={json.dumps({'data': (yaml.safe_load(text) or {}).get('data') or {}})}"
+        result.append(word)
+    return result
 
 
 def measure(
@@ -228,6 +244,18 @@ def check_batch_size(batch_size: int) -> None:
         raise T2IError(f"found --batch-size {batch_size}, expected an integer of at least 1")
 
 
+def data_options(command: str) -> Parser:
+    """The options of the data, to follow those of a command."""
+    for name in data.SOURCES:
+        getattr(data, name)  # imported, so that a config may use its bare name
+    parser = Parser(prog=f"t2i-zoo {command}", usage=argparse.SUPPRESS, add_help=False)
+    parser.add_argument(
+        "-c", "--config", action=ActionConfigFile, help="Config, or name of a packaged one, whose data to use."
+    )
+    parser.add_class_arguments(CaptionDataModule, "data")
+    return parser
+
+
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    call(evaluate, words, data_parser("evaluate"))
+    call(evaluate, words, data_options("evaluate"))

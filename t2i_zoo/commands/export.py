@@ -1,10 +1,8 @@
-"""``t2i-zoo export``: the generator of a run as one small file without pickles, and a card that says what it is."""
+"""``t2i-zoo export``: the generator of a run as one small file without pickles, and a card that describes it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,37 +10,38 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import replacing, sha256
 from t2i_zoo.metrics.records import FILE, Line, number, read_lines
 from t2i_zoo.models import load_model, name_of
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.exported import pack, write
 from t2i_zoo.models.state import model_key
-from t2i_zoo.parsing import Parser
+from t2i_zoo.parsing import call
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.version import __version__
 
-_PLACES = ("root", "cache_dir", "path", "files", "url")  #: options of data and encoders that are of one machine alone
+_PLACES = ("root", "cache_dir", "path", "files", "url")  #: options of data and encoders that belong to one machine
 _UNSAID = "Not stated. Write here under which terms data and weights may be passed on, before you share the file."
 
 
 def export(
     ckpt: str, out: str | Path, about: str | None = None, licence: str | None = None, overwrite: bool = False
 ) -> Path:
-    """Write the averaged generator of a run and its text encoder as one .safetensors file, and its card beside it.
+    """Export the averaged generator of a run and its text encoder as one .safetensors file, with a card beside it.
 
     Args:
-        ckpt: a .ckpt file, or the folder of a run.
-        out: the .safetensors file; the card has the same name and ends in .md.
-        about: one line about it, the first of the card.
-        licence: what may be done with data and weights.
-        overwrite: replace a file and a card that are there.
+        ckpt: A .ckpt file, or the folder of a run.
+        out: The .safetensors file to write; its card has the same name and ends in .md.
+        about: One line that describes the generator, the first of the card.
+        licence: Terms of use of data and weights, for the card.
+        overwrite: Replace an existing file and card.
 
     Returns:
         Path of the file.
 
     Raises:
-        T2IError: where the run is no GAN, cannot be exported, or something is in the way.
+        T2IError: where the run is no GAN, cannot be exported, or ``out`` exists.
     """
     path = Path(out).expanduser()
     card = path.with_suffix(".md")
@@ -55,20 +54,18 @@ def export(
         raise T2IError(f"{ckpt} is a .safetensors file already, expected a run: copy it, or give a .ckpt file")
     model = load_model(source)
     if not isinstance(model, TextToImageGAN):
-        raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no pictures: give a run of a GAN")
+        raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no images: give a run of a GAN")
     tensors, header = pack(model, name_of(model) or model_key(model))
-    run = run_of_checkpoint(source)
-    folder = run if run is not None else source.parent
+    folder = run_of_checkpoint(source) or source.parent
     config = _read_config(folder / "config.yaml")
-    sha = _sha256(source)[:16]
-    lines = [line for line in read_lines(folder / FILE) if line.get("checkpoint_sha256") == sha]
+    digits = sha256(source)[:16]
+    lines = [line for line in read_lines(folder / FILE) if line.get("checkpoint_sha256") == digits]
     scores = [line for line in lines if line["protocol_content"]["ema"]]  # of what is exported
     try:
         write(tensors, json.dumps(header), path)
         text = describe(path, model, config, scores, about, licence)
-        beside = card.with_name(f".{card.name}.{os.getpid()}.partial")
-        beside.write_text(text, "utf-8")
-        beside.replace(card)
+        with replacing(card) as partial:
+            partial.write_text(text, "utf-8")
     except TypeError as error:
         raise T2IError(
             f"found an option that is no plain value ({error}): export a model with plain options"
@@ -87,24 +84,24 @@ def describe(
     about: str | None = None,
     licence: str | None = None,
 ) -> str:
-    """The card of an exported file as Markdown: what it is, data, licence, recipe and scores.
+    """The card of an exported file as Markdown: description, data, licence, recipe and scores.
 
     Args:
         path: of the file.
         model: as it was trained.
-        config: of its run; empty where there is none.
+        config: of its run; empty if there is none.
         scores: lines of ``metrics.jsonl`` of its checkpoint.
-        about: one line about it.
-        licence: what may be done with data and weights.
+        about: one line that describes it.
+        licence: terms of use of data and weights.
     """
     size, kind = model.hparams["image_size"], type(model).__name__
     lines = [
         f"# {path.stem}: {about or f'{kind}, {size} px, trained on {_name_of_data(config)}'}",
         "",
         f"The averaged generator of a {kind} with its text encoder, exported by t2i-zoo {__version__}: "
-        f"{path.stat().st_size / 1e6:.2f} MB, weights in half precision, pictures of {size} px.",
+        f"{path.stat().st_size / 1e6:.2f} MB, weights in half precision, images of {size} px.",
         "",
-        f"SHA-256 `{_sha256(path)}`",
+        f"SHA-256 `{sha256(path)}`",
         "",
         "```sh",
         f't2i-zoo sample --ckpt {path.name} --text "..." --out out.png',
@@ -140,7 +137,7 @@ def _recipe(model: TextToImageGAN, config: Mapping[str, Any]) -> list[str]:
     else:
         encoder = {"kind": encoder}
     return [
-        f"{type(model).__name__}, {model.clock} batches" + (f" of {batch} pictures." if batch else "."),
+        f"{type(model).__name__}, {model.clock} batches" + (f" of {batch} images." if batch else "."),
         "",
         f"- text encoder: {_listed(encoder)}",
         *(f"- `{name}`: {value}" for name, value in options.items()),
@@ -153,9 +150,8 @@ def _scores(scores: Sequence[Line], path: Path) -> list[str]:
     rows = ["| protocol | metric | value | error | chance |", "|---|---|---|---|---|"]
     latest = {tuple(line[key] for key in ("protocol_hash", "label", "network", "data")): line for line in scores}
     for line in latest.values():
-        label = line["label"] + (
-            f" ({line['network']})" if line["network"] and line["network"] not in line["label"] else ""
-        )
+        network = line["network"] if line["network"] and line["network"] not in line["label"] else ""
+        label = f"{line['label']} ({network})" if network else line["label"]
         error, chance = ("" if line[key] is None else number(line[key]) for key in ("error", "chance"))
         name = f"{line['protocol']} {line['protocol_hash']}"
         rows.append(f"| {name} | {label} | {number(line['value'])} | {error} | {chance} |")
@@ -163,13 +159,13 @@ def _scores(scores: Sequence[Line], path: Path) -> list[str]:
 
 
 def _listed(options: Mapping[str, Any]) -> str:
-    """Options in words, without the places of one machine."""
+    """Options in words, without those of one machine."""
     kept = {k: v for k, v in options.items() if v is not None and k not in _PLACES}
     return ", ".join(f"{k} {v}" for k, v in kept.items()) or "no options"
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
-    """A run's config; empty where it is missing."""
+    """A run's config; empty if it is missing."""
     if not path.is_file():
         return {}
     try:
@@ -179,23 +175,6 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        found = hashlib.sha256()
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
-
-
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    parser = Parser(prog="t2i-zoo export", description="The generator of a run as one small file, with its card.")
-    parser.add_argument("--ckpt", type=str, required=True, help="a .ckpt file, or the folder of a run")
-    parser.add_argument("--out", type=str, required=True, help="the .safetensors file; its card lies beside it as .md")
-    parser.add_argument("--about", type=str, default=None, help="one line about it, the first of the card")
-    parser.add_argument(
-        "--licence", type=str, default=None, help="what may be done with data and weights, for the card"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file and a card that are there")
-    found = parser.parse_args(list(words))
-    export(found.ckpt, found.out, found.about, found.licence, found.overwrite)
+    call(export, words)

@@ -14,11 +14,11 @@ from t2i_zoo.commands.evaluate import (
     Subject,
     ask_network,
     check_batch_size,
+    data_options,
     find_photographs,
     find_subject,
     measure,
 )
-from t2i_zoo.commands.prepare import data_parser
 from t2i_zoo.commands.sample import pick_device
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
@@ -32,7 +32,8 @@ from t2i_zoo.metrics.records import FILE, Line, read_lines
 from t2i_zoo.models import name_of
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.parsing import call
-from t2i_zoo.pictures import to_uint8
+from t2i_zoo.pictures import save_beside, to_pil
+from t2i_zoo.sampling import draw_rows
 
 _SIDE = 128  # images on the page are no larger
 _GAP = 2
@@ -149,19 +150,18 @@ class _Board:
 
     def draw(self, model: TextToImageGAN, protocol: Protocol) -> None:
         """For each caption write a JPEG of ``columns`` samples side by side; every model gets the same noise seeds."""
+        texts = self.captions if model.conditional else [""] * len(self.captions)
         noise = seeded_noise(model, list(range(self.columns)), protocol.seed)
-        for i, caption in enumerate(self.captions):
-            with repeatable():
-                text = [caption if model.conditional else ""] * self.columns
-                images = model.generate(text, noise=noise, ema=protocol.ema)
-            cells = [Image.fromarray(pixels) for pixels in to_uint8(images).numpy()]
+        with repeatable():
+            rows = draw_rows(model, texts, noise, ema=protocol.ema)
+        for i, (caption, row) in enumerate(zip(self.captions, rows, strict=True)):
+            cells = to_pil(row)
             side = min(_SIDE, cells[0].width)
             strip = Image.new("RGB", (self.columns * (side + _GAP) - _GAP, side), "white")
             for j, cell in enumerate(cells):
                 strip.paste(cell if cell.width == side else cell.resize((side, side)), (j * (side + _GAP), 0))
             name = self.entries[-1].strips[caption] = f"pictures/{len(self.entries) - 1:02d}_{i:02d}.jpg"
-            with replacing(self.out / name) as path:
-                strip.save(path)
+            save_beside(strip, self.out / name)
 
     def write(self, protocols: Sequence[Protocol]) -> Path:
         """Write the table and the page, and return the path of the page."""
@@ -226,4 +226,4 @@ def _networks(
 
 def main(words: Sequence[str]) -> None:
     """Parse and run."""
-    call(leaderboard, words, data_parser("leaderboard"))
+    call(leaderboard, words, data_options("leaderboard"))

@@ -1,4 +1,4 @@
-"""``t2i-zoo list``: what the zoo holds."""
+"""``t2i-zoo list``: what comes with the package."""
 
 from __future__ import annotations
 

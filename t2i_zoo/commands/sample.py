@@ -73,12 +73,11 @@ def sample(
         which = "neither --model nor --ckpt" if ckpt is None else "both --model and --ckpt"
         raise T2IError(f"found {which}, expected one: --model NAME comes with the package, --ckpt RUN is your own")
     source = ckpt if ckpt is not None else find_generator(str(model))
-    captions = [*text, *(_read_captions(Path(text_file).expanduser()) if text_file else [])]
-    if interpolate is not None and (captions or interpolate_noise):
+    if interpolate is not None and (text or text_file or interpolate_noise):
         raise T2IError("found --interpolate beside --text, --text-file or --interpolate-noise: draw them one by one")
     if stream and not redescribe:
         raise T2IError("found --stream without --redescribe, which reads images with it: add --redescribe")
-    captions += interpolate or []
+    captions = list(interpolate or text) + (_read_captions(text_file) if text_file else [])
     check_captions(captions)
     check_at_least(1, n=n, batch_size=batch_size)
     check_at_least(0, seed=seed)
@@ -97,8 +96,8 @@ def sample(
         titles = captions or [""]
         rows = draw_rows(generator, titles, noise, ema=not live, batch_size=batch_size)
     notes = [writer.describe(row) for row in rows] if writer is not None else None
-    for title, written in zip(titles, notes or [], strict=False):
-        print("\n  ".join([title, *written]))
+    for title, row_notes in zip(titles, notes or [], strict=False):
+        print("\n  ".join([title, *row_notes]))
     if folder:  # first, since it has no largest size
         print(f"one by one: {_save_singles(rows, titles, Path(folder).expanduser())}")
     save_beside(caption_grid(rows[:_ROWS], titles[:_ROWS], notes=notes and notes[:_ROWS]), path)
@@ -156,7 +155,8 @@ def _save_singles(rows: Sequence[Tensor], titles: Sequence[str], folder: Path) -
     return folder
 
 
-def _read_captions(path: Path) -> list[str]:
+def _read_captions(text_file: str) -> list[str]:
+    path = Path(text_file).expanduser()
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:

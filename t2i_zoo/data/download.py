@@ -1,18 +1,13 @@
-"""Files of public data sets: fetched once, resumed where they broke off, checked, and unpacked all or not at all."""
+"""Files of public data sets: downloaded once, resumed where they broke off, checked, and unpacked all or not at all."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import hashlib
-import http.client
 import json
+import logging
+import os
 import shutil
-import ssl
 import tarfile
 import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -20,17 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pooch
+import requests
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import replacing
 
 _RECORD = "downloads.json"
-BLOCK = 1 << 18
+BLOCK = 1 << 15  # bytes; an unfinished block is lost when a connection breaks off
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # in a row without a byte of progress, at each address
-PAUSE = 1.0  # seconds before the second attempt, then twice as long each
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, ValueError, RuntimeError)
-#: what a broken connection raises, before an answer or while it is read
-CONNECTION = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
-PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be better later
+PAUSE = 1.0  # seconds before the second attempt; doubled after each further one
+PASSING = (408, 416, 425, 429, 500, 502, 503, 504)  # status codes that another attempt may not meet
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
+
+pooch.get_logger().setLevel(logging.WARNING)  # its notes on each download and hash are for developers
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,13 @@ class Remote:
     """A file that a source needs.
 
     Attributes:
-        name: of the file in the source's folder.
-        gives: what lies in the folder once the file is unpacked; where that is there, nothing is fetched.
-        urls: addresses, tried in turn; none where the file cannot or may not be fetched by a program.
+        name: file name in the source's folder.
+        gives: what is in the folder once the file is unpacked; if that exists, nothing is downloaded.
+        urls: addresses, tried in turn; empty if a program cannot or may not download the file.
         page: where people find it.
-        hash: ``md5:...`` or ``sha256:...`` as published; None where nobody has published one, then that of the first
-            download is kept in downloads.json and later downloads must have it.
-        strip: leave out the one folder that holds everything in the archive.
+        hash: published hash, ``md5:...`` or ``sha256:...``. If nobody has published one, the hash of the first download
+            is kept in downloads.json, and later downloads must match it.
+        strip: leave out the single folder that holds everything in the archive.
     """
 
     name: str
@@ -56,25 +58,23 @@ class Remote:
 
 
 def fetch(remotes: Sequence[Remote], folder: Path, progress: bool = True) -> None:
-    """Bring the files of a data set into a folder; what is there stays as it is.
+    """Bring the files of a data set into a folder; files that are there already stay as they are.
 
     Args:
-        remotes: the files. One that was put into the folder by hand is checked and unpacked like a downloaded one.
-        folder: of the data set; made where it is missing.
-        progress: show bars on standard error.
+        remotes: the files. One that the user has put into the folder is checked and unpacked like a downloaded one.
+        folder: folder of the data set; created if it is missing.
+        progress: show progress bars on standard error.
 
     Raises:
-        T2IError: where a file can be had from no address, has another hash, or where the disk is full.
+        T2IError: if a file is available from no address, has another hash, or the disk is full.
     """
     if all((folder / remote.gives).exists() for remote in remotes):
         return
-    from filelock import FileLock
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".download.lock"):
             for remote in remotes:
-                if not (folder / remote.gives).exists():  # another process may have brought it meanwhile
+                if not (folder / remote.gives).exists():  # another process may have brought it in the meantime
                     _bring(remote, folder, progress)
     except OSError as error:
         raise T2IError(
@@ -84,135 +84,27 @@ def fetch(remotes: Sequence[Remote], folder: Path, progress: bool = True) -> Non
 
 def _bring(remote: Remote, folder: Path, progress: bool) -> None:
     file = folder / remote.name
-    by_hand = file.is_file()
-    if by_hand:
-        if problem := _differs(remote, file, folder):
-            raise T2IError(f"{file} {problem}: replace it, or delete it so that it is downloaded again")
+    known = remote.hash or _records(folder).get(remote.name, {}).get("hash")
+    if by_hand := file.is_file():
+        kind, _, digits = (known or "").partition(":")
+        if known and (found := pooch.file_hash(str(file), kind)) != digits:
+            raise T2IError(
+                f"{file} has the {kind} {found}, expected {digits}: replace it, or delete it so that it is downloaded "
+                "again"
+            )
     else:
-        url = _download(remote, folder, progress)
-        _remember(remote, folder, url)
+        url = _download(remote, folder, known, progress)
+        entry = {"url": url, "bytes": file.stat().st_size, "hash": known or f"sha256:{pooch.file_hash(str(file))}"}
+        with replacing(folder / _RECORD) as beside:
+            beside.write_text(json.dumps({**_records(folder), remote.name: entry}, indent=1) + "\n", "utf-8")
     if remote.gives != remote.name:
         _unpack(remote, file, folder)
         if not by_hand:
             file.unlink()
 
 
-def _download(remote: Remote, folder: Path, progress: bool) -> str:
-    """Fetch into the folder from the first address that has the right file; returns that address."""
-    place = f"put {remote.name} into {folder}" + (f" (it is found at {remote.page})" if remote.page else "")
-    if not remote.urls:
-        raise T2IError(f"{remote.name} cannot be downloaded by a program: {place} and run the same command again")
-    part, problems = folder / f".{remote.name}.part", []
-    for url in remote.urls:
-        problem = _stubborn(url, part, progress) or _differs(remote, part, folder)
-        if problem is None:
-            part.replace(folder / remote.name)
-            _tag(part).unlink(missing_ok=True)
-            return url
-        if problem.startswith("has the"):
-            part.unlink()  # a whole file, and a wrong one: nothing to resume
-        problems.append(f"{url} {problem}")
-    kept = "what has arrived is kept: try again, or " if part.exists() else "try again, or "
-    raise T2IError(f"{remote.name} cannot be downloaded ({'; '.join(problems)}): {kept}{place}")
-
-
-def _stubborn(url: str, part: Path, progress: bool) -> str | None:
-    """Fetch with pauses and resumptions; what is wrong in the end, or None."""
-    idle = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
-        try:
-            _receive(url, part, progress)
-            return None
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == 416:
-                if error.headers.get("Content-Range", "").endswith(f"/{before}"):
-                    return None  # it is whole: a run was killed just before it gave the file its name
-                part.unlink(missing_ok=True)  # longer than the file: another file
-            elif error.code not in PASSING:
-                return f"answers {error.code} {error.reason}"
-            reason = f"answers {error.code} {error.reason}"
-        except CONNECTION as error:
-            reason = f"is not reached ({getattr(error, 'reason', None) or error})"
-        except _BrokeOffError:
-            reason = "breaks off"
-        idle = 0 if part.exists() and part.stat().st_size > before else idle + 1
-        if idle >= ATTEMPTS:
-            return reason
-        time.sleep(PAUSE * 2 ** max(idle - 1, 0))
-
-
-class _BrokeOffError(Exception):
-    """Fewer bytes came than were announced."""
-
-
-def _receive(url: str, part: Path, progress: bool) -> None:
-    """One request, which goes on behind what is there where the server has the same file still."""
-    start = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "t2i-zoo"}
-    if start and _tag(part).exists():
-        headers |= {"Range": f"bytes={start}-", "If-Range": _tag(part).read_text("utf-8")}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
-        if answer.status != 206:
-            start = 0
-        tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        if tag and not tag.startswith("W/"):  # by a weak one nothing may be resumed
-            _tag(part).write_text(tag, "utf-8")
-        else:
-            _tag(part).unlink(missing_ok=True)
-        length = answer.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
-        if total is not None and shutil.disk_usage(part.parent).free < total - start:
-            raise OSError(f"{total - start:,} bytes are to come and fewer are free")
-        with part.open("ab" if start else "wb") as file, _bar(part.name, total, start, progress) as step:
-            while block := answer.read(BLOCK):
-                file.write(block)
-                step(len(block))
-            end = file.tell()
-    if total is not None and end < total:
-        raise _BrokeOffError
-
-
-def _tag(part: Path) -> Path:
-    """Where the server's mark of the version of a half file is kept."""
-    return part.with_name(f"{part.name}.tag")
-
-
-@contextlib.contextmanager
-def _bar(name: str, total: int | None, start: int, show: bool) -> Any:
-    if not show:
-        yield lambda size: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(name.strip(".").removesuffix(".part"), total=total, completed=start)
-        yield lambda size: bars.advance(task, size)
-
-
-def _digest(file: Path, kind: str) -> str:
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _differs(remote: Remote, file: Path, folder: Path) -> str | None:
-    """How a file is not the one that is meant, or None."""
-    expected = remote.hash or _records(folder).get(remote.name, {}).get("hash")
-    if expected is None:
-        return None
-    kind, _, digits = expected.partition(":")
-    found = _digest(file, kind)
-    origin = "published" if remote.hash else f"of the first download, which {_RECORD} holds,"
-    return None if found == digits else f"has the {kind} {found}, and the one {origin} is {digits}"
-
-
 def _records(folder: Path) -> dict[str, Any]:
+    """What downloads.json says of earlier downloads: address, size and hash by file name."""
     try:
         found = json.loads((folder / _RECORD).read_text("utf-8"))
         return found if isinstance(found, dict) else {}
@@ -220,58 +112,137 @@ def _records(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _remember(remote: Remote, folder: Path, url: str) -> None:
-    """Note where a file came from and its hash."""
-    file = folder / remote.name
-    entry = {"url": url, "bytes": file.stat().st_size, "hash": remote.hash or f"sha256:{_digest(file, 'sha256')}"}
-    beside = folder / f".{_RECORD}.unfinished"
-    beside.write_text(json.dumps({**_records(folder), remote.name: entry}, indent=1) + "\n", "utf-8")
-    beside.replace(folder / _RECORD)
+def _download(remote: Remote, folder: Path, known: str | None, progress: bool) -> str:
+    """Download from the first address that has the right file, and return that address."""
+    place = f"put {remote.name} into {folder}" + (f" (it is found at {remote.page})" if remote.page else "")
+    if not remote.urls:
+        raise T2IError(f"{remote.name} cannot be downloaded by a program: {place} and run the same command again")
+    part, problems = folder / f".{remote.name}.part", []
+
+    def resumed(url: str, target: str, _: Any) -> None:
+        receive(url, part, progress)
+        part.replace(target)
+        _tag(part).unlink(missing_ok=True)
+
+    for url in remote.urls:
+        try:
+            pooch.retrieve(url, known, remote.name, folder, downloader=resumed)
+            return url
+        except requests.RequestException as error:
+            problems.append(f"{url}: {error}")
+        except ValueError as error:  # another hash; pooch has deleted the file
+            origin = "" if remote.hash else f", the one that {_RECORD} holds of the first download"
+            problems.append(f"{url}: {str(error).split('. Deleted')[0]}{origin}")
+    kept = "what has arrived is kept: try again, or " if part.exists() else "try again, or "
+    raise T2IError(f"{remote.name} cannot be downloaded ({'; '.join(problems)}): {kept}{place}")
+
+
+def receive(url: str, part: Path, progress: bool = False) -> None:
+    """Download a file, continuing what is there of it; pooch would start again whenever a connection breaks off.
+
+    Args:
+        url: HTTP address.
+        part: where to. What a broken download has left there is continued if the server still has the same version of
+            the file, by its ETag, which is kept in ``part``.tag.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        requests.RequestException: with a phrase about the server, after several attempts.
+    """
+    idle = 0
+    while True:
+        before = _size(part)
+        try:
+            return _request(url, part, progress)
+        except requests.RequestException as error:
+            reason = _reason(error)
+            if error.response is not None and error.response.status_code not in PASSING:
+                raise requests.HTTPError(reason) from error
+        idle = 0 if _size(part) > before else idle + 1
+        if idle == ATTEMPTS:
+            raise requests.ConnectionError(reason)
+        time.sleep(PAUSE * 2 ** max(idle - 1, 0))
+
+
+def _reason(error: requests.RequestException) -> str:
+    """What is wrong with a server, for a sentence."""
+    if (answer := error.response) is not None:
+        return f"the server answers {answer.status_code} {answer.reason}"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection breaks off"
+    cause = getattr(error.args[0], "reason", error) if error.args else error
+    said = str(cause).rsplit(": ", 1)[-1]  # urllib3 ends with what the system said
+    return f"the server is not reached ({said})"
+
+
+def _tag(part: Path) -> Path:
+    """Where the ETag of an unfinished file is kept."""
+    return part.with_name(f"{part.name}.tag")
+
+
+def _request(url: str, part: Path, progress: bool) -> None:
+    """Make one request; the server continues behind what is there if it still has the same version."""
+    start, headers = _size(part), {"User-Agent": "t2i-zoo", "Accept-Encoding": "identity"}
+    version = _tag(part).read_text("utf-8") if start and _tag(part).exists() else ""
+    if version and not version.startswith("W/"):  # a weak tag does not promise equal bytes
+        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        whole = (
+            answer.headers.get("Content-Range") == f"bytes */{start}"
+        )  # it is complete: a run was killed before it renamed the file
+        if answer.status_code == 416 and not whole:
+            part.unlink()  # longer than the file: a part of another one
+        if not whole:
+            answer.raise_for_status()
+            _save(answer, part, start if answer.status_code == 206 else 0, progress)
+
+
+def _save(answer: requests.Response, part: Path, start: int, progress: bool) -> None:
+    """Write the body of an answer, behind the first ``start`` bytes."""
+    _tag(part).write_text(answer.headers.get("ETag") or answer.headers.get("Last-Modified") or "", "utf-8")
+    length = answer.headers.get("Content-Length", "")
+    total = start + int(length) if length.isdigit() else None
+    if total is not None and shutil.disk_usage(part.parent).free < total - start:
+        raise OSError(f"{total - start:,} bytes are missing and less is free")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    bars = Progress(*columns, console=Console(stderr=True), disable=not progress)
+    with part.open("ab" if start else "wb") as file, bars:
+        task = bars.add_task(part.name.strip(".").removesuffix(".part"), total=total, completed=start)
+        for block in answer.iter_content(BLOCK):
+            file.write(block)
+            bars.advance(task, len(block))
+    if total is not None and _size(part) < total:  # urllib3 before 2.0 does not notice
+        raise requests.exceptions.ChunkedEncodingError
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _unpack(remote: Remote, file: Path, folder: Path) -> None:
     """Unpack beside, then move into place, what the source looks for last of all."""
     beside = folder / f".{remote.name}.unfinished"
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
     try:
         try:
-            _extract(file, beside)
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as packed:
+                    packed.extractall(beside)  # leaves out whatever part of a name leads out of the folder
+            else:
+                with tarfile.open(file) as archive:
+                    archive.extractall(beside, filter="data")
         except _BROKEN as error:
             raise T2IError(f"{file} cannot be unpacked ({error}): delete it and run the same command again") from error
         top = list(beside.iterdir())
         root = top[0] if remote.strip and len(top) == 1 and top[0].is_dir() else beside
-        if not (root / remote.gives).exists():
+        last = root / remote.gives
+        if not last.exists():
             raise T2IError(f"{file} holds no {remote.gives}, expected the archive at {remote.page or remote.urls}")
-        first = Path(remote.gives).parts[0]
-        for entry in sorted(root.iterdir(), key=lambda path: path.name == first):
-            _move(entry, folder / entry.name, Path(remote.gives).name)
+
+        def without_last(place: str, names: list[str]) -> set[str]:
+            return {last.name} if Path(place) == last.parent else set()
+
+        shutil.copytree(root, folder, copy_function=os.replace, dirs_exist_ok=True, ignore=without_last)
+        last.replace(folder / remote.gives)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _extract(file: Path, folder: Path) -> None:
-    """An archive into a folder, whose names cannot leave it."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as packed:
-            packed.extractall(folder)  # drops what would lead out of the folder
-        return
-    with tarfile.open(file) as archive:
-        for member in archive:  # as the filter "data" of newer Pythons does
-            path = (folder / member.name).resolve()
-            if not (member.isfile() or member.isdir()) or not path.is_relative_to(folder.resolve()):
-                if member.issym() or member.islnk():
-                    continue
-                raise ValueError(f"{member.name!r} is no plain file inside")
-            member.mode = 0o755 if member.isdir() else 0o644
-            options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-            archive.extract(member, folder, set_attrs=False, **options)
-
-
-def _move(source: Path, target: Path, last: str) -> None:
-    """Move a file or folder, into a folder that is there already where there is one; ``last`` comes last."""
-    if not (source.is_dir() and target.is_dir()):
-        source.replace(target)
-        return
-    for entry in sorted(source.iterdir(), key=lambda path: path.name == last):
-        _move(entry, target / entry.name, last)

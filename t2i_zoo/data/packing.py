@@ -135,7 +135,7 @@ def _shapes(spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], pro
         shapes[i] = load_shape(records[i].image, spec.load_size, spec.resize, records[i].box)
 
     if spec.resize == "short_side":  # otherwise all are equal
-        _each(spec, len(records), look, bad, "looking at" if progress else None)
+        on_all_cores(spec, len(records), look, bad, "looking at" if progress else None)
     return shapes
 
 
@@ -150,7 +150,7 @@ def _decode(
             places[i][:] = load_image(record.image, size, spec.resize, record.box, spec.resample, spec.draft)
 
     start = time.perf_counter()
-    _each(spec, len(records), decode, bad, "packing" if progress else None)
+    on_all_cores(spec, len(records), decode, bad, "packing" if progress else None)
     if progress:
         rate = len(records) / max(time.perf_counter() - start, 1e-9)
         print(f"packed {rate:,.0f} images a second, {cores()} at a time", file=sys.stderr)
@@ -161,7 +161,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _each(spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None) -> None:
+def on_all_cores(
+    spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None = None
+) -> None:
     """Do the work on all cores; note the error of each image that is skipped, by its number."""
     from PIL import Image
 

@@ -97,7 +97,7 @@ class Job:
 
 
 class ZooMetric(Metric):
-    """Base class of the metrics: a subclass adds states, ``update``, ``compute`` and ``scores``.
+    """Base class of the metrics: a subclass adds states, ``update``, and ``compute``, which returns the scores.
 
     Sums are kept in float64, and rows are kept with the index of their image, so that several processes with unequal
     shares compute what one computes. Each process updates at least once. Images, features and logits are known to be
@@ -119,10 +119,6 @@ class ZooMetric(Metric):
     def see(self, view: View) -> None:
         """Take in one batch."""
         self.update(*(getattr(view, name) for name in self.reads))
-
-    def scores(self) -> list[Score]:
-        """The numbers, after the last batch; communicates between all processes."""
-        raise NotImplementedError
 
     def _accumulate(self, name: str, *shape: int) -> None:
         """Add a float64 state of zeros that is summed over batches and processes."""
@@ -150,25 +146,22 @@ def check_finite(values: Tensor, what: str) -> None:
         raise T2IError(f"found {what} that are NaN or infinite, expected finite ones: evaluate an earlier checkpoint")
 
 
-def known(value: float) -> float | None:
-    """The value, or None for NaN."""
-    return value if value == value else None
-
-
 def standard_error(values: Tensor) -> float | None:
     """Standard error of the mean of (N,) values; None for fewer than two."""
     return float(values.double().std() / len(values) ** 0.5) if len(values) > 1 else None
 
 
-def share_error(share: float, count: int) -> float | None:
-    """Standard error of a share of ``count`` images; None for fewer than two."""
-    return float((share * (1 - share) / (count - 1)) ** 0.5) if count > 1 else None
+def mean_and_error(count: Tensor, total: Tensor, squares: Tensor) -> tuple[float, float | None]:
+    """Mean and standard error of ``count`` values, from their sum and sum of squares; None for fewer than two."""
+    variance = ((squares - total.square() / count) / (count - 1)).clamp(min=0)
+    return float(total / count), float((variance / count).sqrt()) if count > 1 else None
 
 
 def share_score(metric: str, label: str, share: Tensor, chance: Tensor | float, count: int, note: str = "") -> Score:
-    """The score of a share of ``count`` images."""
+    """The score of a share of ``count`` images, with its standard error unless there is only one."""
     value = float(share)
-    return Score(metric, label, value, share_error(value, count), "standard error", float(chance), note)
+    error = (value * (1 - value) / (count - 1)) ** 0.5 if count > 1 else None
+    return Score(metric, label, value, error, "standard error", float(chance), note)
 
 
 def stable_seed(*parts: Any) -> int:

@@ -9,15 +9,11 @@ from torch import Tensor
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.base import Job, Score, ZooMetric, stable_seed, standard_error
 from t2i_zoo.metrics.msssim import ms_ssim
+from t2i_zoo.pictures import to_uint8
 
 _CHUNK = 64  # pairs at a time
 _COLLAPSED = 0.1  # share of the distance between two photographs
 _PAIRS = 200  # pairs of photographs that their distance is measured on
-
-
-def _as_bytes(images: Tensor) -> Tensor:
-    """(B, 3, S, S) in [-1, 1] to uint8 of the same shape and device."""
-    return images.add(1).mul(127.5).round().clamp(0, 255).byte()
 
 
 class ClassDiversity(ZooMetric):
@@ -60,10 +56,10 @@ class ClassDiversity(ZooMetric):
     def update(self, images: Tensor, index: Tensor) -> None:
         """Add images (B, 3, S, S) in [-1, 1] at positions ``index`` (B,)."""
         keep = self.keep[index.cpu()]
-        self._keep(index[keep.to(index.device)], _as_bytes(images[keep.to(images.device)]))
+        self._keep(index[keep.to(index.device)], to_uint8(images[keep.to(images.device)]))
 
-    def compute(self) -> dict[str, Tensor]:
-        """``classes`` (C,): mean over the pairs of each class that has two images, in the order of the labels."""
+    def compute(self) -> list[Score]:
+        """One score."""
         index, images = self._kept()
         labels = self.labels[index.cpu()]
         scale = 1 / 255 if self.reference_bugs and self.real else 1.0
@@ -75,11 +71,7 @@ class ClassDiversity(ZooMetric):
                 pixels = own.float() * scale
                 values = [ms_ssim(pixels[part[:, 0]], pixels[part[:, 1]]) for part in torch.split(pairs, _CHUNK)]
                 means.append(torch.cat(values).double().mean())
-        return {"classes": torch.stack(means)[-1:] if self.reference_bugs else torch.stack(means)}
-
-    def scores(self) -> list[Score]:
-        """One number."""
-        each = self.compute()["classes"].reshape(-1)
+        each = torch.stack(means)[-1:] if self.reference_bugs else torch.stack(means)
         note = "as the published script, bugs included" if self.reference_bugs else self._note
         error, kind = standard_error(each), "standard error over classes"
         return [Score("msssim_class", "MS-SSIM within classes", float(each.mean()), error, kind, note=note)]
@@ -110,10 +102,10 @@ class CaptionDiversity(ZooMetric):
 
     def update(self, images: Tensor, index: Tensor) -> None:
         """Add images (B, 3, S, S) in [-1, 1] at positions ``index`` (B,)."""
-        self._keep(index, _as_bytes(images))
+        self._keep(index, to_uint8(images))
 
-    def compute(self) -> dict[str, Tensor]:
-        """``captions`` (M,): mean distance of the pairs of each caption, in units of [-1, 1]."""
+    def compute(self) -> list[Score]:
+        """One score."""
         _, images = self._kept()
         groups = images.reshape(-1, self.repeats, images[0].numel())  # (M, K, P)
         pairs = torch.combinations(torch.arange(self.repeats)).to(images.device)
@@ -122,11 +114,7 @@ class CaptionDiversity(ZooMetric):
             pixels = group.double() / 127.5
             first, second = pixels[pairs[:, 0]], pixels[pairs[:, 1]]
             means.append((first - second).square().mean(1).sqrt().mean())
-        return {"captions": torch.stack(means)}
-
-    def scores(self) -> list[Score]:
-        """One number."""
-        each = self.compute()["captions"].reshape(-1) / self.between
+        each = torch.stack(means) / self.between
         value, error = float(each.mean()), standard_error(each)
         note = "collapse: images of one caption hardly differ" if value < _COLLAPSED else ""
         label = "difference of pictures of one caption, over that of photographs"  # older boards have this row

@@ -87,7 +87,7 @@ def evaluate(
                 metric.see(view)
             done += len(index)
             progress(done, len(own))
-        scores = [score for metric in metrics for score in metric.scores()]
+        scores = [score for metric in metrics for score in metric.compute()]
     return Report(scores, len(draws), references, split, time.perf_counter() - start)
 
 

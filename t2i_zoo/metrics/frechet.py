@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, ZooMetric, known
+from t2i_zoo.metrics.base import Job, Score, ZooMetric
 from t2i_zoo.metrics.networks import INCEPTION
 
 
@@ -53,38 +53,31 @@ class FrechetDistance(ZooMetric):
             self.sums[number] += own.sum(0)
             self.products[number] += own.T @ own
 
-    def compute(self) -> dict[str, Tensor]:
-        """``value``, ``error`` (NaN if unknown) and ``count``."""
+    def compute(self) -> list[Score]:
+        """One score."""
         count, sums, products = self.count.cpu(), self.sums.cpu(), self.products.cpu()
         total = count.sum()
         if total < 2:
             raise T2IError("found one image, expected at least 2 for a Frechet distance: raise --images")
         root = symmetric_root(self.reference_cov)
         value = self._distance(total, sums.sum(0), products.sum(0), root)
-        error = torch.tensor(float("nan"), dtype=torch.float64)
-        left = total - count
+        left, error = total - count, None
         if self.jackknife and (count > 0).all() and (left > 1).all():
             without = [
                 self._distance(left[g], sums.sum(0) - sums[g], products.sum(0) - products[g], root)
                 for g in range(self.groups)
             ]
             values = torch.stack(without)
-            error = ((self.groups - 1) / self.groups * (values - values.mean()).square().sum()).sqrt()
-        return {"value": value, "error": error, "count": total}
+            error = float(((self.groups - 1) / self.groups * (values - values.mean()).square().sum()).sqrt())
+        label = "FID" if self.network == INCEPTION else f"{self.network} Frechet distance"
+        few = min(int(total), self.reference_count)
+        note = f"{few} images for {self.dim} features: biased upwards" if few <= self.dim else ""
+        return [Score("frechet_distance", label, float(value), error, "standard error (jackknife)", note=note)]
 
     def _distance(self, count: Tensor, total: Tensor, product: Tensor, root: Tensor) -> Tensor:
         mean = total / count
         cov = (product - count * torch.outer(mean, mean)) / (count - 1)
         return mean.square().sum() + trace_term(cov, self.reference_cov, root)
-
-    def scores(self) -> list[Score]:
-        """One number."""
-        found = {name: float(value) for name, value in self.compute().items()}
-        label = "FID" if self.network == INCEPTION else f"{self.network} Frechet distance"
-        few = min(int(found["count"]), self.reference_count)
-        note = f"{few} images for {self.dim} features: biased upwards" if few <= self.dim else ""
-        error, kind = known(found["error"]), "standard error (jackknife)"
-        return [Score("frechet_distance", label, found["value"], error, kind, note=note)]
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:

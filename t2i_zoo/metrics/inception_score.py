@@ -51,20 +51,16 @@ class InceptionScore(ZooMetric):
         self.sums += member @ p
         self.certainty += member @ (p * log_p).sum(1)
 
-    def compute(self) -> dict[str, Tensor]:
-        """``value`` and ``error``, the population standard deviation over the splits."""
+    def compute(self) -> list[Score]:
+        """One score."""
         marginal = self.sums / self.count[:, None]
         gain = self.certainty / self.count - torch.special.xlogy(marginal, marginal).sum(1)
         values = gain.exp()
-        return {"value": values.mean(), "error": values.std(correction=0)}
-
-    def scores(self) -> list[Score]:
-        """One number."""
-        found = self.compute()
+        value, error = float(values.mean()), float(values.std(correction=0))
         plain = self.network.endswith("classifier")
         label = f"{self.network} score" if plain else f"{self.network} class score"
         label = "Inception score" if self.network == INCEPTION else label
         few = self.total // self.splits
         note = f"{few} images per split for {self.classes} classes: biased downwards" if few < self.classes else ""
         kind = f"standard deviation of {self.splits} splits"
-        return [Score("inception_score", label, float(found["value"]), float(found["error"]), kind, note=note)]
+        return [Score("inception_score", label, value, error, kind, note=note)]

@@ -42,8 +42,8 @@ class KernelDistance(ZooMetric):
         """Add features (B, D) of the images at positions ``index`` (B,)."""
         self._keep(index, features.float())
 
-    def compute(self) -> dict[str, Tensor]:
-        """``value``, ``error`` (standard deviation over the subsets) and ``size`` of the subsets."""
+    def compute(self) -> list[Score]:
+        """One score."""
         _, fakes = self._kept()
         reals = self.reference.to(fakes.device)
         size = min(self.subset_size, len(fakes), len(reals))
@@ -57,16 +57,11 @@ class KernelDistance(ZooMetric):
                 for x in (fakes, reals)
             )
             values[i] = unbiased_mmd(some, others)
-        return {"value": values.mean(), "error": values.std(correction=0), "size": torch.tensor(size)}
-
-    def scores(self) -> list[Score]:
-        """One number."""
-        found = self.compute()
+        value, error = float(values.mean()), float(values.std(correction=0))
         label = "KID" if self.network == INCEPTION else f"{self.network} kernel distance"
-        size = int(found["size"])
         note = f"subsets of {size} instead of {self.subset_size}" if size < self.subset_size else ""
         kind = f"standard deviation of {self.subsets} subsets"
-        return [Score("kernel_distance", label, float(found["value"]), float(found["error"]), kind, note=note)]
+        return [Score("kernel_distance", label, value, error, kind, note=note)]
 
 
 def unbiased_mmd(x: Tensor, y: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ class PRDC(ZooMetric):
         """Add features (B, D) of the images at positions ``index`` (B,)."""
         self._keep(index, features.float())
 
-    def compute(self) -> dict[str, Tensor]:
-        """``precision`` and ``density`` (N,) of generated images, ``recall`` and ``coverage`` (M,) of photographs."""
+    def compute(self) -> list[Score]:
+        """Four scores."""
         _, fakes = self._kept()
         reals = self.reference.to(fakes.device)
         slack = 1e-9 * reals.double().square().sum(1).mean()  # for rounding between identical images
@@ -55,15 +55,11 @@ class PRDC(ZooMetric):
             coverage |= hits.any(0)
             recall |= (block <= ball_fake[part, None]).any(0)
         balls = torch.cat(inside).double()
-        found = {"precision": (balls > 0).double(), "recall": recall.double()}
-        return found | {"density": balls / self.k, "coverage": coverage.double()}
-
-    def scores(self) -> list[Score]:
-        """Four numbers."""
+        found = {"precision": balls > 0, "recall": recall, "density": balls / self.k, "coverage": coverage}
         kind = "standard error, the other set fixed"
         return [
-            Score(f"prdc.{name}", f"{self.network} {name}", float(each.mean()), standard_error(each.reshape(-1)), kind)
-            for name, each in self.compute().items()
+            Score(f"prdc.{name}", f"{self.network} {name}", float(each.double().mean()), standard_error(each), kind)
+            for name, each in found.items()
         ]
 
 
@@ -102,19 +98,14 @@ class NearestTraining(ZooMetric):
         self.train_features = self.train_features.to(features.device)
         self._keep(index, nearest(features, self.train_features))
 
-    def compute(self) -> dict[str, Tensor]:
-        """``share`` below the threshold, ``ratio`` of the median distance to that of held-out images, and ``count``."""
+    def compute(self) -> list[Score]:
+        """The share below the threshold, and the ratio of the median distance to that of held-out images."""
         distance = self._kept()[1].cpu()
-        near = (distance < self.threshold.cpu()).double().mean()
-        return {"share": near, "ratio": distance.median() / self.median.cpu(), "count": torch.tensor(len(distance))}
-
-    def scores(self) -> list[Score]:
-        """The share with its chance, and the ratio of medians."""
-        found = self.compute()
-        label, chance = f"{self.network} nearness to training pictures", self.percentile / 100
-        ratio, ratio_label = float(found["ratio"]), f"{label}, median over that of photographs"
+        share = (distance < self.threshold.cpu()).double().mean()
+        label = f"{self.network} nearness to training pictures"
+        ratio, ratio_label = float(distance.median() / self.median.cpu()), f"{label}, median over that of photographs"
         return [
-            share_score("nearest_training.share", label, found["share"], chance, int(found["count"])),
+            share_score("nearest_training.share", label, share, self.percentile / 100, len(distance)),
             Score("nearest_training.ratio", ratio_label, ratio, chance=1.0),
         ]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, known, stable_seed
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, mean_and_error, stable_seed
 from t2i_zoo.metrics.draws import random_captions
 from t2i_zoo.nn.retrieval import CANDIDATES, outranked
 
@@ -84,17 +84,12 @@ class RPrecision(ZooMetric):
             self.count[fold] += 1
             self.hits[fold] += torch.tensor([rank < k for k in self.top], device=self.hits.device)
 
-    def compute(self) -> dict[str, Tensor]:
-        """``value`` and ``error``, (K,) for the K values of k, as shares."""
+    def compute(self) -> list[Score]:
+        """One score for each k."""
         shares = self.hits / self.count[:, None]
-        return {"value": shares.mean(0), "error": shares.std(0, correction=0)}
-
-    def scores(self) -> list[Score]:
-        """One number for each k."""
-        found, kind = self.compute(), f"standard deviation of {self.folds} folds"
-        label = f"R-precision ({self.network})"
-        values = zip(self.top, found["value"].reshape(-1).tolist(), found["error"].reshape(-1).tolist(), strict=True)
-        return [Score(f"r_precision.{k}", f"{label} k={k}", v, e, kind, k / self.candidates) for k, v, e in values]
+        label, kind = f"R-precision ({self.network})", f"standard deviation of {self.folds} folds"
+        found = zip(self.top, shares.mean(0).tolist(), shares.std(0, correction=0).tolist(), strict=True)
+        return [Score(f"r_precision.{k}", f"{label} k={k}", v, e, kind, k / self.candidates) for k, v, e in found]
 
 
 class Similarity(ZooMetric):
@@ -125,15 +120,9 @@ class Similarity(ZooMetric):
         assert view.features is not None
         self.update(view.features, self.network.read(view.captions))
 
-    def compute(self) -> dict[str, Tensor]:
-        """``value`` and ``error``, the standard error."""
-        count, total, squares = self.totals
-        variance = ((squares - total**2 / count) / (count - 1)).clamp(min=0)
-        return {"value": total / count, "error": (variance / count).sqrt()}
-
-    def scores(self) -> list[Score]:
-        """One number."""
-        found = {name: float(value) for name, value in self.compute().items()}
+    def compute(self) -> list[Score]:
+        """One score."""
+        value, error = mean_and_error(*self.totals)
         name = "CLIP score" if "clip" in self.network.label.lower() else "caption similarity"
         label = f"{name} ({self.network.label})"
-        return [Score("clip_score", label, found["value"], known(found["error"]), "standard error")]
+        return [Score("clip_score", label, value, error, "standard error")]

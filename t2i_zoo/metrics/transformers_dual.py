@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.pictures import to_uint8
 
 
 class TransformersDual(nn.Module):
@@ -53,8 +54,8 @@ class TransformersDual(nn.Module):
     @torch.no_grad()
     def image_codes(self, images: Tensor) -> Tensor:
         """Codes (B, D) of images (B, 3, S, S) in [-1, 1]."""
-        pixels = images.float().add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
-        ready = self.processor(images=list(pixels), return_tensors="pt", input_data_format="channels_first")
+        pixels = list(to_uint8(images).cpu())
+        ready = self.processor(images=pixels, return_tensors="pt", input_data_format="channels_first")
         return _tensor(self.model.get_image_features(pixel_values=ready["pixel_values"].to(self.model.device)))
 
     @torch.no_grad()

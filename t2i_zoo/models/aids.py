@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.projection import load_network, replace_discriminator
+from t2i_zoo.models.observed import Observed
+from t2i_zoo.models.projection import Projected, Projection, projected
+from t2i_zoo.models.sampling import SamplingModule
 from t2i_zoo.nn import (
+    AdversarialLoss,
     ConditionalDiscriminator,
+    LeCam,
     Logits,
     adaptive_probability,
     augment,
@@ -25,10 +29,6 @@ from t2i_zoo.nn import (
     overfitting,
     squared_gradients,
 )
-
-if TYPE_CHECKING:
-    from t2i_zoo.models.base import TextToImageGAN
-
 
 NEEDS_CONTRACT = ("r1", "r2", "matching_penalty", "augment", "lecam")  #: options that look inside
 
@@ -59,120 +59,164 @@ def check_options(options: Mapping[str, Any]) -> None:
         )
 
 
-def changed(model: TextToImageGAN, discriminator: nn.Module) -> nn.Module:
-    """A paper's discriminator as the options ``projected`` and ``spectral_norm`` have it."""
-    if model.hparams["projected"]:
-        discriminator = replace_discriminator(model, discriminator)
-    if model.hparams["spectral_norm"]:
-        for module in list(discriminator.modules()):
-            if isinstance(module, (nn.Conv2d, nn.Linear)) and not parametrized(module):
-                parametrizations.spectral_norm(module)
-    return discriminator
+class AidedModule(SamplingModule):
+    """The discriminator's side of ``TextToImageGAN``: how losses reach it, and what the options change in it."""
 
+    discriminator: nn.Module  #: one ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one a size
+    adversarial: AdversarialLoss
+    augment_probability: Tensor  #: of each augmentation, with ``augment_target``
+    lecam: LeCam  #: with the option ``lecam``
 
-def parametrized(module: nn.Module) -> bool:
-    """Whether a layer computes its weight from others already."""
-    return torch.nn.utils.parametrize.is_parametrized(module)
+    def __init__(self) -> None:
+        super().__init__()
+        self._judged: dict[bool, list[Logits]] | None = None  # first logits of real and of fake images, in D's step
 
+    def aided(self, discriminator: nn.Module) -> nn.Module:
+        """A paper's discriminator as the options ``projected`` and ``spectral_norm`` change it."""
+        options = self.hparams
+        if options["augment_target"] is not None:
+            self.register_buffer("augment_probability", torch.zeros(()))
+        if options["lecam"]:
+            self.lecam = LeCam()
+        if options["projected"]:
+            discriminator = projected(Projection.of(options["projected"]), discriminator, self.needs.sizes or ())
+        if options["spectral_norm"]:
+            for module in list(discriminator.modules()):
+                if isinstance(module, (nn.Conv2d, nn.Linear)) and not parametrize.is_parametrized(module):
+                    parametrizations.spectral_norm(module)
+        return discriminator
 
-def augmented(model: TextToImageGAN, images: list[Tensor]) -> list[Tensor]:
-    """Images of each size with the option ``augment``; each size draws random numbers of its own."""
-    if not (policy := model.hparams["augment"]):
-        return images
-    probability = getattr(model, "augment_probability", None)
-    return [augment(x, policy, model.rng, probability=probability) for x in images]
+    def condition(self, fakes: Fakes) -> Tensor | None:
+        """What the discriminator is told of the text: (B, C), by default the sentence embedding; None without text."""
+        return fakes.text.sentence
 
+    @property
+    def discriminators(self) -> list[ConditionalDiscriminator]:
+        """The discriminator of each size, smallest first."""
+        found: Any = self.discriminator
+        return [*found] if isinstance(self.discriminator, nn.ModuleList) else [found]
 
-def penalties(model: TextToImageGAN, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-    """The gradient penalties of the options, under their names, and their weighted sum as ``loss``; empty without any.
+    def observe(self, images: list[Tensor], *, real: bool) -> Observed:
+        """Show images to the discriminators: the one door to them, which augments in training.
 
-    Gradients are those of raw logits with respect to images before augmentation, summed over all dimensions of a
-    sample. R1 and R2 are of the sum of matched and unconditional logits, MA-GP of matched ones; where there are several
-    sizes, their penalties are added.
-    """
-    options = model.hparams
-    condition = model.condition(fakes)
-    count = len(batch["images"][-1])
-    condition = condition if condition is None else condition[:count].detach().float().requires_grad_()
-    terms: dict[str, Tensor] = {}
-    total: list[Tensor] = []
-    # Half precision overflows where a gradient is squared, or raised to the sixth power.
-    with torch.autocast(model.device.type, enabled=False):
-        for name, pyramid, real in (("r1", batch["images"], True), ("r2", fakes.images, False)):
-            matching = options["matching_penalty"] if real and condition is not None else 0
-            if not (options[name] or matching):
-                continue
-            images = [x[:count].detach().float().requires_grad_() for x in pyramid[-len(model.discriminators) :]]
-            judged = model.observe(images, real=real).judge(condition)
-            if options[name]:
-                squares = squared_gradients(torch.stack([_score(logits).sum() for logits in judged]), images)
-                terms[name] = torch.stack([square.mean() for square in squares]).sum()
-                total.append(options[name] / 2 * terms[name])
-            if matching:
-                assert condition is not None
-                found = []
-                for logits, x in zip(judged, images, strict=True):
-                    assert logits.matched is not None
-                    found.append(
-                        matching_aware_penalty(logits.matched, x, condition, matching, options["matching_power"])
-                    )
-                terms["matching"] = torch.stack([one.penalty for one in found]).sum()
-                terms["image_norm"] = torch.stack([one.image_norm for one in found]).mean()
-                terms["sentence_norm"] = torch.stack([one.sentence_norm for one in found]).mean()
-                total.append(terms["matching"])
-    return {"loss": torch.stack(total).sum(), **terms} if total else {}
+        Args:
+            images: pyramid of (B, 3, S, S) in [-1, 1], smallest first.
+            real: whether they come from the data.
+        """
+        if self.training:
+            images = self.augmented(images[-len(self.discriminators) :])
+        judged = self._judged
+        note = (lambda logits: None) if judged is None else (lambda logits: judged.setdefault(real, logits))
+        return Observed(self.discriminators, images, note)
+
+    def opponents(self, batch: Batch, condition: Tensor | None) -> list[Logits] | list[None]:
+        """For the generator's loss: logits of the batch's real images, where the adversarial loss compares with them.
+
+        Elsewhere None for each size, at no cost. No gradient flows through them.
+        """
+        if not self.adversarial.relative:
+            return [None] * len(self.discriminators)
+        with torch.no_grad():
+            return self.observe(batch["images"], real=True).judge(condition)
+
+    def augmented(self, images: list[Tensor]) -> list[Tensor]:
+        """Images of each size with the option ``augment``; each size draws random numbers of its own."""
+        if not (policy := self.hparams["augment"]):
+            return images
+        probability = getattr(self, "augment_probability", None)
+        return [augment(x, policy, self.rng, probability=probability) for x in images]
+
+    def gradient_penalties(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """The penalties of the options under their names, and their weighted sum as ``loss``; empty without any.
+
+        Gradients are of raw logits by images before augmentation, and their squares are summed over all dimensions of
+        a sample. R1 and R2 are of the sum of matched and unconditional logits, MA-GP of matched ones; the penalties of
+        several image sizes are added.
+        """
+        options, count, terms = self.hparams, len(batch["images"][-1]), dict[str, Tensor]()
+        condition = self.condition(fakes)
+        condition = condition if condition is None else condition[:count].detach().float().requires_grad_()
+        # Half precision overflows where a gradient is squared, or raised to the sixth power.
+        with torch.autocast(self.device.type, enabled=False):
+            for name, pyramid, real in (("r1", batch["images"], True), ("r2", fakes.images, False)):
+                matching = real and condition is not None and options["matching_penalty"] > 0
+                if not (options[name] or matching):
+                    continue
+                images = [x[:count].detach().float().requires_grad_() for x in pyramid[-len(self.discriminators) :]]
+                judged = self.observe(images, real=real).judge(condition)
+                if options[name]:
+                    squares = squared_gradients(torch.stack([_score(logits).sum() for logits in judged]), images)
+                    terms[name] = torch.stack([square.mean() for square in squares]).sum()
+                if matching:
+                    terms |= self._matching(judged, images, condition)
+        weights = {"r1": options["r1"] / 2, "r2": options["r2"] / 2, "matching": 1.0}
+        weighted = [weight * terms[name] for name, weight in weights.items() if name in terms]
+        return {"loss": torch.stack(weighted).sum(), **terms} if weighted else {}
+
+    def _matching(self, judged: list[Logits], images: list[Tensor], condition: Any) -> dict[str, Tensor]:
+        """MA-GP of all sizes, and the mean norms of its two gradients."""
+        weight, power = self.hparams["matching_penalty"], self.hparams["matching_power"]
+        found = [
+            matching_aware_penalty(logits.matched, x, condition, weight, power)  # type: ignore[arg-type]
+            for logits, x in zip(judged, images, strict=True)
+        ]
+        penalties, image_norms, sentence_norms = (torch.stack(parts) for parts in zip(*found, strict=True))
+        return {
+            "matching": penalties.sum(),
+            "image_norm": image_norms.mean(),
+            "sentence_norm": sentence_norms.mean(),
+        }
+
+    def regularised(self, losses: dict[str, Tensor], judged: Mapping[bool, list[Logits]]) -> dict[str, Tensor]:
+        """The discriminator's loss with LeCam's penalty, and the overfitting that adaptive augmentation follows.
+
+        Args:
+            losses: the paper's.
+            judged: the logits that they were computed from, of real images (True) and of generated ones (False).
+        """
+        options = self.hparams
+        if not options["lecam"] and options["augment_target"] is None:
+            return losses
+        real, fake = (torch.cat([logits.all().flatten() for logits in judged[side]]) for side in (True, False))
+        losses = losses | {"overfitting": overfitting(real)}
+        if options["augment_target"] is not None:
+            p, count = self.augment_probability, len(judged[True][0].all())
+            p.copy_(adaptive_probability(p, losses["overfitting"], count, options["augment_target"]))
+        if options["lecam"]:
+            losses["lecam"] = self.lecam(real, fake)
+            losses["loss"] = losses["loss"] + options["lecam"] * losses["lecam"]
+        return losses
+
+    def prepare_aids(self) -> None:
+        """Raise where an option asks for what the discriminator is not made for; load what the options look at.
+
+        Raises:
+            T2IError: where a discriminator of your own is no ``ConditionalDiscriminator``.
+        """
+        asked = next((name for name in NEEDS_CONTRACT if self.hparams[name]), None)
+        odd = [type(one).__name__ for one in self.discriminators if not isinstance(one, ConditionalDiscriminator)]
+        if asked and odd:
+            raise T2IError(
+                f"found --model.{asked} with a {odd[0]}, expected a discriminator derived from t2i_zoo.nn's "
+                "ConditionalDiscriminator: derive it, or leave the option out"
+            )
+        if self.hparams["projected"]:
+            option = Projection.of(self.hparams["projected"])
+            self.adopt("projected", lambda: option.build(option.weights))
+            for one in self.discriminators:
+                assert isinstance(one, Projected)
+                one.look = lambda images: self.frozen("projected").taps(images)
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+        penalty = next((name for name in ("r1", "r2", "matching_penalty") if self.hparams[name]), None)
+        if penalty and any(isinstance(m, norms) for m in self.discriminator.modules()):
+            warnings.warn(
+                f"--model.{penalty} with batch norm in the discriminator: each image's gradient depends on the "
+                "others of its batch, so that the penalty is not quite the paper's",
+                stacklevel=2,
+            )
 
 
 def _score(logits: Logits) -> Tensor:
     """One number an image: matched plus unconditional logit, each averaged where a discriminator has several."""
     parts = [x.flatten(1).mean(1) if x.dim() > 1 else x for x in logits[:2] if x is not None]
     return torch.stack(parts).sum(0)
-
-
-def regularised(
-    model: TextToImageGAN, losses: dict[str, Tensor], judged: Mapping[bool, list[Logits]]
-) -> dict[str, Tensor]:
-    """The discriminator's loss with LeCam's penalty, and the meter of overfitting that adaptive augmentation follows.
-
-    Args:
-        model: whose buffers are updated.
-        losses: the paper's.
-        judged: the logits that they were computed from, of real images (True) and of generated ones (False).
-    """
-    options = model.hparams
-    if not options["lecam"] and options["augment_target"] is None:
-        return losses
-    real, fake = (torch.cat([logits.all().flatten() for logits in judged[side]]) for side in (True, False))
-    losses = losses | {"overfitting": overfitting(real)}
-    if options["augment_target"] is not None:
-        p, count = model.augment_probability, len(judged[True][0].all())
-        p.copy_(adaptive_probability(p, losses["overfitting"], count, options["augment_target"]))
-    if options["lecam"]:
-        losses["lecam"] = model.lecam(real, fake)
-        losses["loss"] = losses["loss"] + options["lecam"] * losses["lecam"]
-    return losses
-
-
-def prepare(model: TextToImageGAN) -> None:
-    """Raise where an option asks for what the discriminator is not made for; load what the options look at.
-
-    Raises:
-        T2IError: where a discriminator of your own is no ``ConditionalDiscriminator``.
-    """
-    asked = next((name for name in NEEDS_CONTRACT if model.hparams[name]), None)
-    odd = [type(one).__name__ for one in model.discriminators if not isinstance(one, ConditionalDiscriminator)]
-    if asked and odd:
-        raise T2IError(
-            f"found --model.{asked} with a {odd[0]}, expected a discriminator derived from t2i_zoo.nn's "
-            "ConditionalDiscriminator: derive it, or leave the option out"
-        )
-    if model.hparams["projected"]:
-        load_network(model)
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-    penalty = next((name for name in ("r1", "r2", "matching_penalty") if model.hparams[name]), None)
-    if penalty and any(isinstance(m, norms) for m in model.discriminator.modules()):
-        warnings.warn(
-            f"--model.{penalty} with batch norm in the discriminator: each image's gradient depends on the "
-            "others of its batch, so that the penalty is not quite the paper's",
-            stacklevel=2,
-        )

@@ -18,17 +18,16 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import aids, state
+from t2i_zoo.models import state
+from t2i_zoo.models.aids import AidedModule, check_options
 from t2i_zoo.models.companions import reader
-from t2i_zoo.models.observed import Observed
 from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
-from t2i_zoo.models.sampling import SamplingModule
-from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation, ConditionalDiscriminator, LeCam, Logits
+from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text import build_text_encoder
 
 
-class TextToImageGAN(SamplingModule):
+class TextToImageGAN(AidedModule):
     """Base of every GAN of the zoo; a subclass writes two losses and calls ``set_networks`` in its ``__init__``.
 
     Hyperparameters are plain values (they are saved for loading with ``weights_only=True``) and are saved here for
@@ -75,12 +74,9 @@ class TextToImageGAN(SamplingModule):
         weights: checkpoint or .safetensors whose networks are the start of a fine-tuning run.
     """
 
-    discriminator: nn.Module  #: one ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one a size
     generator_steps = 1  #: generator steps a batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
     builds_on: tuple[str, ...] = ("damsm",)
-    augment_probability: Tensor  #: of each augmentation, with ``augment_target``
-    lecam: LeCam  #: with ``lecam``
 
     def __init__(
         self,
@@ -115,7 +111,7 @@ class TextToImageGAN(SamplingModule):
         super().__init__()
         self.automatic_optimization = False
         self.save_hyperparameters()
-        aids.check_options(self.hparams)
+        check_options(self.hparams)
         text_encoder = reader(text_encoder, damsm)
         self.text_encoder = build_text_encoder(text_encoder)
         if not (self.conditional or self.text_is_optional):
@@ -128,7 +124,6 @@ class TextToImageGAN(SamplingModule):
         self.total_noise_dim = noise_dim
         self.needs = replace(self.needs, sizes=(image_size,))
         self._unlogged: dict[str, Tensor] = {}
-        self._judged: dict[bool, list[Logits]] | None = None  # first logits of real and of fake images, in D's step
 
     # What a paper supplies ------------------------------------------------------------------------------------------
 
@@ -149,11 +144,7 @@ class TextToImageGAN(SamplingModule):
         It is called in training alone, where gradients are enabled, and may differentiate through the discriminator.
         By default these are the penalties of the options; an empty dict adds nothing.
         """
-        return aids.penalties(self, batch, fakes)
-
-    def condition(self, fakes: Fakes) -> Tensor | None:
-        """What the discriminator is told of the text: (B, C), by default the sentence embedding; None without text."""
-        return fakes.text.sentence
+        return self.gradient_penalties(batch, fakes)
 
     def fake(self, batch: Batch) -> Fakes:
         """The generator's forward of the training step."""
@@ -163,44 +154,11 @@ class TextToImageGAN(SamplingModule):
 
     def set_networks(self, generator: nn.Module, discriminator: nn.Module) -> None:
         """Adopt both networks with the aids that change them, copy the generator, and load ``weights`` if given."""
-        self.generator, self.discriminator = generator, aids.changed(self, discriminator)
+        self.generator, self.discriminator = generator, self.aided(discriminator)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
-        if self.hparams["augment_target"] is not None:
-            self.register_buffer("augment_probability", torch.zeros(()))
-        if self.hparams["lecam"]:
-            self.lecam = LeCam()
         if self.hparams["weights"]:
             path = Path(self.hparams["weights"]).expanduser()
             state.load_networks(self, find_checkpoint(path) if path.is_dir() else path, self.parts)
-
-    @property
-    def discriminators(self) -> list[ConditionalDiscriminator]:
-        """The discriminator of each size, smallest first."""
-        found: Any = self.discriminator
-        return [*found] if isinstance(self.discriminator, nn.ModuleList) else [found]
-
-    def observe(self, images: list[Tensor], *, real: bool) -> Observed:
-        """Show images to the discriminators: the one door to them, which augments in training.
-
-        Args:
-            images: pyramid of (B, 3, S, S) in [-1, 1], smallest first.
-            real: whether they come from the data.
-        """
-        if self.training:
-            images = aids.augmented(self, images[-len(self.discriminators) :])
-        judged = self._judged
-        note = (lambda logits: None) if judged is None else (lambda logits: judged.setdefault(real, logits))
-        return Observed(self.discriminators, images, note)
-
-    def opponents(self, batch: Batch, condition: Tensor | None) -> list[Logits] | list[None]:
-        """For the generator's loss: logits of the batch's real images, where the adversarial loss compares with them.
-
-        Elsewhere None for each size, at no cost. No gradient flows through them.
-        """
-        if not self.adversarial.relative:
-            return [None] * len(self.discriminators)
-        with torch.no_grad():
-            return self.observe(batch["images"], real=True).judge(condition)
 
     # The step -------------------------------------------------------------------------------------------------------
 
@@ -252,7 +210,7 @@ class TextToImageGAN(SamplingModule):
     def _discriminator_step(self, batch: Batch, fakes: Fakes, optimizer: Any, backward: Any) -> dict[str, Tensor]:
         options, self._judged = self.hparams, {}
         losses = self.discriminator_loss(batch, fakes)
-        losses, self._judged = aids.regularised(self, losses, self._judged), None
+        losses, self._judged = self.regularised(losses, self._judged), None
         separate, loss = options["penalty_step"] == "separate", losses["loss"]
         if separate:
             update(optimizer, loss, backward)
@@ -331,7 +289,7 @@ class TextToImageGAN(SamplingModule):
         """Raise for what could only fail, or mislead, once training runs, and load the projected features."""
         super().setup(stage)
         if stage != "predict":
-            aids.prepare(self)
+            self.prepare_aids()
         strategy: Any = self.trainer.strategy
         ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
         if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):

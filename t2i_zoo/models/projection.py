@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from t2i_zoo.errors import T2IError
 from t2i_zoo.nn import ConditionalDiscriminator, ProjectedDiscriminator
 from t2i_zoo.vision import VisionNetwork, build_vision
-
-if TYPE_CHECKING:
-    from t2i_zoo.models.base import TextToImageGAN
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,10 @@ class Projection:
         return cls(**values)
 
     def build(self, weights: str | None) -> VisionNetwork:
-        """The frozen network."""
-        return build_vision(self.network, weights=weights, input_size=self.input_size or 0, logits=False)
+        """The network; random weights are the same each time, so that a resumed run meets them again."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return build_vision(self.network, weights=weights, input_size=self.input_size or 0, logits=False)
 
 
 class Projected(ProjectedDiscriminator):
@@ -72,33 +71,28 @@ class Projected(ProjectedDiscriminator):
         return super().features(self.look(images))
 
 
-def replace_discriminator(model: TextToImageGAN, papers: nn.Module) -> nn.Module:
-    """A projected discriminator for each of a paper's, with its condition and classes."""
-    option = Projection.of(model.hparams["projected"])
+def projected(option: Projection, papers: nn.Module, sizes: Sequence[int]) -> nn.Module:
+    """A projected discriminator for each of a paper's, with its condition and classes.
+
+    Args:
+        option: what they look through.
+        papers: a ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one a size.
+        sizes: of the images, in pixels.
+
+    Raises:
+        T2IError: for a discriminator that does not say what it is told.
+    """
     found: list[Projected] = []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        network = option.build("random")  # for the shapes of its maps; training loads the weights
     every: list[nn.Module] = [*papers] if isinstance(papers, nn.ModuleList) else [papers]
-    for paper, size in zip(every, model.needs.sizes or (), strict=True):
+    with torch.no_grad():
+        network = option.build("random")  # for the shapes of its maps; training loads the weights
+        shapes = [[tap.shape[-1] for tap in network.taps(torch.zeros(1, 3, size, size))] for size in sizes]
+    for paper, sides in zip(every, shapes, strict=True):
         if not isinstance(paper, ConditionalDiscriminator):
             raise T2IError(
                 f"found --model.projected with a {type(paper).__name__}, expected a discriminator derived from "
                 "t2i_zoo.nn's ConditionalDiscriminator: derive it, or leave the option out"
             )
-        with torch.no_grad():
-            sides = [tap.shape[-1] for tap in network.taps(torch.zeros(1, 3, size, size))]
         options = {name: getattr(option, name) for name in ("channels", "width", "text_scale", "separable")}
-        dims = paper.condition_dim, paper.num_classes
-        found.append(Projected(network.tap_channels, sides, *dims, **options))
+        found.append(Projected(network.tap_channels, sides, paper.condition_dim, paper.num_classes, **options))
     return nn.ModuleList(found) if isinstance(papers, nn.ModuleList) else found[0]
-
-
-def load_network(model: TextToImageGAN) -> None:
-    """Load the frozen network as a companion, once, and let the discriminators look through it."""
-    option = Projection.of(model.hparams["projected"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # so that weights: random are the same when a run is resumed
-        model.adopt("projected", lambda: option.build(option.weights))
-    for one in model.discriminators:
-        assert isinstance(one, Projected)
-        one.look = lambda images: model.frozen("projected").taps(images)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.nn import class_loss
 
 
 class ServingModule(ZooModule):
@@ -19,10 +21,58 @@ class ServingModule(ZooModule):
     Attributes:
         use: how to use one of its runs; part of the error for those who try to generate with it.
         known: its vocabulary, with an attribute ``words``; None for models without one.
+        class_head: a linear classifier on the features of its backbone, or None.
     """
 
     use: str
     known: Any = None
+    class_head: nn.Linear | None = None
+
+    def training_captions(self) -> list[str]:
+        """All captions of the training split.
+
+        Raises:
+            T2IError: there are none.
+        """
+        data = self.data_module
+        captions = data.captions_of("train") if data is not None else []
+        if not captions:
+            raise T2IError(
+                f"found no training captions: give {type(self).__name__} a CaptionDataModule whose source has some"
+            )
+        return captions
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """The parameters that are not frozen."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Eval mode without gradients; the former mode comes back at the end."""
+        mode = self.training
+        try:
+            with torch.no_grad():
+                self.eval()
+                yield
+        finally:
+            self.train(mode)
+
+    def add_class_head(self, features: int) -> None:
+        """Make ``class_head`` for features of this dimension, if the option ``class_weight`` is not 0."""
+        if self.hparams["class_weight"]:
+            self.class_head = nn.Linear(features, self.hparams["num_classes"])
+
+    def add_class_loss(self, found: dict[str, Tensor], features: Tensor, labels: Tensor | None) -> None:
+        """Add ``class``, the cross-entropy of ``class_head``, to the losses, and its weighted value to ``loss``."""
+        if self.class_head is not None and labels is not None:
+            found["class"] = class_loss(self.class_head(features), labels)
+            found["loss"] = found["loss"] + self.hparams["class_weight"] * found["class"]
+
+    def log_training(self, found: Mapping[str, Tensor], count: int) -> Tensor:
+        """Log the losses of a batch of ``count`` items as ``train/...``, count the batch, and return ``loss``."""
+        self.log_dict({f"train/{key}": value.detach() for key, value in found.items()}, batch_size=count)
+        self.clock += 1
+        return found["loss"]
 
     def evaluate(self, stage: str, batch: Batch) -> None:
         """Log the losses of a held-out batch as ``val/...`` or ``test/...``, and keep what ``summarise`` needs."""
@@ -75,9 +125,24 @@ class RetrievalModule(ServingModule):
     ``forward`` returns the losses of a batch, image codes (B, D) and sentence embeddings (B, D).
     """
 
+    parts = ("text_network.", "image_network.")
+    starting_points = ("weights", "backbone_weights")
+
     def __init__(self) -> None:
         super().__init__()
         self._pool: list[tuple[Tensor, ...]] = []
+
+    def setup(self, stage: str) -> None:
+        """Check that a batch has images to tell apart."""
+        super().setup(stage)
+        data = self.data_module
+        if stage == "fit" and data is not None and data.batch_size < 2:
+            raise T2IError(f"found --data.batch_size {data.batch_size}, expected at least 2 images to tell apart")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of the losses."""
+        found, codes, _ = self(batch)
+        return self.log_training(found, len(codes))
 
     def retrieval(self, codes: Tensor, sentences: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Retrieval scores of a split: image codes and sentence embeddings (N, D), classes (N,) or -1."""
@@ -96,9 +161,27 @@ class RetrievalModule(ServingModule):
         self._pool.clear()
         codes, sentences = (part.reshape(-1, part.shape[-1]) for part in gathered[:2])
         labels, index = (part.reshape(-1) for part in gathered[2:])
-        order = index.argsort(stable=True)
-        first = torch.ones_like(order, dtype=torch.bool)  # ranks repeat images to have equally many
-        first[1:] = index[order][1:] != index[order][:-1]
-        rows = order[first]
+        rows = first_of_each(index)
         for key, value in self.retrieval(codes[rows], sentences[rows], labels[rows]).items():
             self.log(f"{stage}/{key}", value)
+
+
+def first_of_each(index: Tensor) -> Tensor:
+    """One row of each image, in the order of ``index`` (N,); ranks repeat images to have equally many."""
+    order = index.argsort(stable=True)
+    first = torch.ones_like(order, dtype=torch.bool)
+    first[1:] = index[order][1:] != index[order][:-1]
+    return order[first]
+
+
+def check_least(options: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    """Raise if an option is below its least value; None is always allowed."""
+    for name, value in least.items():
+        if options[name] is not None and options[name] < value:
+            raise T2IError(f"found --model.{name} {options[name]}, expected at least {value}")
+
+
+def check_class_weight(options: Mapping[str, Any]) -> None:
+    """Raise if ``class_weight`` asks for a classifier without ``num_classes``."""
+    if options["class_weight"] and options["num_classes"] is None:
+        raise T2IError("found --model.class_weight without --model.num_classes: set it to the data's number of classes")

@@ -80,10 +80,12 @@ def generator_loss(fake: Logits, real: Logits | None = None, loss: AdversarialLo
     return torch.stack([mean(loss.generator(ours, theirs)) for ours, theirs in pairs if ours is not None]).sum()
 
 
-def class_loss(scores: Tensor, labels: Tensor) -> Tensor:
+def class_loss(scores: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of class scores (B, K) against labels (B,), a float32 mean over the images that have a class.
 
-    Of a batch without any class it is 0.
+    Of a batch without any class it is 0. ``smoothing`` is the share of the target that is spread evenly over all
+    classes (Szegedy et al. 2016, section 7).
     """
     count = (labels >= 0).sum().clamp_min(1)
-    return F.cross_entropy(scores.float(), labels, ignore_index=-1, reduction="sum") / count
+    total = F.cross_entropy(scores.float(), labels, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+    return total / count

@@ -101,7 +101,7 @@ class LeCam(nn.Module):
     @property
     def anchors(self) -> tuple[Tensor, Tensor]:
         """Average logits of real and of generated images, as the penalty reads them."""
-        real, fake = self.averages.clone()  # the graph keeps them, and the next batch changes the buffer
+        real, fake = self.averages
         if self.debias:
             scale = 1 - self.decay ** self.updates.clamp(min=1)
             real, fake = real / scale, fake / scale

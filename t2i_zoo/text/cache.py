@@ -1,4 +1,4 @@
-"""Features of frozen text encoders on disk, one row a caption, so that no caption is encoded twice."""
+"""Features of frozen text encoders on disk, one row for each caption, so that no caption is encoded twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import mmap
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text.features import TextEncoder
 
 _KEY = "S16"  # 16 bytes of blake2b; numpy sorts and searches byte strings of fixed length
-_CHUNK = 1024  # captions a call of the encoder
+_CHUNK = 1024  # captions for each call of the encoder
 _SEGMENT_CAPTIONS = 65_536
 _SEGMENT_BYTES = 1 << 29  # word features of 65,536 captions would be gigabytes: write earlier
-_STALE_SECONDS = 86_400  # what a killed process left unfinished for a day is nobody's work any more
+_STALE_SECONDS = 86_400  # an unfinished segment of this age was left by a killed process
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -40,21 +42,21 @@ class _Segment:
 
 
 def let_go(array: NDArray[Any] | None) -> None:
-    """Give back the pages of a mapped file, which the system counts as this process's; its own cache keeps them."""
+    """Release the pages of a mapped file, which count as this process's memory; the system's cache keeps them."""
     mapping = getattr(array, "_mmap", None)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # Linux and macOS
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class CachedRows:
-    """Features of a list of captions where they lie on disk; only what is asked for is read.
+    """Features of a list of captions on disk; only what is asked for is read.
 
     Args:
         segments: of the cache.
         places: (N,) segment of each caption.
-        rows: (N,) its row in there.
-        dim: D, numbers of a sentence vector.
-        word_dim: W, numbers of a word vector.
+        rows: (N,) its row in the segment.
+        dim: dimension D of a sentence embedding.
+        word_dim: dimension W of a word vector.
     """
 
     def __init__(self, segments: Sequence[_Segment], places: Integers, rows: Integers, dim: int, word_dim: int) -> None:
@@ -65,24 +67,18 @@ class CachedRows:
         return len(self._rows)
 
     def let_go(self) -> None:
-        """Give back what was read of the files."""
+        """Release the pages of the files that were read."""
         for segment in self._segments:
             let_go(segment.sentence)
             let_go(segment.words)
 
     def sentences(self, numbers: Integers | slice = slice(None)) -> Floats:
-        """Sentence vectors (n, D), float32, of the captions with these numbers; by default of all.
+        """Sentence embeddings (n, D), float32, of the captions with these numbers; by default of all.
 
         A contiguous run of one segment is a read-only view of the file; anything else is a copy.
         """
         places, rows = self._places[numbers], self._rows[numbers]
-        if (run := _run(places, rows)) is not None:
-            return np.asarray(self._segments[places[0]].sentence[run])
-        out = np.empty((len(rows), self._dim), dtype=np.float32)
-        for place in np.unique(places):
-            chosen = places == place
-            out[chosen] = self._segments[place].sentence[rows[chosen]]
-        return out
+        return _gather([segment.sentence for segment in self._segments], places, rows, self._dim)
 
     def words(self, numbers: Integers | slice = slice(None)) -> tuple[Floats, Integers]:
         """Word vectors of captions in one array: flat (sum T, W) float32 and offsets (n + 1,) int64.
@@ -91,40 +87,28 @@ class CachedRows:
         contiguous run is a read-only view of the file, as in ``sentences``.
         """
         places, rows = self._places[numbers], self._rows[numbers]
-        lengths = np.zeros(len(rows), dtype=np.int64)
-        starts = np.zeros(len(rows), dtype=np.int64)
+        starts, ends = np.zeros_like(rows), np.zeros_like(rows)
         for place in np.unique(places):
-            chosen = places == place
             edges = self._segments[place].offsets
             assert edges is not None, "this cache was opened without words=True"
-            starts[chosen] = edges[rows[chosen]]
-            lengths[chosen] = edges[rows[chosen] + 1] - starts[chosen]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        if _run(places, rows) is not None:
-            whole = self._segments[places[0]].words
-            assert whole is not None
-            return np.asarray(whole[starts[0] : starts[0] + offsets[-1]]), offsets
-        flat = np.empty((offsets[-1], self._word_dim), dtype=np.float32)
-        source = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-        owner = np.repeat(places, lengths)
-        for place in np.unique(places):
-            chosen = owner == place
-            whole = self._segments[place].words
-            assert whole is not None
-            flat[chosen] = whole[source[chosen]]
-        return flat, offsets
+            chosen = places == place
+            starts[chosen], ends[chosen] = edges[rows[chosen]], edges[rows[chosen] + 1]
+        offsets = np.concatenate([[0], np.cumsum(ends - starts)])
+        tokens = np.repeat(starts - offsets[:-1], ends - starts) + np.arange(offsets[-1])
+        tables = [segment.words for segment in self._segments]
+        return _gather(tables, np.repeat(places, ends - starts), tokens, self._word_dim), offsets
 
 
 class TextCache:
     """Append-only cache of one encoder's features in ``folder/<fingerprint>[-words]/seg-*``.
 
-    A segment is written beside and renamed, so neither a killed nor a second process ever leaves half of one.
-    Two processes that encode the same caption both keep it: this costs space and changes nothing.
+    A segment is written under another name and renamed, so neither a killed nor a second process leaves half a segment.
+    Two processes that encode the same caption both store it, which costs space and changes nothing.
 
     Args:
-        folder: where caches of all encoders live; made on the first write.
-        encoder: a frozen encoder with its final weights; it runs on its own device.
-        words: keep word features too.
+        folder: the folder of the caches of all encoders; created by the first write.
+        encoder: a frozen encoder with its final weights, which runs on its own device.
+        words: store word vectors too.
     """
 
     def __init__(self, folder: Path, encoder: TextEncoder, words: bool = False) -> None:
@@ -138,33 +122,34 @@ class TextCache:
         self._refresh()
 
     def __len__(self) -> int:
-        """Number of different captions on disk."""
+        """Number of distinct captions on disk."""
         return len(self._keys)
 
     def ensure(self, captions: Sequence[str], progress: bool = False) -> None:
-        """Encode and store the captions that are not there yet, each once, in the order given.
+        """Encode and store the captions that are not in the cache yet, each once, in the given order.
 
         Args:
             captions: any number of texts, repetitions allowed.
-            progress: show a bar on standard error.
+            progress: show a progress bar on standard error.
 
         Raises:
-            T2IError: from the encoder, where a caption is blank, or where the disk is full; what was written before
-                stays.
+            T2IError: the encoder refuses a caption, or the disk is full. What was written before stays.
         """
         keys = _keys_of(captions)
         if self._found(keys).all():
             return
-        self._refresh()  # another process may have been here
+        self._refresh()  # another process may have written them
         absent = np.flatnonzero(~self._found(keys))
         _, first = np.unique(keys[absent], return_index=True)
         missing = absent[np.sort(first)]
-        buffer: list[tuple[Floats, Floats | None, Integers | None]] = []
+        buffer: list[tuple[NDArray[Any], ...]] = []
         start = held = 0
-        for done in _progress(range(0, len(missing), _CHUNK), progress):
+        steps = range(0, len(missing), _CHUNK)
+        console = Console(stderr=True)
+        for done in track(steps, "encoding captions", console=console, disable=not progress):
             rows = missing[done : done + _CHUNK]
             buffer.append(self._encode([captions[i] for i in rows]))
-            held += sum(part.nbytes for part in buffer[-1] if part is not None)
+            held += sum(part.nbytes for part in buffer[-1])
             end = done + len(rows)
             if end == len(missing) or end - start >= _SEGMENT_CAPTIONS or held >= _SEGMENT_BYTES:
                 self._write(keys[missing[start:end]], buffer)
@@ -172,16 +157,15 @@ class TextCache:
         self._refresh()
 
     def rows(self, captions: Sequence[str]) -> CachedRows:
-        """Where the features of these captions lie; those not there yet are encoded first."""
+        """The features of these captions; those not in the cache yet are encoded first."""
+        self.ensure(captions)
         keys = _keys_of(captions)
-        if not self._found(keys).all():
-            self.ensure(captions)
         index = np.searchsorted(self._keys, keys)
         places, rows = self._segment_of[index], self._row_of[index]
         return CachedRows(list(self._segments.values()), places, rows, self.encoder.dim, self.encoder.word_dim)
 
     def sentences(self, captions: Sequence[str]) -> Floats:
-        """Sentence vectors (N, D) of these captions, as ``CachedRows.sentences``."""
+        """Sentence embeddings (N, D) of these captions, as ``CachedRows.sentences``."""
         return self.rows(captions).sentences()
 
     def word_rows(self, captions: Sequence[str]) -> tuple[Floats, Integers]:
@@ -189,11 +173,12 @@ class TextCache:
         assert self.with_words, "this cache was opened without words=True"
         return self.rows(captions).words()
 
-    def _encode(self, captions: list[str]) -> tuple[Floats, Floats | None, Integers | None]:
+    def _encode(self, captions: list[str]) -> tuple[NDArray[Any], ...]:
+        """Sentence embeddings and, if words are stored, all word vectors and the captions' lengths."""
         features = self.encoder.encode(captions, words=self.with_words)
         sentence = features.sentence.to("cpu", torch.float32).numpy()
         if not self.with_words:
-            return sentence, None, None
+            return (sentence,)
         assert features.words is not None
         assert features.mask is not None
         flat = features.words[features.mask].to("cpu", torch.float32).numpy()
@@ -205,30 +190,28 @@ class TextCache:
         index = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.asarray(self._keys[index] == keys)
 
-    def _write(self, keys: NDArray[np.bytes_], buffer: list[tuple[Any, Any, Any]]) -> None:
+    def _write(self, keys: NDArray[np.bytes_], buffer: list[tuple[NDArray[Any], ...]]) -> None:
         name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
         beside = self.folder / f"new-{name}"
+        sentence, *words = (np.concatenate(parts) for parts in zip(*buffer, strict=True))
         try:
             beside.mkdir(parents=True)
             np.save(beside / "keys.npy", keys)
-            np.save(beside / "sentence.npy", np.concatenate([part for part, _, _ in buffer]))
-            if self.with_words:
-                np.save(beside / "words.npy", np.concatenate([part for _, part, _ in buffer]))
-                lengths = np.concatenate([part for _, _, part in buffer])
-                np.save(beside / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+            np.save(beside / "sentence.npy", sentence)
+            if words:
+                np.save(beside / "words.npy", words[0])
+                np.save(beside / "offsets.npy", np.concatenate([[0], np.cumsum(words[1])]))
             beside.rename(self.folder / f"seg-{name}")
         except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
             raise T2IError(
                 f"the text cache {self.folder} cannot be written ({error.strerror or error}): make room, or choose "
-                "another place with --data.cache_dir or T2I_ZOO_CACHE"
+                "another folder with --data.cache_dir or T2I_ZOO_CACHE"
             ) from error
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)  # nothing is there after the renaming
 
     def _refresh(self) -> None:
-        """Take in segments that appeared on disk, and sort all keys; the oldest of equal keys wins."""
+        """Open segments that are new on disk, and sort all keys; of equal keys the oldest is used."""
         for path in self.folder.glob("new-*"):
             if time.time_ns() - int(path.name.split("-")[1]) > _STALE_SECONDS * 10**9:
                 shutil.rmtree(path, ignore_errors=True)
@@ -245,7 +228,7 @@ class TextCache:
         self._row_of = np.concatenate([np.arange(size) for size in sizes])[first]
 
     def _open(self, path: Path) -> _Segment | None:
-        """Map one segment; None where it is damaged, and then its captions are encoded again."""
+        """Map one segment; None if it is damaged, and then its captions are encoded again."""
         try:
             keys = np.load(path / "keys.npy")
             sentence = np.load(path / "sentence.npy", mmap_mode="r")
@@ -264,17 +247,15 @@ def _keys_of(captions: Sequence[str]) -> NDArray[np.bytes_]:
     return np.frombuffer(b"".join(digests), dtype=_KEY)
 
 
-def _run(places: Integers, rows: Integers) -> slice | None:
-    """The rows as one slice of one segment, where they are one."""
-    if not len(rows) or (places != places[0]).any() or (np.diff(rows) != 1).any():
-        return None
-    return slice(int(rows[0]), int(rows[-1]) + 1)
-
-
-def _progress(steps: range, show: bool) -> Iterable[int]:
-    if not show or not steps:
-        return steps
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(steps, "encoding captions", console=Console(stderr=True))
+def _gather(tables: Sequence[Floats | None], places: Integers, rows: Integers, dim: int) -> Floats:
+    """Rows (n, dim) of several tables; a contiguous run of one table is a view."""
+    if len(rows) and (places == places[0]).all() and (np.diff(rows) == 1).all():
+        whole = tables[places[0]]
+        assert whole is not None
+        return np.asarray(whole[rows[0] : rows[-1] + 1])
+    out = np.empty((len(rows), dim), dtype=np.float32)
+    for place in np.unique(places):
+        table, chosen = tables[place], places == place
+        assert table is not None
+        out[chosen] = table[rows[chosen]]
+    return out

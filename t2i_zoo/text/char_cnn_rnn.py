@@ -1,47 +1,46 @@
 """The char-CNN-RNN text encoder of GAN-CLS and StackGAN, frozen (Reed et al. 2016, arXiv 1605.05395).
 
-Source: reedscot/cvpr2016 and reedscot/icml2016. ``CharCNNRNN`` trains one. It reads characters and has no vocabulary;
-what it does not see are characters other than its 70, capital letters among them, and all behind the 201st. The
-authors' own files hold networks as Torch7 objects, which are not read; tables of their tensors are.
+Source: reedscot/cvpr2016 and reedscot/icml2016. ``CharCNNRNN`` trains one. It reads characters and has no vocabulary:
+all but 70 characters are invisible to it, capital letters included, and so is everything after the 201st. The authors'
+own files hold networks as Torch7 objects, which cannot be read; tables of their tensors can.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.legacy import load_t7
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text.char_cnn_rnn_network import LENGTH, NUMBERS, STEPS, STRIDES, CharCNNRNNNetwork, numbers_of
-from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
+from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank, weights_of, without_weights
 
-PREFIX = "text_network."  #: what CharCNNRNN calls this network
+PREFIX = "text_network."  #: the name of this network in CharCNNRNN
 _CHUNK = 256  # captions in one forward pass
-_VERSION = "t2i-char-cnn-rnn-1"  # part of the fingerprint: a new number where the features of the same weights change
+_VERSION = "t2i-char-cnn-rnn-1"  # part of the fingerprint, to be raised when the features of the same weights change
 _NAMES = [f"{layer}.{part}" for layer in ("conv1", "conv2", "conv3", "recurrent.i2h", "recurrent.h2h", "linear")
           for part in ("weight", "bias")]  # fmt: skip
 
 
-class CharCNNRNNEncoder(TextEncoder):
-    """A frozen char-CNN-RNN, trained here or brought as a file of weights.
+class CharCNNRNNEncoder(EncoderWithWeights):
+    """A frozen char-CNN-RNN, from a run or from a file of weights.
 
     Args:
-        path: a run of ``CharCNNRNN``, its .ckpt, or weights by the names of ``CharCNNRNNNetwork``: .safetensors, a
-            state dict as .pth, or a Lua table of tensors as .t7. The variant and all widths follow from the shapes.
-        lowercase: take capital letters for small ones; None is as the run was trained, and of a file of weights no, as
-            the authors have it: they see nothing where a capital letter stands.
-        assets: files of ``assets()``; where given, no file is opened and a state dict brings the weights.
+        path: a run of ``CharCNNRNN``, its .ckpt, or weights with the names of ``CharCNNRNNNetwork``: .safetensors, a
+            state dict as .pth, or a Lua table of tensors as .t7. The variant and all dimensions follow from the shapes.
+        lowercase: convert captions to lower case. The default is as in the run's training, and for a file of weights
+            false, as in the authors' code, to which capital letters are invisible.
+        assets: files of ``assets()``; with them no file is opened, and a state dict brings the weights.
 
     Raises:
-        T2IError: where the file cannot be read or holds no such weights.
+        T2IError: the file cannot be read or holds no such weights.
     """
 
     def __init__(self, path: str, lowercase: bool | None = None, assets: dict[str, str] | None = None) -> None:
@@ -53,15 +52,11 @@ class CharCNNRNNEncoder(TextEncoder):
             options: dict[str, Any] = json.loads(assets["options.json"])
             shape, trained_so = options["shape"], options["lowercase"]
         self.lowercase = trained_so if lowercase is None else lowercase
-        with torch.device("meta"):  # the weights come from elsewhere: draw none and leave the seed alone
-            network = CharCNNRNNNetwork(**shape)
-        self.network = network.to_empty(device="cpu").requires_grad_(False)
+        self.network = without_weights(lambda: CharCNNRNNNetwork(**shape))
         if assets is None:
             self.network.load_state_dict(found.state)
         self._shape = shape
         self.dim, self.word_dim, self.max_words = shape["dim"], shape["cnn_dim"], STEPS[shape["variant"]]
-        self._fingerprint: str | None = None
-        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
         self.eval()
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
@@ -69,65 +64,55 @@ class CharCNNRNNEncoder(TextEncoder):
 
         Args:
             captions: B texts, none of them blank.
-            words: also give the states of the recurrent layer; see ``tokens``.
+            words: also return the states of the recurrent layer; see ``tokens``.
 
         Returns:
-            sentence (B, dim); words (B, S, word_dim), with S as large as the longest caption of this call needs, and
-            mask (B, S), true at the steps that begin before the caption's end. All steps count for the sentence.
+            sentence (B, dim); words (B, S, word_dim) and mask (B, S), where S is the number of steps of the longest
+            caption of this call; the mask is true at the steps that start before the caption's end. The sentence
+            embedding is the mean over all steps.
 
         Raises:
-            T2IError: where a caption is blank.
+            T2IError: a caption is blank.
         """
         check_not_blank(captions)
         device = self.network.linear.weight.device
-        counts = torch.tensor([len(self.tokens(caption)) for caption in captions], dtype=torch.int64)
-        longest = int(counts.max()) if len(counts) else 0
-        sentence = torch.zeros(len(captions), self.dim, device=device)
-        states = torch.zeros(len(captions), longest, self.word_dim, device=device) if words else None
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for start in range(0, len(captions), _CHUNK):
-                rows = slice(start, start + _CHUNK)
-                read_states, sentence[rows] = self.network(numbers_of(captions[rows], self.lowercase).to(device))
-                if states is not None:
-                    states[rows] = read_states[:, :longest]
-        if states is None:
-            return TextFeatures(sentence)
-        mask = torch.arange(longest, device=device) < counts.to(device)[:, None]
-        return TextFeatures(sentence, states * mask[..., None], mask)
+
+        def read(chosen: Sequence[int]) -> TextFeatures:
+            texts = [captions[i] for i in chosen]
+            states, sentence = self.network(numbers_of(texts, self.lowercase).to(device))
+            counts = torch.tensor([len(self.tokens(text)) for text in texts])
+            mask = (torch.arange(int(counts.max())) < counts[:, None]).to(device)
+            return TextFeatures(sentence, states[:, : mask.shape[1]], mask)
+
+        return self._encode(range(len(captions)), _CHUNK, words, read)
 
     def tokens(self, caption: str) -> list[str]:
-        """The pieces of a caption at whose first characters the steps begin: 18 characters each, of ``gru`` 9."""
+        """The pieces of a caption where each step starts: 18 characters long in the variant ``rnn``, 9 in ``gru``."""
         stride = STRIDES[self._shape["variant"]]
         text = caption[: min(LENGTH, stride * self.max_words)]
         return [text[start : start + stride] for start in range(0, len(text), stride)]
 
     def unknown_words(self, caption: str) -> list[str]:
-        """Words with a character that the encoder does not see."""
+        """Words with a character that is invisible to the encoder."""
         text = caption.lower() if self.lowercase else caption
         return [word for word in text.split() if not all(character in NUMBERS for character in word)]
 
     def assets(self) -> dict[str, str]:
-        """The shape of the network, and how it takes capital letters."""
+        """The shape of the network, and whether captions are converted to lower case."""
         return {"options.json": json.dumps({"shape": self._shape, "lowercase": self.lowercase})}
 
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of weights and options, not path; taken once."""
-        if self._fingerprint is None:
-            digest = hashlib.blake2b(f"{_VERSION} {self.assets()}".encode(), digest_size=8)
-            for name, tensor in sorted(self.network.state_dict().items()):
-                digest.update(f"\0{name}\0".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+    def _identity(self) -> Iterator[bytes | memoryview]:
+        yield f"{_VERSION} {self.assets()}".encode()
+        yield from weights_of(self.network)
 
 
 class Found(NamedTuple):
-    """What an encoder is made of.
+    """Everything that makes an encoder.
 
     Attributes:
         shape: arguments of ``CharCNNRNNNetwork``.
         state: the network's state dict, float32.
-        lowercase: whether it was trained on small letters alone.
+        lowercase: whether it was trained on captions in lower case.
     """
 
     shape: dict[str, Any]
@@ -136,10 +121,10 @@ class Found(NamedTuple):
 
 
 def read(path: str | Path) -> Found:
-    """The network in a run, a checkpoint or a file of weights.
+    """The network of a run, a checkpoint or a file of weights.
 
     Raises:
-        T2IError: names the file, what is wrong with it, and the remedy.
+        T2IError: the file is missing, damaged or holds something else.
     """
     place = find_checkpoint(path)
     try:
@@ -148,15 +133,15 @@ def read(path: str | Path) -> Found:
         raise
     except Exception as error:  # torch.load and safetensors raise many kinds
         raise T2IError(
-            f"cannot read {place} as weights of char_cnn_rnn ({type(error).__name__}): give text_encoder's path a run "
-            "of CharCNNRNN, a .safetensors, a state dict as .pth, or a table of tensors as .t7"
+            f"cannot read {place} as weights of char_cnn_rnn ({type(error).__name__}): set text_encoder's path to a "
+            "run of CharCNNRNN, a .safetensors, a state dict as .pth, or a table of tensors as .t7"
         ) from error
     own = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
     state = own or tensors
     if missing := [name for name in _NAMES if name not in state]:
         raise T2IError(
-            f"{place} has no {missing[0]}, expected {len(_NAMES)} tensors from {_NAMES[0]} to {_NAMES[-1]}: give "
-            "text_encoder's path a run of CharCNNRNN, or name the weights as docs/text.md does"
+            f"{place} has no {missing[0]}, expected {len(_NAMES)} tensors from {_NAMES[0]} to {_NAMES[-1]}: set "
+            "text_encoder's path to a run of CharCNNRNN, or name the weights as docs/text.md does"
         )
     state = {name: state[name].float() for name in _NAMES}
     shape = _shape_of(state)
@@ -166,37 +151,34 @@ def read(path: str | Path) -> Found:
         if state[name].shape != wanted[name].shape:
             raise T2IError(
                 f"{place} has {name} of shape {tuple(state[name].shape)}, expected {tuple(wanted[name].shape)} beside "
-                "its other weights: give the weights of one char_cnn_rnn, laid out as docs/text.md says"
+                "its other weights: use the weights of one char_cnn_rnn, with the shapes in docs/text.md"
             )
     return Found(shape, state, lowercase)
 
 
 def _tensors(place: Path) -> tuple[dict[str, Tensor], bool]:
-    """All tensors of a file by name, and whether they were trained on small letters."""
+    """All tensors of a file by name, and whether they were trained on captions in lower case."""
     if place.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(place), False
     if place.suffix == ".t7":
         return {name: _from_lua(name, torch.tensor(array)) for name, array in load_t7(place).items()}, False
-    mapped = zipfile.is_zipfile(place)  # files of torch before 1.6 are none and cannot be
+    mapped = zipfile.is_zipfile(place)  # files of torch before 1.6 are no zip archives and cannot be mapped
     found: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True, mmap=mapped)
-    options = found.get("hyper_parameters", {})
-    tensors = found.get("state_dict", found)
-    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}, bool(
-        options.get("lowercase", False)
-    )
+    tensors = {name: value for name, value in found.get("state_dict", found).items() if isinstance(value, Tensor)}
+    return tensors, bool(found.get("hyper_parameters", {}).get("lowercase", False))
 
 
 def _from_lua(name: str, tensor: Tensor) -> Tensor:
-    """Torch7's ``TemporalConvolution`` keeps (outputs, width * inputs), one place of the window after the other."""
+    """Torch7's ``TemporalConvolution`` stores (outputs, width * inputs), one position of the window after another."""
     if name.startswith("conv") and tensor.dim() == 2:
         return tensor.view(len(tensor), 4, -1).mT.contiguous()
     return tensor
 
 
 def _shape_of(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Widths, as far as the first number of each shape says; what does not fit them is found by comparing."""
+    """Dimensions according to the biases; the shapes of all weights are compared with them afterwards."""
     width = state["conv3.bias"].numel()
     return {
         "variant": "rnn" if state["recurrent.h2h.bias"].numel() == width else "gru",
@@ -205,7 +187,3 @@ def _shape_of(state: dict[str, Tensor]) -> dict[str, Any]:
         "first_channels": state["conv1.bias"].numel(),
         "second_channels": state["conv2.bias"].numel(),
     }
-
-
-def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
-    encoder._fingerprint = None  # type: ignore[assignment]

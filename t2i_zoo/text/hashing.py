@@ -1,9 +1,9 @@
 """A text encoder without weights: words are hashed into fixed random signs, as in feature hashing.
 
-After Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009, arXiv:0902.2206, with
-several signed positions a feature (as in sparse random projection) and the character n-grams of Bojanowski et
-al., "Enriching Word Vectors with Subword Information", 2017, arXiv:1607.04606. It knows no synonyms: that is
-what ``transformers`` encoders are for.
+After Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", 2009, arXiv:0902.2206, with several
+signed positions for each feature (as in sparse random projection) and the character n-grams of Bojanowski et al.,
+"Enriching Word Vectors with Subword Information", 2017, arXiv:1607.04606. It knows no synonyms: use a ``transformers``
+encoder for these.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.text.features import TextEncoder, TextFeatures
+from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
 from t2i_zoo.text.tokens import words_of
 
-_VERSION = "t2i-hashing-1"  # part of every digest and of the fingerprint: a new number is a new encoder
-_POSITIONS = 16  # signs a feature: the 64 bytes of one blake2b digest are sixteen 32-bit numbers
+_VERSION = "t2i-hashing-1"  # part of every digest and of the fingerprint: another version is another encoder
+_POSITIONS = 16  # signs of a feature: the 64 bytes of one blake2b digest are sixteen 32-bit numbers
 _CHUNK = 2048  # captions summed at once: bounds the working memory near 50 MiB for dim 1024
 
 # Weights are multiples of 1/32, so that every sum below is exact in float32 and equal on every machine.
-_TRIGRAM = 0.375  # "yelow" shares four trigrams with "yellow", which makes the two alike, yet far from equal
-_BIGRAM = 0.75  # who has which colour: nearly as loud as a word
+_TRIGRAM = 0.375  # "yelow" shares four trigrams with "yellow", which makes the two similar, yet far from equal
+_BIGRAM = 0.75  # which part has which colour: nearly as heavy as a word
 _FUNCTION = 0.25
-# "no", "not" and "without" are left out on purpose: they turn a caption around.
+# "no", "not" and "without" are left out on purpose: they reverse the meaning of a caption.
 _FUNCTION_WORDS = frozenset(
     "a an and are as at be but by for from has have in into is it its of on or that the their them there "  # noqa: SIM905
     "these they this those to very was were which who whose will with".split()
@@ -59,14 +59,14 @@ def _word(word: str, dim: int) -> tuple[Integers, Floats]:
     return positions.ravel(), values.ravel()
 
 
-def _table(words: Sequence[str], dim: int) -> Floats:
-    """Dense unscaled vectors (U, dim) of some words."""
-    if not words:
-        return np.zeros((0, dim), dtype=np.float32)
-    parts = [_word(word, dim) for word in words]
-    starts = np.repeat(np.arange(len(parts)) * dim, [len(positions) for positions, _ in parts])
-    values = np.concatenate([part for _, part in parts])
-    return _scatter(starts + np.concatenate([part for part, _ in parts]), values, len(parts), dim)
+def _table(tokens: list[list[str]], dim: int) -> tuple[list[str], Floats, list[list[int]]]:
+    """The different words of some captions, their unscaled vectors (U, dim), and the words' rows in each caption."""
+    row_of = {word: row for row, word in enumerate(dict.fromkeys(word for found in tokens for word in found))}
+    parts = [_word(word, dim) for word in row_of]
+    flat = [np.empty(0, np.int64), *(row * dim + positions for row, (positions, _) in enumerate(parts))]
+    values = [np.empty(0, np.float32), *(values for _, values in parts)]
+    table = _scatter(np.concatenate(flat), np.concatenate(values), len(parts), dim)
+    return list(row_of), table, [[row_of[word] for word in found] for found in tokens]
 
 
 def _scatter(flat: Integers, values: Floats, rows: int, dim: int) -> Floats:
@@ -80,19 +80,19 @@ def _scaled(rows: Floats) -> Floats:
 
 
 class HashingEncoder(TextEncoder):
-    """Word, word-pair and character-trigram features under fixed random signs; the offline default.
+    """Word, word-pair and character-trigram features under fixed random signs; the default, which needs no download.
 
-    Every vector has root-mean-square 1, that is unit variance a dimension, as the networks expect of their
-    condition. Function words weigh a quarter and are passed over when pairs of neighbours are formed, so "red
-    petals and a yellow centre" has the pairs (red, petals), (petals, yellow) and (yellow, centre). The result
-    is the same, bit for bit, on every machine, system, Python and process.
+    Every vector has root mean square 1, that is, unit variance in each dimension, as the networks expect of their
+    condition. Function words have a quarter of the weight and are skipped when pairs of neighbours are formed, so "red
+    petals and a yellow centre" has the pairs (red, petals), (petals, yellow) and (yellow, centre). The result is the
+    same, bit for bit, on every machine, operating system, Python version and process.
 
     Args:
-        dim: length of sentence and word vectors, at least 16.
-        max_words: the most word vectors of one caption; the sentence vector always sees the whole caption.
+        dim: dimension of sentence embeddings and word vectors, at least 16.
+        max_words: the largest number of word vectors of a caption; the sentence embedding always covers all words.
 
     Raises:
-        T2IError: where ``dim`` or ``max_words`` is too small.
+        T2IError: ``dim`` or ``max_words`` is too small.
     """
 
     def __init__(self, dim: int = 1024, max_words: int = 32) -> None:
@@ -103,7 +103,7 @@ class HashingEncoder(TextEncoder):
             raise T2IError(f"The hashing text encoder got max_words={max_words} and needs at least 1: raise max_words.")
         self.dim = self.word_dim = dim
         self.max_words = max_words
-        # Without a parameter the module would not know its own device.
+        # A module without parameters does not know its device.
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self.eval()
 
@@ -115,19 +115,14 @@ class HashingEncoder(TextEncoder):
             words: also give a vector for each of the first ``max_words`` words.
 
         Returns:
-            sentence (B, dim), words (B, T, dim) and mask (B, T) with T the longest caption of this call; each
-            real vector has root-mean-square 1.
+            sentence (B, dim), words (B, T, dim) and mask (B, T), where T is the longest caption of this call; each
+            vector of a real word has root mean square 1.
 
         Raises:
-            T2IError: where a caption has no word.
+            T2IError: a caption has no word.
         """
         tokens = [words_of(caption) for caption in captions]
-        for number, (caption, found) in enumerate(zip(captions, tokens, strict=True)):
-            if not found:
-                raise T2IError(
-                    f"Caption {number} of {len(tokens)} is {caption!r}, which has no word to encode: "
-                    "give it at least one word or remove it from the captions."
-                )
+        check_not_blank(captions, tokens)
         sentence = np.empty((len(tokens), self.dim), dtype=np.float32)
         for start in range(0, len(tokens), _CHUNK):
             chunk = tokens[start : start + _CHUNK]
@@ -139,11 +134,9 @@ class HashingEncoder(TextEncoder):
         return TextFeatures(torch.from_numpy(sentence).to(device), vectors.to(device), mask.to(device))
 
     def _sums(self, chunk: list[list[str]]) -> Floats:
-        names = list(dict.fromkeys(word for found in chunk for word in found))
-        row_of = {word: row for row, word in enumerate(names)}
-        weights = np.array([_FUNCTION if word in _FUNCTION_WORDS else 1.0 for word in names], dtype=np.float32)
-        table = _table(names, self.dim) * weights[:, None]
-        sums: Floats = np.stack([table[[row_of[word] for word in found]].sum(axis=0) for found in chunk])
+        names, table, rows = _table(chunk, self.dim)
+        table *= np.array([_FUNCTION if word in _FUNCTION_WORDS else 1 for word in names], np.float32)[:, None]
+        sums: Floats = np.stack([table[found].sum(axis=0) for found in rows])
         content = [[word for word in found if word not in _FUNCTION_WORDS] for found in chunk]
         pairs = [f"b:{left} {right}" for found in content for left, right in pairwise(found)]
         if not pairs:
@@ -155,15 +148,12 @@ class HashingEncoder(TextEncoder):
         return sums
 
     def _words(self, tokens: list[list[str]]) -> tuple[Tensor, Tensor]:
-        names = list(dict.fromkeys(word for found in tokens for word in found))
-        row_of = {word: row for row, word in enumerate(names)}
-        longest = max((len(found) for found in tokens), default=0)
-        index = np.full((len(tokens), longest), len(names))
-        for row, found in enumerate(tokens):
-            index[row, : len(found)] = [row_of[word] for word in found]
-        padding = np.zeros((1, self.dim), dtype=np.float32)
-        table = np.concatenate([_scaled(_table(names, self.dim)), padding])
-        return torch.from_numpy(table[index]), torch.from_numpy(index < len(names))
+        names, table, rows = _table(tokens, self.dim)
+        index = np.full((len(rows), max(map(len, rows), default=0)), len(names))
+        for row, found in zip(index, rows, strict=True):
+            row[: len(found)] = found
+        padded = np.concatenate([_scaled(table), np.zeros((1, self.dim), np.float32)])
+        return torch.from_numpy(padded[index]), torch.from_numpy(index < len(names))
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the version of this code and its arguments."""

@@ -11,7 +11,7 @@ from t2i_zoo.text.features import TextEncoder, TextFeatures
 
 
 class NoText(TextEncoder):
-    """Captions are ignored: their features have no numbers. A model with this encoder draws pictures from noise."""
+    """Ignores captions: their features have dimension 0. A model with this encoder draws images from noise alone."""
 
     device_marker: Tensor
 
@@ -21,7 +21,7 @@ class NoText(TextEncoder):
         self.register_buffer("device_marker", torch.empty(0), persistent=False)
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
-        """(B, 0) sentences, on the encoder's device."""
+        """Sentence embeddings (B, 0) on the encoder's device."""
         return TextFeatures(self.device_marker.new_empty(len(captions), 0))
 
     def fingerprint(self) -> str:

@@ -1,39 +1,37 @@
-"""Text features that someone else has computed, looked up by caption: the published embeddings, or arrays of one's own.
+"""Precomputed text features, looked up by caption: the published embeddings, or your own arrays.
 
-A caption that is not among them cannot be encoded. Captions are compared in lower case, NFKC-normalised, with single
-spaces. One caption may stand at several pictures; where it has different vectors there, their mean is given for it.
+A caption that is not among them cannot be encoded. Captions are compared in lower case, NFKC-normalized and with single
+spaces. If one caption belongs to several images with different vectors, it gets their mean.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
+from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank
 from t2i_zoo.text.precomputed_files import kept, normal, read
 
-_VERSION = "t2i-precomputed-1"  # part of the fingerprint: a new number where the features of the same file change
+_VERSION = "t2i-precomputed-1"  # part of the fingerprint, to be raised when the features of the same file change
 
 
-class PrecomputedEncoder(TextEncoder):
-    """Sentence vectors of known captions.
+class PrecomputedEncoder(EncoderWithWeights):
+    """Sentence embeddings of known captions.
 
     Args:
-        path: a file or folder in one of the forms of ``t2i_zoo.text.precomputed_files``.
-        captions: folder with one .txt file a picture, a caption a line, for files that name pictures alone.
-        checkpoint_mb: the largest table, in MiB, that a checkpoint carries; 64 are 16,384 captions of 1024 numbers. The
-            published tables have 300 MB and more: in the checkpoint of each epoch they would outweigh all networks, and
-            who trains on them has them. A model whose checkpoint lacks its table needs ``path`` again.
-        assets: files of ``assets()``; where given, no file is opened and a state dict brings the vectors.
+        path: a file or folder in one of the formats of ``t2i_zoo.text.precomputed_files``.
+        captions: folder with a .txt file for each image, one caption in each line, for files that only name images.
+        checkpoint_mb: the largest table, in MiB, that is stored in a checkpoint; 64 MiB are 16,384 captions of
+            dimension 1024. The published tables have 300 MB and more, which would outweigh all networks in the
+            checkpoint of each epoch. A model whose checkpoint does not contain its table needs ``path`` again.
+        assets: files of ``assets()``; with them no file is opened, and a state dict brings the vectors.
 
     Raises:
-        T2IError: where a file cannot be read, holds something else, or does not fit the captions.
+        T2IError: a file cannot be read, holds something else, or does not match the captions.
     """
 
     table: Tensor
@@ -61,11 +59,9 @@ class PrecomputedEncoder(TextEncoder):
         self.rows = {key: row for row, key in enumerate(keys)}
         self.carried = carried
         self.dim, self.word_dim, self.max_words = table.shape[1], 0, 0
-        # What is carried is no buffer, which DDP would send around in each step; the rest stays on the host.
+        # A parameter, since DDP would broadcast a buffer in each step; a table that is not saved stays on the host.
         self.table = nn.Parameter(table, requires_grad=False) if carried else table
         self.register_buffer("device_marker", torch.empty(0), persistent=False)
-        self._fingerprint: str | None = None
-        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
         self.eval()
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
@@ -73,55 +69,46 @@ class PrecomputedEncoder(TextEncoder):
 
         Args:
             captions: B texts, none of them blank.
-            words: there are none; a model that needs them needs another encoder.
+            words: must be false, since there are no word vectors.
 
         Returns:
             sentence (B, dim), float32, on the encoder's device.
 
         Raises:
-            T2IError: where a caption is blank or not in the table, or ``words`` is true.
+            T2IError: a caption is blank or not in the table, or ``words`` is true.
         """
         if words:
             raise T2IError(
-                f"{self.path} holds vectors of sentences, expected those of words too: give the model an encoder that "
-                "has them, such as --model.text_encoder '{kind: rnn, path: RUN}'"
+                f"{self.path} holds sentence embeddings, expected word vectors too: give the model an encoder that has "
+                "them, such as --model.text_encoder '{kind: rnn, path: RUN}'"
             )
         check_not_blank(captions)
         rows = [self._row(caption) for caption in captions]
         if unknown := [caption for caption, row in zip(captions, rows, strict=True) if row is None]:
-            one = len(unknown) == len(captions) == 1
+            more = f" and {len(unknown) - 1} more captions" if len(unknown) > 1 else ""
             raise T2IError(
-                f"found no features of {unknown[0]!r}{'' if one else f' and {len(unknown) - 1} more captions'} in "
-                f"{self.path}, which has {len(self.rows)} captions and cannot encode new ones: train with an encoder "
-                "that can, such as --model.text_encoder '{kind: char_cnn_rnn, path: RUN}'"
+                f"found no features of {unknown[0]!r}{more} in {self.path}, which has {len(self.rows)} captions and "
+                "cannot encode new ones: train with an encoder that can, such as --model.text_encoder "
+                "'{kind: char_cnn_rnn, path: RUN}'"
             )
         chosen = torch.tensor(rows, dtype=torch.int64, device=self.table.device)
         return TextFeatures(self.table[chosen].to(self.device_marker.device))
 
     def _row(self, caption: str) -> int | None:
         row = self.rows.get(normal(caption))
-        if row is None and self.by_characters:  # their captions are known by the characters that the authors kept
+        if row is None and self.by_characters:  # its captions are keyed by the characters that the authors kept
             found = (self.rows.get(normal(kept(text))) for text in (caption, caption.lower()))
             row = next((place for place in found if place is not None), None)
         return row
 
     def assets(self) -> dict[str, str]:
-        """The captions, where the checkpoint carries their vectors; else nothing, and ``path`` is read again."""
+        """The captions, if the checkpoint contains their vectors; otherwise nothing, and ``path`` is read again."""
         if not self.carried:
             return {}
         about = {"dim": self.dim, "by_characters": self.by_characters}
         return {"captions.txt": "\n".join(self.rows), "options.json": json.dumps(about)}
 
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of captions and vectors, not path; taken once."""
-        if self._fingerprint is None:
-            head = f"{_VERSION} {self.by_characters} {self.dim}\n" + "\n".join(self.rows)
-            digest = hashlib.blake2b(head.encode("utf-8", "surrogatepass"), digest_size=8)
-            numbers: Any = self.table.detach().cpu().contiguous().numpy()
-            digest.update(numbers)
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
-
-
-def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
-    encoder._fingerprint = None  # type: ignore[assignment]
+    def _identity(self) -> Iterator[bytes | memoryview]:
+        head = f"{_VERSION} {self.by_characters} {self.dim}\n" + "\n".join(self.rows)
+        yield head.encode("utf-8", "surrogatepass")
+        yield self.table.detach().cpu().contiguous().numpy().data

@@ -1,17 +1,18 @@
-"""Readers of precomputed text features, all as one table of captions and vectors.
+"""Readers of precomputed text features, which all give one table of captions and vectors.
 
 A file:
 
-- ``.npz`` with ``sentence`` (N, D) and ``captions`` (N,), or ``images`` and ``numbers`` (N,) in place of the captions:
-  a picture's name and the line of its text file, counted from 0;
+- ``.npz`` with ``sentence`` (N, D) and ``captions`` (N,), or ``images`` and ``numbers`` (N,) instead of the captions:
+  an image's name and the line of its text file, counted from 0;
 - ``.safetensors`` with ``sentence``, and beside it a ``.json`` of the same name with lists of those names;
-- ``val_captions.t7`` of StackGAN, the captions that it draws COCO from.
+- ``val_captions.t7`` of StackGAN, the captions from which it samples COCO.
 
-A folder, with what lies anywhere below it (so ``birds`` reads ``birds/train`` and ``birds/test``):
+A folder, searched recursively (so ``birds`` reads ``birds/train`` and ``birds/test``):
 
-- ``char-CNN-RNN-embeddings.pickle`` with ``filenames.pickle`` (StackGAN, StackGAN++), which names pictures alone;
-- ``flower_tv.pkl`` with its four neighbours (TAC-GAN);
-- ``.t7`` files, one a picture (GAN-CLS), which hold captions as their first 201 characters; left alone beside pickles.
+- ``char-CNN-RNN-embeddings.pickle`` with ``filenames.pickle`` (StackGAN, StackGAN++), which only names images;
+- ``flower_tv.pkl`` with the four other files of TAC-GAN;
+- ``.t7`` files, one for each image (GAN-CLS), which hold the first 201 characters of each caption; ignored beside
+  pickles.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +32,8 @@ from t2i_zoo.legacy import read_reed_t7, read_stackgan, read_tacgan, read_val_ca
 from t2i_zoo.text.char_cnn_rnn_network import ALPHABET, LENGTH, NUMBERS
 
 _STACKGAN, _TACGAN, _COCO = "char-CNN-RNN-embeddings.pickle", "flower_tv.pkl", "val_captions.t7"
-_UNSEEN = "\ufffd"  # stands for what the .t7 files keep no character of
-_FORMS = f".npz, .safetensors, {_COCO}, or a folder with {_STACKGAN}, {_TACGAN} or .t7 files"
+_UNSEEN = "\ufffd"  # replaces the characters that the .t7 files do not keep
+_FORMATS = f".npz, .safetensors, {_COCO}, or a folder with {_STACKGAN}, {_TACGAN} or .t7 files"
 
 Vectors = NDArray[np.float32]
 
@@ -41,8 +42,8 @@ class Found(NamedTuple):
     """A table of features.
 
     Attributes:
-        by_characters: whether some captions are known as what ``kept`` leaves of them.
-        keys: N normalised captions, each once.
+        by_characters: whether some captions are keyed by the characters that ``kept`` leaves.
+        keys: N normalized captions, each once.
         vectors: (N, D) float32.
     """
 
@@ -52,10 +53,10 @@ class Found(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Vectors (N, D) and, of each, its caption, or the picture and the number of the caption in its file.
+    """Vectors (N, D) and, for each, its caption, or its image and the number of the caption in the image's file.
 
-    ``each`` is the number of captions that every picture's file must have, where that is known; ``spelled`` says that
-    the captions are what ``kept`` leaves.
+    ``each`` is the number of captions that every image's file must have, if it is known; ``spelled`` says that the
+    captions are what ``kept`` leaves.
     """
 
     vectors: NDArray[Any]
@@ -66,53 +67,47 @@ class _Rows(NamedTuple):
 
 
 def normal(caption: str) -> str:
-    """A caption as captions are compared: NFKC, lower case, single spaces."""
+    """A caption in the form in which captions are compared: NFKC, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", caption).lower().split())
 
 
 def kept(caption: str) -> str:
-    """What the .t7 files keep of a caption: 201 characters, others than the 70 as a mark."""
+    """What the .t7 files keep of a caption: 201 characters, with a mark for any that is not among the 70."""
     return "".join(c if c in NUMBERS else _UNSEEN for c in caption[:LENGTH]).rstrip(_UNSEEN)
 
 
 def read(path: str | Path, captions: str | Path | None = None) -> Found:
-    """Read any of the forms that ``PrecomputedEncoder`` takes, equal captions as one.
+    """Read any of the formats that ``PrecomputedEncoder`` takes; equal captions become one.
 
     Raises:
-        T2IError: names the file, what is wrong with it, and the remedy.
+        T2IError: a file is missing, damaged or holds something else, or does not match the captions.
     """
     place = Path(path).expanduser()
     if not place.exists():
         raise T2IError(
-            f"found no precomputed features at {place}: put them there, or set text_encoder's path to {_FORMS}"
+            f"found no precomputed features at {place}: put them there, or set text_encoder's path to {_FORMATS}"
         )
-    parts = list(_parts(place))
+    parts = list(_folder(place) if place.is_dir() else [_file(place)])
     if not parts:
-        raise T2IError(f"found no precomputed features in {place}, expected {_FORMS}: check text_encoder's path")
-    texts: dict[str, Path] | None = None
-    keys: list[str] = []
-    for part in parts:
-        if part.captions is not None:
-            keys += map(normal, part.captions)
-            continue
-        texts = _texts(captions, place) if texts is None else texts
-        keys += map(normal, _looked_up(part, texts, captions))
+        raise T2IError(f"found no precomputed features in {place}, expected {_FORMATS}: check text_encoder's path")
+    texts = _texts(captions, place) if any(part.captions is None for part in parts) else {}
+    keys = [normal(text) for part in parts for text in part.captions or _looked_up(part, texts, captions)]
     widths = sorted({part.vectors.shape[1] for part in parts})
     if len(widths) > 1:
         raise T2IError(
-            f"found vectors of {' and of '.join(map(str, widths))} numbers in {place}, expected one width: give "
-            "text_encoder's path one kind of features"
+            f"found vectors of dimensions {' and '.join(map(str, widths))} in {place}, expected one dimension: set "
+            "text_encoder's path to one kind of features"
         )
     if blank := sum(not key for key in keys):
         raise T2IError(f"found {blank} blank captions in {place}, expected words: leave out their vectors")
     vectors = np.concatenate([part.vectors for part in parts]).astype(np.float32, copy=False)
     if not np.isfinite(vectors).all():
-        raise T2IError(f"found vectors that are not finite in {place}, expected numbers: compute those features again")
+        raise T2IError(f"found NaN or infinity in the vectors of {place}, expected finite numbers: compute them again")
     return Found(any(part.spelled for part in parts), *_merged(keys, vectors, place))
 
 
 def _merged(keys: list[str], vectors: Vectors, place: Path) -> tuple[list[str], Vectors]:
-    """Each caption once, in the order of their first places, with the mean of its vectors."""
+    """Each caption once, in the order of first occurrence, with the mean of its vectors."""
     first: dict[str, int] = {}
     owner = np.array([first.setdefault(key, len(first)) for key in keys], np.int64)
     if len(first) == len(keys):
@@ -120,38 +115,30 @@ def _merged(keys: list[str], vectors: Vectors, place: Path) -> tuple[list[str], 
     start = np.unique(owner, return_index=True)[1]
     table = vectors[start]
     repeated = np.setdiff1d(np.arange(len(keys)), start)
-    alike = np.isclose(vectors[repeated], table[owner[repeated]], rtol=1e-3, atol=1e-5).all(1)  # but for rounding
-    differing = repeated[~alike]
+    close = np.isclose(vectors[repeated], table[owner[repeated]], rtol=1e-3, atol=1e-5).all(1)  # equal but for rounding
+    differing = np.unique(owner[repeated[~close]])
+    order = np.argsort(owner, kind="stable")
+    for row, (begin, end) in zip(differing, np.searchsorted(owner[order], [differing, differing + 1]).T, strict=True):
+        table[row] = vectors[order[begin:end]].mean(0, dtype=np.float64)
     if len(differing):
-        groups = np.unique(owner[differing])
-        members = np.flatnonzero(np.isin(owner, groups))
-        sums = np.zeros((len(groups), table.shape[1]), np.float64)
-        np.add.at(sums, np.searchsorted(groups, owner[members]), vectors[members])
-        table[groups] = sums / np.bincount(owner[members], minlength=len(first))[groups, None]
         warnings.warn(
-            f"{len(groups)} of {len(first)} captions in {place} have several vectors, and are given their mean",
+            f"{len(differing)} of {len(first)} captions in {place} have several vectors, and get their mean",
             stacklevel=4,
         )
     return list(first), table
 
 
-def _parts(place: Path) -> Iterable[_Rows]:
-    """All features below a path."""
-    if place.is_file():
-        yield _file(place)
-        return
-    found = False
-    for name in (_STACKGAN, _TACGAN):
-        for file in sorted(place.rglob(name)):
-            found = True
-            yield _stackgan(file.parent) if name == _STACKGAN else _tacgan(file.parent)
-    # beside these the .t7 files are those of the archive that captions come in: pictures and text, no features
-    files = [] if found else sorted(file for file in place.rglob("*.t7") if file.name != _COCO)
+def _folder(place: Path) -> Iterator[_Rows]:
+    """All features below a folder."""
+    pickles = [_stackgan(file.parent) for file in sorted(place.rglob(_STACKGAN))]
+    pickles += [_tacgan(file.parent) for file in sorted(place.rglob(_TACGAN))]
+    yield from pickles
+    # beside pickles, .t7 files are those of the archive of the captions, which hold images and texts but no features
+    files = [] if pickles else sorted(file for file in place.rglob("*.t7") if file.name != _COCO)
     if records := [read_reed_t7(file) for file in files]:
         texts = [_spelled(column) for record in records for column in record.characters.T]
         yield _Rows(np.concatenate([record.embeddings for record in records]), texts, spelled=True)
-    for file in sorted(place.rglob(_COCO)):
-        yield _file(file)
+    yield from map(_file, sorted(place.rglob(_COCO)))
 
 
 def _spelled(numbers: NDArray[np.uint8]) -> str:
@@ -176,15 +163,14 @@ def _file(place: Path) -> _Rows:
     """A single file."""
     if place.suffix == ".t7":
         if place.name != _COCO:
-            raise T2IError(f"found {place}, the captions of one picture: set text_encoder's path to its folder")
+            raise T2IError(f"found {place}, the captions of one image: set text_encoder's path to its folder")
         coco = read_val_captions_t7(place)
         return _Rows(coco.embeddings, coco.captions)
     if place.suffix == ".pickle":
         return _stackgan(place.parent)
     try:
-        arrays = _arrays(place)
-        vectors = np.asarray(arrays["sentence"])
-        columns = {name: kind(arrays[name]) for name, kind in _COLUMNS.items() if name in arrays}
+        columns = {name: np.asarray(column) for name, column in _columns(place).items()}
+        vectors = columns.pop("sentence")
     except Exception as error:  # numpy, zipfile and safetensors raise many kinds
         raise T2IError(
             f"cannot read {place} as precomputed features ({type(error).__name__}: {' '.join(str(error).split())}): "
@@ -192,36 +178,30 @@ def _file(place: Path) -> _Rows:
         ) from error
     if vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.size:
         raise T2IError(
-            f"found sentence of {vectors.dtype} {vectors.shape} in {place}, expected floats (N, D): write one vector a "
-            "caption"
+            f"found sentence of {vectors.dtype} {vectors.shape} in {place}, expected floats (N, D): write one vector "
+            "for each caption"
         )
-    if lengths := {name: len(rows) for name, rows in columns.items() if len(rows) != len(vectors)}:
-        name, length = next(iter(lengths.items()))
-        raise T2IError(
-            f"found {length} {name} and {len(vectors)} vectors in {place}, expected as many of both: write one row each"
-        )
+    for name, column in columns.items():
+        if column.shape != vectors.shape[:1]:
+            raise T2IError(
+                f"found {column.size} {name} and {len(vectors)} vectors in {place}, expected equally many: write one "
+                "of each for every caption"
+            )
     if "captions" in columns:
-        return _Rows(vectors, columns["captions"])
+        return _Rows(vectors, _strings(columns["captions"]))
     if not {"images", "numbers"} <= columns.keys():
         raise T2IError(f"found no captions in {place}, expected captions, or images and numbers: add one of these")
-    return _Rows(vectors, places=list(zip(columns["images"], columns["numbers"], strict=True)))
+    return _Rows(vectors, places=list(zip(_strings(columns["images"]), map(int, columns["numbers"]), strict=True)))
 
 
-def _strings(column: Any) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in np.asarray(column).tolist()]
+def _strings(column: NDArray[Any]) -> list[str]:
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in column.tolist()]
 
 
-_COLUMNS: dict[str, Any] = {
-    "captions": _strings,
-    "images": _strings,
-    "numbers": lambda column: [int(value) for value in np.asarray(column).tolist()],
-}
-
-
-def _arrays(place: Path) -> dict[str, Any]:
+def _columns(place: Path) -> dict[str, Any]:
     if place.suffix == ".npz":
         with np.load(place, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
+            return {name: found[name] for name in ("sentence", "captions", "images", "numbers") if name in found}
     if place.suffix == ".safetensors":
         from safetensors.numpy import load_file
 
@@ -231,10 +211,10 @@ def _arrays(place: Path) -> dict[str, Any]:
 
 
 def _texts(folder: str | Path | None, place: Path) -> dict[str, Path]:
-    """The caption files below a folder: by their path without ending, and by their name alone where it is the only."""
+    """The caption files below a folder, by their path without suffix, and by their bare name if it is unique."""
     if folder is None:
         raise T2IError(
-            f"{place} names pictures and holds no captions: set text_encoder's captions to the folder of their .txt "
+            f"{place} names images and holds no captions: set text_encoder's captions to the folder of their .txt "
             "files, such as text_c10"
         )
     root = Path(folder).expanduser()
@@ -247,8 +227,8 @@ def _texts(folder: str | Path | None, place: Path) -> dict[str, Path]:
     return {**alone, **{file.relative_to(root).with_suffix("").as_posix(): file for file in files}}
 
 
-def _looked_up(part: _Rows, texts: dict[str, Path], folder: str | Path | None) -> Iterable[str]:
-    """The captions of pictures by their files' lines; blank lines do not count."""
+def _looked_up(part: _Rows, texts: dict[str, Path], folder: str | Path | None) -> Iterator[str]:
+    """The captions of images, from the lines of their files that are not blank."""
     lines: dict[str, list[str]] = {}
     for image, number in part.places or []:
         if image not in lines:
@@ -258,12 +238,12 @@ def _looked_up(part: _Rows, texts: dict[str, Path], folder: str | Path | None) -
                 raise T2IError(
                     f"found no captions of {image} below {folder}: set text_encoder's captions to their folder"
                 )
-            content = file.read_text("utf-8-sig", "replace")  # lines end as in the sources: U+2028 ends none
+            content = file.read_text("utf-8-sig", "replace")  # unlike splitlines, keep U+2028 inside a caption
             lines[image] = [line for line in content.split("\n") if line.strip()]
         count = len(lines[image])
         if count != (part.each or count) or not 0 <= number < count:
             raise T2IError(
                 f"found {count} captions of {image} below {folder}, expected {part.each or f'number {number}'}, as its "
-                "vectors are: give the captions that the vectors were computed of"
+                "vectors have: give the captions that the vectors were computed from"
             )
         yield lines[image][number]

@@ -7,9 +7,8 @@ authors draw a random subset of them each time (so does ``DAMSM`` in training), 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from t2i_zoo.errors import T2IError
 from t2i_zoo.nn.recurrent import run_recurrent
 from t2i_zoo.paths import find_checkpoint
-from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
+from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank, weights_of, without_weights
 from t2i_zoo.text.vocabulary import END_WORD, Words, padded
 
 Kind = Literal["lstm", "gru"]
@@ -76,7 +75,7 @@ class RNNNetwork(nn.Module):
             nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
 
 
-class RNNEncoder(TextEncoder):
+class RNNEncoder(EncoderWithWeights):
     """The frozen text encoder of a ``DAMSM``, of one's own or converted from published weights.
 
     Args:
@@ -100,15 +99,11 @@ class RNNEncoder(TextEncoder):
             words = assets["words.txt"].split("\n") if assets["words.txt"] else []
             shape = json.loads(assets["shape.json"])
         self.known = Words(words)
-        with torch.device("meta"):  # the weights come from elsewhere: draw none and leave the seed alone
-            network = RNNNetwork(len(self.known), **shape)
-        self.network = network.to_empty(device="cpu").requires_grad_(False)
+        self.network = without_weights(lambda: RNNNetwork(len(self.known), **shape))
         if assets is None:
             self.network.load_state_dict(found.state)
         self._shape = shape
         self.dim = self.word_dim = shape["dim"]
-        self._fingerprint: str | None = None
-        self.register_load_state_dict_post_hook(_forget_fingerprint)  # type: ignore[no-untyped-call]
         self.eval()
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
@@ -125,24 +120,15 @@ class RNNEncoder(TextEncoder):
             T2IError: where a caption is blank.
         """
         check_not_blank(captions)
-        numbers, lengths = padded([self.known.numbers(caption)[: self.max_words] for caption in captions])
+        rows = [self.known.numbers(caption)[: self.max_words] for caption in captions]
         device = self.network.encoder.weight.device
-        sentence = torch.zeros(len(captions), self.dim, device=device)
-        states = torch.zeros(*numbers.shape, self.dim, device=device) if words else None
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for chosen in torch.split(lengths.argsort(stable=True), _CHUNK):  # captions of like length share a pass
-                if not len(chosen):
-                    continue
-                longest = int(lengths[chosen[-1]])
-                read_words, read_sentence = self.network(numbers[chosen, :longest].to(device), lengths[chosen])
-                there = chosen.to(device)
-                sentence[there] = read_sentence
-                if states is not None:
-                    states[there, :longest] = read_words
-        if states is None:
-            return TextFeatures(sentence)
-        places = torch.arange(numbers.shape[1], device=device)
-        return TextFeatures(sentence, states, places < lengths.to(device)[:, None])
+
+        def read(chosen: Sequence[int]) -> TextFeatures:
+            numbers, lengths = padded([rows[i] for i in chosen])
+            states, sentence = self.network(numbers.to(device), lengths)
+            return TextFeatures(sentence, states, (torch.arange(numbers.shape[1]) < lengths[:, None]).to(device))
+
+        return self._encode(sorted(range(len(rows)), key=lambda i: len(rows[i])), _CHUNK, words, read)
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that the encoder leaves out."""
@@ -156,15 +142,9 @@ class RNNEncoder(TextEncoder):
         """The words, and the shape of the network."""
         return {"words.txt": "\n".join(self.known.words), "shape.json": json.dumps(self._shape)}
 
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of words, weights and length, not path; taken once."""
-        if self._fingerprint is None:
-            digest = hashlib.blake2b(f"{_VERSION} {self.max_words} {self.assets()}".encode(), digest_size=8)
-            for name, tensor in sorted(self.network.state_dict().items()):
-                digest.update(f"\0{name}\0".encode())
-                digest.update(tensor.detach().cpu().contiguous().numpy())
-            self._fingerprint = digest.hexdigest()
-        return self._fingerprint
+    def _identity(self) -> Iterator[bytes | memoryview]:
+        yield f"{_VERSION} {self.max_words} {self.assets()}".encode()
+        yield from weights_of(self.network)
 
 
 class Found(NamedTuple):
@@ -223,7 +203,3 @@ def _shape_of(state: dict[str, Tensor]) -> dict[str, Any]:
     gates, units = state["rnn.weight_hh_l0"].shape
     kind: Kind = "lstm" if gates == 4 * units else "gru"
     return {"word_dim": state["encoder.weight"].shape[1], "dim": 2 * units, "kind": kind}
-
-
-def _forget_fingerprint(encoder: nn.Module, _: Any) -> None:
-    encoder._fingerprint = None  # type: ignore[assignment]

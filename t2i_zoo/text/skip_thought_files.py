@@ -1,4 +1,4 @@
-"""The files that skip-thought vectors come from: the authors' model, a run of ours, a second word table."""
+"""The files that skip-thought vectors come from: the authors' model, a run of ``SkipThought``, a second word table."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Floats = NDArray[np.float32]
 
 
 class Found(NamedTuple):
-    """What an encoder is made of.
+    """Everything that makes an encoder.
 
     Attributes:
-        words: known words, in the order of the tables' rows behind those of ``SPECIAL``.
+        words: known words, in the order of the tables' rows after those of ``SPECIAL``.
         state: the network's state dict.
         end: whether sentences end with ``<eos>``.
     """
@@ -45,31 +45,33 @@ def read(path: str, limit: int, vocabulary: str | None) -> Found:
 
     Args:
         path: the folder, or a .ckpt file.
-        limit: the most words that are kept.
-        vocabulary: text whose words are kept, the most frequent first; None keeps those of the dictionary.
+        limit: the largest number of words that are kept.
+        vocabulary: text whose words are kept, the most frequent first; by default all of the dictionary.
 
     Raises:
-        T2IError: names the file, what is wrong with it, and the remedy.
+        T2IError: a file is missing, damaged or holds something else.
     """
     folder = Path(path).expanduser()
     wanted = count_words(_lines(vocabulary)) if vocabulary is not None else None
     if any((folder / name).is_file() for name in PUBLISHED):
-        return read_published(folder, limit, wanted)
-    return read_run(find_checkpoint(folder), limit, wanted)
+        return _read_published(folder, limit, wanted)
+    return _read_run(find_checkpoint(folder), limit, wanted)
 
 
-def read_published(folder: Path, limit: int, wanted: Sequence[str] | None) -> Found:
+def _read_published(folder: Path, limit: int, wanted: Sequence[str] | None) -> Found:
     """The authors' combine-skip model.
 
-    Rows of ``utable.npy`` and ``btable.npy`` belong to the lines of ``dictionary.txt``; where a word has several lines
-    the last one counts, as in the authors' code. The order of the lines says nothing about how frequent a word is.
+    The rows of ``utable.npy`` and ``btable.npy`` belong to the lines of ``dictionary.txt``. Of several lines with one
+    word the last one counts, as in the authors' code. The lines are not sorted by frequency.
     """
     for name in PUBLISHED:
         if not (folder / name).is_file():
             raise T2IError(f"found no {name} in {folder}, expected {', '.join(PUBLISHED)}: download it there")
     place = folder / "dictionary.txt"
     try:
-        lines = place.read_bytes().decode("utf-8").removesuffix("\n").split("\n")  # words may hold other line ends
+        lines = (
+            place.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+        )  # unlike splitlines, keep other line ends inside a word
     except UnicodeDecodeError as error:
         raise T2IError(f"{place} is not UTF-8 text ({error.reason}): download it again in binary mode") from error
     rows = {line.strip(): number for number, line in enumerate(lines)}
@@ -80,7 +82,7 @@ def read_published(folder: Path, limit: int, wanted: Sequence[str] | None) -> Fo
     if wanted is None and len(words) > limit:
         raise T2IError(
             f"{place} has {len(words)} words in no useful order, more than max_vocabulary {limit}: give text_encoder a "
-            "vocabulary, that is a text file or a folder of .txt files whose words are kept (captions will do), or a "
+            "vocabulary, a text file or a folder of .txt files whose words are kept (such as your captions), or a "
             "larger max_vocabulary"
         )
     words = words[:limit]
@@ -95,19 +97,20 @@ def read_published(folder: Path, limit: int, wanted: Sequence[str] | None) -> Fo
                 f"{folder / letter}table.npy has the shape {table.shape}, expected {(len(lines), width)} by "
                 f"dictionary.txt and {network}_skip.npz: download the three files again"
             )
-        state[f"{network}_words.weight"] = torch.from_numpy(_with_padding(np.asarray(table[order], np.float32)))
+        kept = np.asarray(table[order], np.float32)
+        state[f"{network}_words.weight"] = torch.from_numpy(np.pad(kept, ((1, 0), (0, 0))))  # row 0 is the padding
     return Found(words, state, end=False)
 
 
 def _gru(folder: Path, network: str, suffixes: Sequence[str]) -> dict[str, Tensor]:
-    """One ``*_skip.npz`` as weights of ``nn.GRU``: gates r, z, n, one row a unit, all biases on the input's side."""
+    """One ``*_skip.npz`` as weights of ``nn.GRU``: gates r, z, n, one row for each unit, all biases in ``bias_ih``."""
     place = folder / f"{network}_skip.npz"
     options = load_pickle(f"{place}.pkl")
     if not isinstance(options, dict) or not {"dim", "dim_word"} <= options.keys():
         raise T2IError(f"found no dim and dim_word in {place}.pkl, expected the authors' options: download it again")
     units, width, kind = int(options["dim"]), int(options["dim_word"]), options.get("encoder", "gru")
     if kind != "gru":
-        raise T2IError(f"found an encoder {kind!r} in {place}.pkl, expected 'gru': no other kind can be read")
+        raise T2IError(f"found an encoder {kind!r} in {place}.pkl, expected 'gru': download the authors' model")
     shapes = {
         **{"W": (width, 2 * units), "U": (units, 2 * units), "b": (2 * units,)},
         **{"Wx": (width, units), "Ux": (units, units), "bx": (units,)},
@@ -134,8 +137,8 @@ def _gru(folder: Path, network: str, suffixes: Sequence[str]) -> dict[str, Tenso
     return state
 
 
-def read_run(path: Path, limit: int, wanted: Sequence[str] | None) -> Found:
-    """The encoder in a checkpoint of ``SkipThought``, without its decoders; its words come by their frequency."""
+def _read_run(path: Path, limit: int, wanted: Sequence[str] | None) -> Found:
+    """The encoder in a checkpoint of ``SkipThought``, without its decoders; its words are sorted by frequency."""
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         words: list[str] = checkpoint["t2i_zoo"]["words"]
@@ -144,7 +147,7 @@ def read_run(path: Path, limit: int, wanted: Sequence[str] | None) -> Found:
     except Exception as error:  # torch.load raises many kinds
         raise T2IError(
             f"{path} is no readable checkpoint of SkipThought ({type(error).__name__}): set text_encoder's path to a "
-            "run of it, or to a folder with the authors' files"
+            "run of SkipThought, or to a folder with the authors' files"
         ) from error
     known = Vocabulary(words)
     kept = words if wanted is None else [word for word in wanted if word in known]
@@ -156,18 +159,18 @@ def read_run(path: Path, limit: int, wanted: Sequence[str] | None) -> Found:
 def expand(found: Found, path: str, limit: int, vocabulary: str | None) -> Found:
     """Vocabulary expansion (paper, section 2.2): words of a second table, mapped into the space of the RNN's words.
 
-    A linear map with an offset, as the authors' code has it, is fitted by least squares to the words that both have,
-    once for each of the two word tables.
+    A linear map with an offset, as in the authors' code, is fitted by least squares to the words that both tables have,
+    once for each of the encoder's two word tables.
 
     Args:
         found: the encoder.
-        path: the second table, as text (``word v1 v2 ...`` a line, as word2vec and GloVe have it), or as .npy beside a
-            .txt of the same name with a word a line.
-        limit: the most words, own ones included; those that the second table has first are taken.
-        vocabulary: text; where it is given, words that it does not hold are not taken.
+        path: the second table, as text with a line ``word v1 v2 ...`` for each word (word2vec, GloVe), or as .npy
+            beside a .txt of the same name with one word in each line.
+        limit: the largest number of words, including the encoder's own; the first ones of the second table are taken.
+        vocabulary: text to which the new words are restricted.
 
     Raises:
-        T2IError: where the table cannot be read, or shares too few words.
+        T2IError: the table cannot be read, or shares too few words with the encoder.
     """
     known = Vocabulary(found.words)
     wanted = None if vocabulary is None else set(count_words(_lines(vocabulary)))
@@ -176,14 +179,14 @@ def expand(found: Found, path: str, limit: int, vocabulary: str | None) -> Found
     for word, vector in _word_vectors(Path(path).expanduser()):
         if word in known:
             shared[word] = vector
-        # what is not in lower case is never looked up
+        # captions are read in lower case
         elif len(found.words) + len(fresh) < limit and word == word.lower() and (wanted is None or word in wanted):
             fresh[word] = vector
     width = 1 + len(next(iter(shared.values()), ()))
     if not shared or len(shared) < width:
         raise T2IError(
-            f"{path} shares {len(shared)} words with the encoder, expected at least {width} to fit a map: give "
-            "text_encoder's expansion a larger table, or one of the same language"
+            f"{path} shares {len(shared)} words with the encoder, expected at least {width} to fit a map: set "
+            "text_encoder's expansion to a larger table, or to one of the same language"
         )
     if not fresh:
         return found
@@ -202,14 +205,17 @@ def _word_vectors(path: Path) -> Iterator[tuple[str, Floats]]:
         names = path.with_suffix(".txt")
         table, words = _array(path, mmap_mode="r"), list(_lines(str(names)))
         if table.ndim != 2 or len(table) != len(words):
-            raise T2IError(f"{path} has the shape {table.shape} and {names} has {len(words)} lines: give as many rows")
+            raise T2IError(
+                f"{path} has the shape {table.shape}, expected one row for each of the {len(words)} lines of {names}: "
+                "write both files again"
+            )
         yield from ((word, np.asarray(row, np.float32)) for word, row in zip(words, table, strict=True))
         return
     width = 0
     for number, line in enumerate(_lines(str(path)), start=1):
         fields = line.split(" ")
         if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
-            continue  # word2vec's header: how many words, how many numbers
+            continue  # word2vec's header: the number of words and their dimension
         width = width or len(fields) - 1
         try:
             if not 0 < width < len(fields):
@@ -224,11 +230,11 @@ def _word_vectors(path: Path) -> Iterator[tuple[str, Floats]]:
 
 
 def _lines(path: str) -> Iterator[str]:
-    """Lines of a text file, or of all .txt files below a folder, without their ends."""
+    """Lines of a text file, or of all .txt files below a folder, without their line ends."""
     place = Path(path).expanduser()
     files = sorted(place.rglob("*.txt")) if place.is_dir() else [place]
     if not files or not all(file.is_file() for file in files):
-        raise T2IError(f"found no text at {path}, which text_encoder names: give a text file or a folder of .txt files")
+        raise T2IError(f"found no text at {path}, expected a text file or a folder of .txt files: correct text_encoder")
     for file in files:
         try:
             with file.open(encoding="utf-8", newline="\n") as text:
@@ -238,7 +244,7 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _array(path: Path, **options: Any) -> Any:
-    """An array or an archive of arrays, never a pickle."""
+    """An array or an archive of arrays, without pickles."""
     try:
         return np.load(path, allow_pickle=False, **options)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -246,11 +252,6 @@ def _array(path: Path, **options: Any) -> Any:
         raise T2IError(f"{path} holds no readable NumPy array ({reason}): download it again in binary mode") from error
 
 
-def _with_padding(rows: Floats) -> Floats:
-    return np.concatenate([np.zeros((1, rows.shape[1]), np.float32), rows])
-
-
 def _with_offset(vectors: dict[str, Floats]) -> NDArray[np.float64]:
-    """The vectors as rows (N, D), with a column of ones."""
-    rows = np.array(list(vectors.values()), np.float64)
-    return np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
+    """The vectors as rows (N, D + 1) with a column of ones."""
+    return np.pad(np.array(list(vectors.values()), np.float64), ((0, 0), (0, 1)), constant_values=1)

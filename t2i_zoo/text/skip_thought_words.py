@@ -7,9 +7,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import torch
-from torch import Tensor
-
 PADDING, UNKNOWN, END = 0, 1, 2
 SPECIAL = ("", "UNK", "<eos>")  #: the words of these three numbers, as the authors' tables call them
 
@@ -24,19 +21,19 @@ _QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u201c": 
 def tokens_of(caption: str) -> list[str]:
     """Words and punctuation marks of a caption, in lower case.
 
-    The authors use NLTK's word_tokenize; this follows its rules for what captions hold: marks are tokens of their own,
+    The authors use NLTK's word_tokenize; this follows its rules for what captions contain: marks are separate tokens,
     ``don't`` is ``do n't``, ``bird's`` is ``bird 's``, hyphens stay inside words, quotes become `````` and ``''``.
 
     Args:
         caption: any text.
 
     Returns:
-        The tokens; an empty list where the caption is blank.
+        The tokens, an empty list if the caption is blank.
     """
     text = caption.lower()
     if not text.isascii():
         text = unicodedata.normalize("NFKC", caption.translate(_QUOTES)).lower()
-    if text.replace(" ", "").isalpha():  # most captions have no marks, and no need of rules
+    if text.replace(" ", "").isalpha():  # most captions have no marks
         return text.split()
     if '"' in text:
         text = re.sub(r'(^|[\s(\[{<])"', r"\1`` ", text).replace('"', " '' ")
@@ -44,18 +41,18 @@ def tokens_of(caption: str) -> list[str]:
 
 
 def is_word(token: str) -> bool:
-    """Whether a token has a letter or a digit, and so is no mere mark."""
+    """Whether a token has a letter or a digit and so is not a punctuation mark."""
     return any(char.isalnum() for char in token)
 
 
 def count_words(captions: Iterable[str]) -> list[str]:
-    """All different tokens of some captions, the most frequent first, equally frequent ones by the alphabet."""
+    """All distinct tokens of some captions, the most frequent first, equally frequent ones in alphabetical order."""
     counts = Counter(token for caption in captions for token in tokens_of(caption))
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
 class Vocabulary:
-    """Words with their numbers, which begin behind those of ``SPECIAL``.
+    """Words with their numbers, which start after those of ``SPECIAL``.
 
     Args:
         words: known words, each once; ``words[0]`` has the number 3.
@@ -74,7 +71,7 @@ class Vocabulary:
         return word in self._numbers
 
     def number(self, word: str) -> int:
-        """The number of a word, ``UNKNOWN`` where it is not known."""
+        """The number of a word, ``UNKNOWN`` if it is not known."""
         return self._numbers.get(word, UNKNOWN)
 
     def name(self, number: int) -> str:
@@ -82,17 +79,10 @@ class Vocabulary:
         return SPECIAL[number] if number < len(SPECIAL) else self.words[number - len(SPECIAL)]
 
     def numbers(self, caption: str, limit: int, end: bool) -> list[int]:
-        """Numbers of the first ``limit`` tokens, unknown words as ``UNKNOWN``, with ``END`` behind them if asked for.
+        """Numbers of the first ``limit`` tokens, unknown words as ``UNKNOWN``, followed by ``END`` if ``end`` is true.
 
-        Unknown marks are left out: a full stop behind a caption says nothing to a vocabulary of captions without.
+        Unknown marks are left out: a full stop at the end of a caption means nothing to a vocabulary without it.
         """
         known = [t for t in tokens_of(caption) if t in self._numbers or is_word(t)]
         row = [self.number(token) for token in known[:limit]] or [UNKNOWN]
         return [*row, END] if end else row
-
-
-def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of word numbers as one table (B, T) int64 with ``PADDING`` behind their ends, and their lengths (B,)."""
-    lengths = torch.tensor([len(row) for row in rows])
-    longest = int(lengths.max())
-    return torch.tensor([[*row, *[PADDING] * (longest - len(row))] for row in rows]), lengths

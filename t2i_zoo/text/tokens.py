@@ -1,4 +1,4 @@
-"""Plain word tokens, for the hashing encoder and for reports of words that training never saw."""
+"""Plain word tokens, for the hashing encoder and for reports of words that are not in the training captions."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ _APOSTROPHES_AND_HYPHENS = str.maketrans({"\u2019": "'", "\u02bc": "'", "\u2010"
 
 
 def words_of(caption: str) -> list[str]:
-    """Split a caption into lower-case words, in order, repetitions kept.
+    """Split a caption into lower-case words, in order and with repetitions.
 
-    The text is NFKC-normalised first. A word is a run of letters, digits and their combining marks, with
-    single apostrophes or hyphens inside (``"bird's-eye"`` is one word). Punctuation, underscores and emoji
-    separate words; a run of a script without spaces (Chinese, Japanese) is one word.
+    The text is NFKC-normalized first. A word is a run of letters, digits and their combining marks, with single
+    apostrophes or hyphens inside (``"bird's-eye"`` is one word). Punctuation, underscores and emoji separate words; a
+    run of a script without spaces (Chinese, Japanese) is one word.
 
     Args:
         caption: any text.
 
     Returns:
-        The words; an empty list where the caption has none.
+        The words, an empty list if the caption has none.
     """
     text = unicodedata.normalize("NFKC", caption.translate(_APOSTROPHES_AND_HYPHENS)).lower()
     if text.isascii():
         return _WORD.findall(text)
-    # Python's \w leaves combining marks out and would cut Hindi or Thai words at their vowel signs. The
-    # pattern therefore runs over a shadow of equal length in which every mark is one known character.
+    # Python's \w excludes combining marks and would cut Hindi or Thai words at their vowel signs. The pattern therefore
+    # runs over a copy of the same length in which every mark is replaced by one known character.
     shadow = "".join(_MARK if unicodedata.category(char)[0] == "M" else char for char in text)
     return [text[match.start() : match.end()] for match in _WORD.finditer(shadow)]

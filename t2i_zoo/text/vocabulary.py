@@ -1,4 +1,4 @@
-"""Words and their numbers as AttnGAN and its descendants have them, for encoders and caption writers."""
+"""Words and their numbers as in AttnGAN and its descendants, for encoders and captioners."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from t2i_zoo.text.tokens import words_of
 
-END = 0  #: number of ``<end>``, which also pads
+END = 0  #: number of ``<end>``, which is also the padding
 END_WORD = "<end>"
 
 _ASCII_WORD = re.compile(r"\w+")
@@ -21,8 +21,8 @@ _INSIDE = re.compile("['-]")
 def plain_tokens(caption: str) -> list[str]:
     r"""Lower-case runs of letters, digits and underscores, the authors' ``\w+``, in order.
 
-    Hyphens and apostrophes separate. In other scripts than ASCII combining marks stay with their letters, where the
-    authors' code would cut, and strip, whatever is not ASCII; ``Words.number`` looks such words up both ways.
+    Hyphens and apostrophes separate words. Outside ASCII, combining marks stay with their letters, while the authors'
+    code would split at such characters and remove them; ``Words.number`` looks up both forms.
     """
     if caption.isascii():
         return _ASCII_WORD.findall(caption.lower())
@@ -42,11 +42,11 @@ class Words:
 
     @classmethod
     def of_captions(cls, captions: Iterable[str], limit: int | None = None) -> Words:
-        """The words of some captions, the most frequent first, equally frequent ones by the alphabet.
+        """The words of some captions, the most frequent first, equally frequent ones in alphabetical order.
 
         Args:
             captions: any number of texts.
-            limit: the most numbers, that of ``<end>`` included; None keeps all words.
+            limit: the largest number of table rows, including ``<end>``; by default all words are kept.
         """
         counts = Counter(token for caption in captions for token in plain_tokens(caption))
         found = sorted(counts, key=lambda word: (-counts[word], word))
@@ -57,7 +57,7 @@ class Words:
         return 1 + len(self.words)
 
     def number(self, word: str) -> int | None:
-        """The number of a word, or of what is left of it in ASCII; None where neither is known."""
+        """The number of a word, or of its ASCII characters; None if neither is known."""
         found = self._numbers.get(word)
         if found is None and not word.isascii():
             found = self._numbers.get(word.encode("ascii", "ignore").decode())
@@ -66,7 +66,7 @@ class Words:
     def numbers(self, caption: str) -> list[int]:
         """Numbers of a caption's words; unknown ones are left out, as in the authors' code.
 
-        A caption without any known word is ``[END]``, where the authors' code fails.
+        A caption without any known word becomes ``[END]``; the authors' code fails on it.
         """
         return [n for token in plain_tokens(caption) if (n := self.number(token)) is not None] or [END]
 
@@ -80,9 +80,9 @@ class Words:
 
 
 def random_subset(row: Sequence[int], limit: int) -> list[int]:
-    """``limit`` words of a longer row, drawn anew in each call and in their order, as in the authors' training.
+    """A random choice of ``limit`` words of a longer row, in their order, as in the authors' training.
 
-    Draws from torch's global state of the CPU, which a resumed run continues.
+    Draws from torch's global random state, which a resumed run continues.
     """
     if len(row) <= limit:
         return list(row)
@@ -90,7 +90,7 @@ def random_subset(row: Sequence[int], limit: int) -> list[int]:
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of word numbers as one table (B, T) int64 with ``END`` behind their ends, and their lengths (B,) int64."""
+    """Rows of word numbers as one table (B, T) int64, padded with ``END`` (0), and their lengths (B,) int64."""
     lengths = [len(row) for row in rows]
     longest = max(lengths, default=0)
     table = [[*row, *[END] * (longest - len(row))] for row in rows]

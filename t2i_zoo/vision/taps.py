@@ -23,13 +23,9 @@ def find_taps(outputs: Sequence[tuple[str, torch.Size]], side: int) -> dict[str,
     """
     for depth in (1, 2):
         found: dict[int, tuple[str, int]] = {}
-        smallest = side
         for name, (_, channels, height, width) in outputs:
-            # once halved, a map only grows again in a branch, or where a classifier pools to a fixed size
-            if name.count(".") + 1 != depth or height != width or not 0 < height <= smallest:
-                continue
-            smallest = height
-            found[2 ** round(math.log2(side / height))] = name, channels  # Inception's maps are not exact halves
+            if name.count(".") + 1 == depth and height == width:  # Swin's maps end with their channels
+                found[2 ** round(math.log2(side / height))] = name, channels  # Inception's are not exact halves
         if all(stride in found for stride in STRIDES):
             return dict(found[stride] for stride in STRIDES)
     return {}

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.data import CaptionDataModule, StreamDataModule, SyntheticFlowers, WebDataset
+from t2i_zoo.data import CaptionDataModule, Embedded, StreamDataModule, SyntheticFlowers, WebDataset, download
 from t2i_zoo.data.shard_writer import write_shards
 from t2i_zoo.data.shards import read_shard
 from t2i_zoo.data.store import StoreSpec
@@ -83,6 +83,17 @@ def test_shards_of_other_tools(others: Path, tmp_path: Path) -> None:
     assert len(numbers(module.val_dataloader())) == 2
 
 
+def test_shards_of_other_tools_are_packed(others: Path) -> None:
+    write_tar(others / "train-2.tar", {"a.PNG": png((99, 0, 0)), "a.TXT": b"number 99", "a.CLS": b"kind0"})
+    records = WebDataset(str(others), stream=False).records()
+    assert len(records) == 25
+    for record in records:
+        number = int(record.captions[0].split()[1])
+        assert record.class_id == number % 3
+        assert isinstance(record.image, Embedded)
+        assert record.image.read() == png((number, 0, 0))
+
+
 def test_what_is_wrong_with_shards(others: Path, tmp_path: Path) -> None:
     def error(match: str, root: Path | str = others, **options: Any) -> None:
         module = build(root, cache_dir=str(tmp_path / "cache"), **options)
@@ -98,9 +109,9 @@ def test_what_is_wrong_with_shards(others: Path, tmp_path: Path) -> None:
         ({"a.png": png((0, 0, 0)), "a.json": b"[]"}, r"train-2\.tar, a: found list, expected a JSON object"),
         ({"a.png": png((0, 0, 0)), "a.json": b'{"caption": ""}'}, r"train-2\.tar, a: a caption is blank"),
         ({"a.png": png((0, 0, 0)), "a.txt": b"\xff"}, r"train-2\.tar, a is not UTF-8"),
-        ({"a.txt": b"alone"}, r"train-2\.tar, a: no picture among txt, expected one of jpg"),
-        ({"a.png": png((0, 0, 0)), "a.txt": b"c"}, r"some pictures of .* have a class and others have none"),
-        ({"a.png": png((0, 0, 0)), "a.cls": b"x"}, r"some pictures of .* have a caption and others have none"),
+        ({"a.txt": b"alone"}, r"train-2\.tar, a: no image among txt, expected one of jpg"),
+        ({"a.png": png((0, 0, 0)), "a.txt": b"c"}, r"some images of .* have a class and others have none"),
+        ({"a.png": png((0, 0, 0)), "a.cls": b"x"}, r"some images of .* have a caption and others have none"),
         ({"a.png": png((0, 0, 0)), "a.cls": b"-2"}, r"the label is -2, expected 0 or more"),
     ]
     for files, match in cases:
@@ -126,7 +137,22 @@ def test_bad_pictures_in_a_shard(others: Path, tmp_path: Path, capsys: Any) -> N
     assert len(found) == 21  # three whole batches of 21 pictures, one of which is shown twice
     assert 16 not in found
     assert len(set(found)) == 20
-    assert "1 pictures cannot be read and are left out (the first: " in capsys.readouterr().err
+    assert "1 images cannot be read and are left out, such as: " in capsys.readouterr().err
+
+
+def test_batches_of_nothing_but_bad_images(others: Path, tmp_path: Path) -> None:
+    (others / "val-0.tar").unlink()
+    options = {"batch_size": 2, "cache_dir": str(tmp_path / "cache"), "on_bad_image": "skip"}
+    for bad, expected in (((2, 3), [[0, 1], [0, 1], [4, 5]]), ((0, 1), None)):
+        parts = {}
+        for i in range(6):
+            parts |= {f"{i}.png": b"<html>" if i in bad else png((i, 0, 0)), f"{i}.txt": b"c", f"{i}.cls": b"kind0"}
+        write_tar(others / "test-0.tar", parts)
+        if expected is not None:
+            assert numbers(build(others, **options).test_dataloader()) == expected  # as many as on other processes
+            continue
+        with pytest.raises(T2IError, match=r"none of the first 2 images can be read, such as: .*test-0\.tar, 0"):
+            list(build(others, **options).test_dataloader())
 
 
 def test_an_index_and_shards_that_do_not_belong_together(shards: Path, tmp_path: Path) -> None:
@@ -137,7 +163,7 @@ def test_an_index_and_shards_that_do_not_belong_together(shards: Path, tmp_path:
     index = json.loads((copy / "index.json").read_text())
     index["shards"][0]["pictures"] = 12
     (copy / "index.json").write_text(json.dumps(index))
-    with pytest.raises(T2IError, match=r"train-000000\.tar holds 10 pictures and index\.json says 12"):
+    with pytest.raises(T2IError, match=r"train-000000\.tar holds 10 images and index\.json says 12"):
         list(build(copy, batch_size=2).train_dataloader())
     (copy / "train-000001.tar").unlink()
     with pytest.raises(T2IError, match=r"there is no shard .*train-000001\.tar, which index\.json lists"):
@@ -155,8 +181,8 @@ def test_an_index_and_shards_that_do_not_belong_together(shards: Path, tmp_path:
     ("written", "options", "match"),
     [
         ("stretch", {"image_size": 16}, None),
-        ("stretch", {"image_size": 17}, r"hold pictures of 19 px \(stretch\), expected at least 21 px \(stretch\)"),
-        ("stretch", {"resize": "short_side"}, r"hold pictures of 19 px \(stretch\), .* 19 px \(short_side\): write"),
+        ("stretch", {"image_size": 17}, r"hold images of 19 px \(stretch\), expected at least 21 px \(stretch\)"),
+        ("stretch", {"resize": "short_side"}, r"hold images of 19 px \(stretch\), .* 19 px \(short_side\): write"),
         ("short_side", {"resize": "center_crop"}, None),  # the whole picture is there
     ],
 )
@@ -178,7 +204,7 @@ def test_two_runs_count_the_same_shards_at_once(others: Path, tmp_path: Path, mo
 
     def replace(place: Path, target: Path) -> Path:
         monkeypatch.setattr(Path, "replace", real)
-        WebDataset(str(others)).index(cache)  # of a run that is quicker by a bit
+        target.write_bytes(place.read_bytes())  # of a run that is quicker by a bit
         return real(place, target)
 
     monkeypatch.setattr(Path, "replace", replace)
@@ -211,7 +237,8 @@ def test_options_that_cannot_be(shards: Path, options: dict[str, Any], match: st
 # The web --------------------------------------------------------------------------------------------------------------
 
 
-def test_shards_on_the_web(shards: Path, server: Any) -> None:
+def test_shards_on_the_web(shards: Path, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "BLOCK", 1024)  # bytes that a break may cost; these shards are small
     server.files = {f"set/{path.name}": path.read_bytes() for path in shards.iterdir()}
     length = len(server.files["set/train-000001.tar"])
     server.breaks["set/train-000001.tar"] = [length // 3, 0, length // 3]  # it breaks off in the middle of a picture
@@ -283,7 +310,7 @@ def test_writing_leaves_nothing_half(tmp_path: Path, capsys: Any) -> None:
     assert main(words) == 2
     assert "3.png is not a readable image" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir() if "shards" in path.name] == [".shards.lock"]
-    (tmp_path / ".shards.unfinished-killed").mkdir()
+    (tmp_path / ".shards.unfinished").mkdir()
     assert main([*words, "--data.on_bad_image", "skip"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("5 pictures (")
@@ -297,8 +324,9 @@ def test_writing_leaves_nothing_half(tmp_path: Path, capsys: Any) -> None:
 
 def test_shards_are_plain_tar_files(shards: Path) -> None:
     with tarfile.open(shards / "train-000000.tar") as archive:
-        assert archive.getnames()[:3] == ["000000.png", "000000.json", "000000.text.npz"]
-    sample = next(read_shard(str(shards / "train-000000.tar"), 4))
-    assert sample.place.endswith("train-000000.tar, 000004")
+        assert archive.getnames()[:3] == ["000000.json", "000000.png", "000000.text.npz"]
+    with (shards / "train-000000.tar").open("rb") as file:
+        sample = next(read_shard(file, "train-000000.tar", 4))
+    assert (sample.place, sample.file) == ("train-000000.tar, 000004", "000004.png")
     assert Image.open(io.BytesIO(sample.image)).size == (19, 19)
     assert os.path.getsize(shards / "index.json") > 100  # noqa: PTH202

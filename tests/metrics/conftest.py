@@ -19,7 +19,7 @@ from t2i_zoo.metrics.photographs import Photographs
 
 
 class Codes:
-    """A dual encoder: pictures by their mean colour, captions by their first letters."""
+    """A dual encoder: images by their mean colour, captions by their first letters."""
 
     def image_codes(self, images: Tensor) -> Tensor:
         return images.mean((2, 3))
@@ -37,7 +37,7 @@ def flowers(cache_folder: Any) -> Photographs:
 
 @pytest.fixture
 def make_job(flowers: Photographs) -> Callable[..., Job]:
-    """``make_job(30, reference)``: a job for 30 pictures with made-up features of photographs."""
+    """``make_job(30, reference)``: a job for 30 images with made-up features of photographs."""
 
     def make(images: int, reference: Tensor | None = None, train: Tensor | None = None, **more: Any) -> Job:
         rows = flowers.split("train")[1]
@@ -51,7 +51,7 @@ def make_job(flowers: Photographs) -> Callable[..., Job]:
 
 
 class Small(nn.Module):
-    """A classifier in a file of one's own: eight features, five classes."""
+    """A classifier in a file of your own: eight features, five classes."""
 
     def __init__(self) -> None:
         super().__init__()

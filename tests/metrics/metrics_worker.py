@@ -102,26 +102,31 @@ def numbers() -> dict[str, Any]:
     rank, world = ranks()
     own = torch.arange(rank, IMAGES, world)
     found: dict[str, Any] = {}
+
+    def values(metric: Any) -> dict[str, Tensor]:
+        rows = {score.metric: (score.value, score.error or 0.0, score.chance or 0.0) for score in metric.compute()}
+        return {name: torch.tensor(row, dtype=torch.float64) for name, row in rows.items()}
+
     for metric, rows in metrics:
         for start in range(0, len(own), 4):
             index = own[start : start + 4]
             metric.update(*(row[index] for row in rows), index)
-        found[type(metric).__name__] = metric.compute()
+        found[type(metric).__name__] = values(metric)
     similarity = Similarity(job)
     similarity.update(features[own], reference[:IMAGES][own])
-    found["Similarity"] = similarity.compute()
+    found["Similarity"] = values(similarity)
     colours = ColourAgreement(job)
     for part in own.split(4):
         colours.update(images[part], flowers.sentences(draws.captions[part]))
-    found["ColourAgreement"] = {key: colours.compute()[key] for key in ("value", "chance", "count", "seen")}
+    found["ColourAgreement"] = values(colours)
     pointing = Pointing(replace(job, network=Network("looker", "", dual=Looker(flowers.captions)), real=True))
     written = Redescription(replace(job, network=Network("scribe", "", captioner=Scribe())))
     for part in own.split(4):
         view = View(part, images[part], flowers.sentences(draws.captions[part]))
         pointing.see(view)
         written.see(view)
-    found["Pointing"] = pointing.compute()
-    found["Redescription"] = {key: written.compute()[key] for key in ("value", "chance", "count", "unread", "seen")}
+    found["Pointing"] = values(pointing)
+    found["Redescription"] = values(written)
 
     hashing = {"kind": "hashing", "dim": 32}
     torch.manual_seed(0)

@@ -65,16 +65,16 @@ def test_other_captions_name_nothing():
     assert read_caption("an orange blossom on the sand") == {"petal_colour": 1, "background": 3}
 
 
-def test_drawn_pictures_agree_with_their_captions(flowers, make_job):
+def test_drawn_images_agree_with_their_captions(flowers, make_job):
     rows = flowers.split("train")[1]
     draws = draw_captions(flowers, rows, len(rows), 0)
     metric = Agreement(make_job(len(rows), draws=draws))
     pixels = torch.stack([torch.from_numpy(flowers.store.picture(int(row)).copy()) for row in draws.rows])
     images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
     metric.update(images, flowers.sentences(draws.captions))
-    scores = {score.metric: score for score in metric.scores()}
+    scores = {score.metric: score for score in metric.compute()}
     assert set(scores) == {f"agreement.{name}" for name in ATTRIBUTES}
-    assert scores["agreement.background"].value > 0.95  # of pictures of 19 px
+    assert scores["agreement.background"].value > 0.95  # of images of 19 px
     assert scores["agreement.petal_colour"].value > 0.8
     assert all(score.chance < 0.5 for score in scores.values())
 
@@ -89,7 +89,7 @@ def test_accuracy_and_chance_by_hand(make_job):
         "a single red flower with five petals",
     ]
     metric.update(image.expand(3, -1, -1, -1), captions)
-    found = {score.metric: score for score in metric.scores()}
+    found = {score.metric: score for score in metric.compute()}
     assert set(found) == {"agreement.petal_colour", "agreement.petal_count", "agreement.background"}  # no centre named
     colour = found["agreement.petal_colour"]
     assert (colour.value, colour.chance) == (pytest.approx(2 / 3), pytest.approx(2 / 3))  # all show red, 2 of 3 say so

@@ -67,7 +67,7 @@ def test_mistakes_come_before_training(fit):
         fit([Evaluation("rprec_clip", network="torchvision:resnet18", weights="random")])
     with pytest.raises(T2IError, match="no classifier named 'resnt18'"):
         fit([Evaluation("fmd_5k", network="torchvision:resnt18")])
-    with pytest.raises(T2IError, match="found --images 12, expected a multiple of the protocol's 8 pictures a caption"):
+    with pytest.raises(T2IError, match="found --images 12, expected a multiple of the protocol's 8 images per caption"):
         fit([Evaluation("diversity_caption", images=12)])
     smaller = Evaluation("agreement_synthetic", images=12)
     smaller.protocol = smaller.protocol.change(size=8)

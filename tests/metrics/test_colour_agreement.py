@@ -62,7 +62,7 @@ def test_features_are_shares():
     images, _ = blobs(6, 32, 0)
     features = colour_features(images)
     shares = features.square().reshape(6, 3, -1).sum(2)
-    torch.testing.assert_close(shares, torch.ones(6, 3))  # nothing of a picture is lost, also where hue turns over
+    torch.testing.assert_close(shares, torch.ones(6, 3))  # nothing of an image is lost, also where hue turns over
     torch.testing.assert_close(colour_features(images.flip(3)), features, rtol=0, atol=1e-5)
     flat = torch.cat([torch.full((1, 3, 8, 8), value) for value in (-1.0, 0.0, 1.0)])
     assert torch.isfinite(colour_features(flat)).all()
@@ -76,9 +76,9 @@ def test_drawn_flowers_agree_with_their_captions(flowers, make_job):
     draws = draw_captions(flowers, rows, len(rows), 0)
     metric = ColourAgreement(make_job(len(rows), draws=draws))
     metric.see(View(torch.arange(len(rows)), flowers.images(draws.rows), flowers.sentences(draws.captions)))
-    first, *others = metric.scores()
+    first, *others = metric.compute()
     assert first.metric == "colour_agreement.all"
-    assert first.value > 0.9  # on the pictures that it was fitted to
+    assert first.value > 0.9  # on the images that it was fitted to
     assert first.chance < 0.5
     assert first.note.endswith(f" of {len(rows)} captions name one colour")
     named = {petal_colour(caption) for caption in flowers.sentences(draws.captions)} - {None}
@@ -96,10 +96,9 @@ def test_share_and_chance_by_hand(make_job):
     metric.update(torch.cat([red, blue, blue]), captions[:3])
     metric.update(torch.cat([blue, red]), captions[3:])
     metric.update(red[:0], [])
-    found = metric.compute()
-    assert (float(found["value"]), float(found["count"]), float(found["seen"])) == (0.75, 4, 5)
-    assert float(found["chance"]) == pytest.approx(0.5 * 0.25 + 0.5 * 0.75)  # 2 of 4 say red, 1 shows it
-    scores = {score.metric: score for score in metric.scores()}
+    scores = {score.metric: score for score in metric.compute()}
+    assert scores["colour_agreement.all"].value == 0.75
+    assert scores["colour_agreement.all"].chance == pytest.approx(0.5 * 0.25 + 0.5 * 0.75)  # 2 of 4 say red, 1 shows it
     assert set(scores) == {"colour_agreement.all", "colour_agreement.red", "colour_agreement.blue"}
     assert scores["colour_agreement.all"].note == "4 of 5 captions name one colour"
     assert (scores["colour_agreement.red"].value, scores["colour_agreement.red"].chance) == (0.5, 0.25)
@@ -112,14 +111,14 @@ def test_the_fit_is_kept(flowers, monkeypatch, tmp_path):
     (path,) = (cache_folder() / "metrics").iterdir()
     written = path.read_bytes()
     assert torch.equal(fitted_reader(flowers).weights, first.weights)
-    path.write_bytes(written[:100])  # half a file is fitted anew
+    path.write_bytes(written[:100])  # half a file is fitted again
     assert torch.equal(fitted_reader(flowers).weights, first.weights)
     assert path.read_bytes() == written
 
 
 def test_refusals(flowers, make_job, monkeypatch, tmp_path):
     with pytest.raises(T2IError, match="found no drawn caption that names one petal colour, expected some: raise"):
-        ColourAgreement(make_job(30)).scores()
+        ColourAgreement(make_job(30)).compute()
     monkeypatch.setenv("T2I_ZOO_CACHE", str(tmp_path))
     count = len(flowers.captions)
     monkeypatch.setattr(flowers.store, "captions", ["a red flower"] * count)

@@ -1,4 +1,4 @@
-"""Which petal colour a caption names, against labels by hand; none where it names none or several."""
+"""Which petal colour a caption names, against labels by hand; none if it names none or several."""
 
 from __future__ import annotations
 

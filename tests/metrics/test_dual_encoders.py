@@ -1,4 +1,4 @@
-"""Networks by name: picture networks, the FID network with made-up weights, CLIP, and checkpoints of the zoo."""
+"""Networks by name: image networks, the FID network with made-up weights, CLIP, and checkpoints of the zoo."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_photographs_against_photographs(tiny, flowers, small, model):
     assert found["kernel_distance"] < untrained["kernel_distance"]
 
 
-def test_features_of_photographs_are_kept_and_a_broken_file_is_made_anew(flowers, small, monkeypatch, tmp_path):
+def test_features_of_photographs_are_kept_and_a_broken_file_is_made_again(flowers, small, monkeypatch, tmp_path):
     monkeypatch.setenv("T2I_ZOO_CACHE", str(tmp_path))
     rows = flowers.split("test")[1]
 
@@ -171,7 +171,7 @@ def test_a_truncation_of_noise_that_is_not_normal(protocol, flowers, model, monk
         evaluate(protocol("metrics: [agreement]\nimages: 4\ntruncation: 1.5\n"), flowers, model)
 
 
-def test_pictures_that_are_not_finite_are_refused(model, protocol, flowers, monkeypatch):
+def test_images_that_are_not_finite_are_refused(model, protocol, flowers, monkeypatch):
     monkeypatch.setattr(model, "generate", lambda *a, noise, **k: torch.full((len(noise), 3, 16, 16), torch.nan))
     with pytest.raises(T2IError, match="NaN or infinite, expected finite ones: evaluate an earlier checkpoint"):
         evaluate(protocol("metrics: [agreement]\nimages: 2"), flowers, model)

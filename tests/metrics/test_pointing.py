@@ -1,4 +1,4 @@
-"""Masks cut as the pictures are, where a word's attention is largest, shares by hand, and a real DAMSM."""
+"""Masks cut as the images are, where a word's attention is largest, shares by hand, and a real DAMSM."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drawn_masks(rows):
     return torch.from_numpy(np.stack([np.asarray(Image.open(folder / f"image_{row + 1:05d}.png")) for row in rows]))
 
 
-def test_masks_are_cut_as_the_pictures_are(cache_folder):
+def test_masks_are_cut_as_the_images_are(cache_folder):
     rows, same = torch.tensor([0, 5, 71]), FlowerMasks(photographs_at(24, 24))  # which draws them
     whole = drawn_masks(rows.tolist())
     assert torch.equal(same.read(rows), whole.long())
@@ -42,7 +42,7 @@ def test_masks_are_cut_as_the_pictures_are(cache_folder):
     halves = FlowerMasks(photographs_at(8, 12)).read(rows)
     counts = torch.stack([(whole == part).float().unfold(1, 2, 2).unfold(2, 2, 2).sum((3, 4)) for part in range(3)], 1)
     first, second = counts.topk(2, dim=1).values.unbind(1)
-    clear = first > second  # else two parts share the pixel alike
+    clear = first > second  # else two parts share the pixel equally
     expected = counts.argmax(1)[:, 2:10, 2:10]
     assert torch.equal(halves[clear[:, 2:10, 2:10]], expected[clear[:, 2:10, 2:10]])
     assert clear.float().mean() > 0.8
@@ -108,16 +108,16 @@ def test_shares_by_hand(flowers, make_pointing):
     metric.update(torch.zeros(2, 3, 16, 16), captions, masks[:2])
     metric.update(torch.zeros(1, 3, 16, 16), captions[1:], masks[2:])
     metric.update(torch.zeros(0, 3, 16, 16), [], masks[:0])
-    found = metric.compute()
-    hit = 1 / 16  # of two by two regions the outer four by four places of sixteen share the maximum
-    assert found["count"].tolist() == [3, 1]
-    torch.testing.assert_close(found["value"], torch.tensor([(hit + 1 + 0) / 3, 1], dtype=torch.float64))
-    torch.testing.assert_close(found["area"], torch.tensor([(1 + 128 + 64) / 256 / 3, 0.25], dtype=torch.float64))
-    torch.testing.assert_close(found["fixed"], torch.tensor([2 / 3, 1], dtype=torch.float64))  # the upper left corner
-    spread = float(torch.tensor([hit, 1, 0]).std()) / math.sqrt(3)
-    scores = {score.metric: score for score in metric.scores()}
+    scores = {score.metric: score for score in metric.compute()}
+    hit = 1 / 16  # of two by two regions the outer four by four positions of sixteen share the maximum
+    petals, centre = scores["pointing.petals"], scores["pointing.centre"]
+    assert (petals.value, centre.value) == (pytest.approx((hit + 1 + 0) / 3), 1)
+    assert (petals.chance, centre.chance) == (pytest.approx((1 + 128 + 64) / 256 / 3), 0.25)
+    assert scores["pointing.petals_fixed"].value == pytest.approx(2 / 3)  # the upper left corner
+    assert scores["pointing.centre_fixed"].value == 1
+    error = float(torch.tensor([hit, 1, 0]).std()) / math.sqrt(3)
     assert list(scores) == ["pointing.petals", "pointing.petals_fixed", "pointing.centre", "pointing.centre_fixed"]
-    assert scores["pointing.petals"].error == pytest.approx(spread, rel=1e-6)
+    assert scores["pointing.petals"].error == pytest.approx(error, rel=1e-6)
     assert (scores["pointing.centre"].error, scores["pointing.centre"].chance) == (None, 0.25)
     assert scores["pointing.petals"].note == "3 captions name their colour"
 
@@ -139,8 +139,8 @@ def test_which_word_is_looked_for(flowers, make_pointing):
         ["this flower has six round red petals and a green centre", "a white blossom on the sand"],
         torch.ones(2, 16, 16, dtype=torch.int64),
     )
-    assert metric.compute()["unread"].tolist() == [1, 1]
-    (petals, _) = metric.scores()
+    assert metric.unread.tolist() == [1, 1]
+    (petals, _) = metric.compute()
     assert petals.note == "1 captions name their colour, and 1 in words that are not read"
 
 

@@ -58,13 +58,12 @@ def test_share_and_chance_by_hand(make_job):
     told.said = ["a blue blossom against the sky", "a flower with red petals and blue petals", "a flower"]
     metric.update(grey(3), ["a blue blossom on the sand", "a white blossom on the sand", "a white blossom on the sand"])
     metric.update(grey(0), [])
-    found = metric.compute()
-    assert [float(found[key]) for key in ("value", "count", "unread", "seen")] == [0.4, 5, 2, 5]
-    assert float(found["chance"]) == pytest.approx(2 / 5 * 1 / 5 + 1 / 5 * 2 / 5)  # red said once, blue twice
-    scores = {score.metric: score for score in metric.scores()}
+    scores = {score.metric: score for score in metric.compute()}
     assert set(scores) == {f"redescription.{name}" for name in ("all", "red", "blue", "white")}
     whole = scores["redescription.all"]
     assert whole.label == "redescribed petal colour (told)"
+    assert whole.value == 0.4
+    assert whole.chance == pytest.approx(2 / 5 * 1 / 5 + 1 / 5 * 2 / 5)  # red said once, blue twice
     assert whole.error == pytest.approx(math.sqrt(0.4 * 0.6 / 4))
     assert whole.note == "5 of 5 captions name one colour, 2 of their descriptions none or several"
     assert [(scores[f"redescription.{name}"].value, scores[f"redescription.{name}"].chance) for name in (
@@ -78,9 +77,10 @@ def test_other_captions_are_read_by_the_rule_for_real_flowers(flowers, make_job,
     metric = Redescription(make_job(30, network=Network("told", "", captioner=told)))
     metric.update(grey(4), [texts[0], texts[1], texts[2], texts[0]])  # the writer is asked for two alone
     assert not told.said
-    found = metric.compute()
-    assert [float(found[key]) for key in ("value", "count", "unread", "seen")] == [0.5, 2, 1, 4]
-    assert [score.metric for score in metric.scores()] == ["redescription.all", "redescription.purple"]
+    whole, purple = metric.compute()
+    assert (whole.metric, purple.metric) == ("redescription.all", "redescription.purple")
+    assert (whole.value, purple.value) == (0.5, 0.5)
+    assert whole.note == "2 of 4 captions name one colour, 1 of their descriptions none or several"
 
 
 def test_refusals(flowers, make_job, monkeypatch, tiny_widths):
@@ -88,7 +88,7 @@ def test_refusals(flowers, make_job, monkeypatch, tiny_widths):
         Redescription(make_job(30))
     network = Network("scribe", "", captioner=Scribe())
     with pytest.raises(T2IError, match="found no drawn caption that names one petal colour, expected some: raise"):
-        Redescription(make_job(30, network=network)).scores()
+        Redescription(make_job(30, network=network)).compute()
     protocol = load_protocol("rprec_damsm")
     with pytest.raises(T2IError, match="r_precision reads captions and scribe reads only images"):
         evaluate(protocol, flowers, None, network)

@@ -38,14 +38,14 @@ def true_codes(job):
 
 
 def test_a_perfect_encoder_finds_every_caption(job, feed):
-    first, second, third = feed(RPrecision(job), true_codes(job)).scores()
+    first, second, third = feed(RPrecision(job), true_codes(job)).compute()
     assert first.label == "R-precision (table) k=1"
     assert first.value == second.value == third.value == 1.0
     assert (first.error, first.chance, third.chance) == (0.0, 0.01, 0.03)
 
 
-def test_pictures_of_nothing_reach_chance(job, feed):
-    scores = feed(RPrecision(job, candidates=4, top=(1, 2)), torch.randn(60, 64)).scores()
+def test_images_of_nothing_reach_chance(job, feed):
+    scores = feed(RPrecision(job, candidates=4, top=(1, 2)), torch.randn(60, 64)).compute()
     for k, score in enumerate(scores, start=1):
         assert score.value == pytest.approx(k / 4, abs=0.25)
         assert score.chance == k / 4
@@ -63,12 +63,12 @@ def test_ranks_by_hand(job):
         ).sum()
     )
     metric.update(code[None], torch.tensor([0]))
-    assert metric.compute()["value"].tolist() == [float(better < k) for k in (1, 2, 3)]
+    assert [score.value for score in metric.compute()] == [float(better < k) for k in (1, 2, 3)]
     assert better >= 1
 
 
 def test_ties_favour_the_truth(job, feed):
-    assert feed(RPrecision(job), torch.zeros(60, 64)).compute()["value"].tolist() == [1.0, 1.0, 1.0]
+    assert [score.value for score in feed(RPrecision(job), torch.zeros(60, 64)).compute()] == [1.0, 1.0, 1.0]
 
 
 def test_mismatches_are_of_other_classes_and_the_same_each_time(job):
@@ -82,7 +82,7 @@ def test_mismatches_are_of_other_classes_and_the_same_each_time(job):
         rows = offsets.searchsorted(numbers, side="right") - 1
         assert (labels[rows] != job.draws.labels[i].item()).all()
         seen |= set(numbers.tolist())
-    assert len(seen) > 150  # from all of the split and all captions of a picture
+    assert len(seen) > 150  # from all of the split and all captions of an image
 
 
 def test_folds_hold_every_picture_once(job, feed):
@@ -103,9 +103,9 @@ def test_refusals(job, make_job, flowers):
 
 def test_the_clip_score_by_hand(job):
     metric = Similarity(job)
-    pictures = torch.tensor([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
-    metric.update(pictures, torch.tensor([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]]))
-    (score,) = metric.scores()
+    images = torch.tensor([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])
+    metric.update(images, torch.tensor([[2.0, 0.0], [3.0, 0.0], [1.0, 0.0]]))
+    (score,) = metric.compute()
     values = torch.tensor([100.0, 50 * 2**0.5, 0.0])  # the cosine below zero counts as zero
     assert score.value == pytest.approx(float(values.mean()))
     assert score.error == pytest.approx(float(values.std() / 3**0.5), rel=1e-6)
@@ -115,5 +115,5 @@ def test_the_clip_score_by_hand(job):
 def test_one_picture_has_a_clip_score_without_an_error(job):
     metric = Similarity(job)
     metric.update(torch.ones(1, 2), torch.ones(1, 2))
-    (score,) = metric.scores()
+    (score,) = metric.compute()
     assert (round(score.value, 6), score.error) == (100.0, None)

@@ -150,7 +150,7 @@ def test_a_frozen_backbone_keeps_its_weights_and_on_request_its_statistics(
 
 
 def test_refusals(build: Any, build_trainer: Any, build_data: Any) -> None:
-    with pytest.raises(T2IError, match=r"backbone_weights random for a backbone that is not trained"):
+    with pytest.raises(T2IError, match=r"backbone_weights random with a frozen backbone"):
         build(train_backbone=False)
     with pytest.raises(T2IError, match=r"found --model\.max_words 0, expected at least 1"):
         build(max_words=0)

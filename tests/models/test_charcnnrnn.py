@@ -255,8 +255,8 @@ def test_from_captions_to_pictures_on_the_command_line(
         ({"cnn_dim": 0}, r"found --model\.cnn_dim 0, expected at least 1"),
         ({"margin": 0.0}, r"found --model\.margin 0\.0, expected more than 0"),
         ({"num_classes": None}, r"found --model\.class_weight without --model\.num_classes"),
-        ({"train_backbone": False}, r"found --model\.backbone_weights random for a backbone that is not trained"),
-        ({"image_projection": False}, r"has 1024 features and captions have 12 numbers.*set --model\.dim to 1024, or"),
+        ({"train_backbone": False}, r"found --model\.backbone_weights random with a frozen backbone"),
+        ({"image_projection": False}, r"gives 1024 features and captions have 12, .*set --model\.dim to 1024, or"),
         ({"backbone": "inception_v3_tf"}, r"found --model\.backbone inception_v3_tf, expected torchvision:NAME or"),
         ({"backbone": "file:net.pt"}, r"found --model\.train_backbone with file:net\.pt, which stays frozen"),
     ],
@@ -272,5 +272,5 @@ def test_data_that_do_not_fit(build: Any, build_trainer: Any, build_data: Any) -
     data = build_data()
     data.prepare_data()
     data.captions_of = lambda split: []
-    with pytest.raises(T2IError, match="found no training captions: give CharCNNRNN a source"):
+    with pytest.raises(T2IError, match="found no training captions: give CharCNNRNN a CaptionDataModule"):
         build_trainer().fit(build(), data)

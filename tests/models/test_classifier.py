@@ -18,6 +18,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models.classifier import Classifier
 from t2i_zoo.models.classifier.losses import class_loss, ranks, summary
 from t2i_zoo.models.classifier.networks import augment
+from t2i_zoo.models.serving import first_of_each
 
 
 @pytest.fixture
@@ -172,9 +173,9 @@ def test_only_the_test_classes(build: Any, build_trainer: Any, build_data: Any) 
 
 
 def test_classes_that_cannot_be_had(build: Any, build_trainer: Any, build_data: Any) -> None:
-    with pytest.raises(T2IError, match=r"no held-out picture of the 20 classes.*--data\.source\.split random"):
+    with pytest.raises(T2IError, match=r"no held-out image of the 20 classes.*--data\.source\.split random"):
         build_trainer().fit(build(), build_data("class_disjoint"))
-    with pytest.raises(T2IError, match="no held-out picture of the 0 classes"):
+    with pytest.raises(T2IError, match="no held-out image of the 0 classes"):
         build_trainer().fit(build(classes="test"), build_data("class_disjoint"))
     data = build_data()
     data.setup()
@@ -196,7 +197,10 @@ def test_each_picture_counts_once_and_chance_is_the_commonest_class() -> None:
     index = torch.tensor([3, 0, 1, 2, 3, 4])
     rows = torch.tensor([0, 0, 1, 0, 0, -1])
     rank = torch.tensor([0, 7, 0, 4, 0, 0])
-    found = summary(index, rows, rank, torch.tensor([1.0, 2, 3, 4, 1, 99]), 9)
+    loss = torch.tensor([1.0, 2, 3, 4, 1, 99])
+    once = first_of_each(index)
+    assert index[once].tolist() == [0, 1, 2, 3, 4]
+    found = summary(rows[once], rank[once], loss[once], 9)
     expected = {"loss": 2.5, "accuracy": 0.5, "accuracy_chance": 0.75, "accuracy_top5": 0.75}
     expected |= {"accuracy_top5_chance": 1.0, "pictures": 4.0}
     assert {key: float(value) for key, value in found.items()} == pytest.approx(expected)
@@ -249,7 +253,7 @@ def test_a_checkpoint_is_whole_and_starts_another_run(
 
 def test_refusals(build: Any, build_trainer: Any, build_data: Any) -> None:
     for options, message in (
-        ({"train_backbone": False}, "backbone_weights random for a backbone that is not trained"),
+        ({"train_backbone": False}, "backbone_weights random with a frozen backbone"),
         ({"backbone": "file:net.pt"}, r"train_backbone with file:net\.pt, which stays frozen"),
         ({"num_classes": 1}, "num_classes 1, expected at least 2"),
         ({"label_smoothing": 1.0}, r"label_smoothing 1\.0, expected 0 or more, and less than 1"),

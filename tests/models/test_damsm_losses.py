@@ -11,18 +11,18 @@ import torch.nn.functional as F
 from test_parity import inputs, recipe
 from torch import Tensor
 
-from t2i_zoo.errors import T2IError
 from t2i_zoo.models.damsm import losses
-from t2i_zoo.models.damsm.networks import ImageEncoder
+from t2i_zoo.models.damsm.networks import INCEPTION, INCEPTION_REGIONS, ImageEncoder
 from t2i_zoo.models.damsm.official import OFFICIAL
 from t2i_zoo.nn import damsm
 from t2i_zoo.nn.retrieval import retrieval
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import RNNNetwork
+from t2i_zoo.vision import build_vision
 
 GAMMAS = (4.0, 5.0, 10.0)
 LENGTHS = torch.tensor([9, 7, 5, 3])
-SMALL = {"backbone": "torchvision:shufflenet_v2_x0_5", "weights": "random", "layer": "stage3", "input_size": 32}
+SMALL = {"name": "torchvision:shufflenet_v2_x0_5", "weights": "random", "layer": "stage3", "input_size": 32}
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,10 @@ GOLDEN = {
 
 
 def test_the_authors_picture_encoder() -> None:
-    network = ImageEncoder(weights=None).eval()
+    eyes = build_vision(
+        INCEPTION, weights="random", layer=INCEPTION_REGIONS, align_corners=True, antialias=False, logits=False
+    )
+    network = ImageEncoder(eyes, 256, trained=False, still=False).eval()
     sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
     assert sum(size for size, _ in sizes) == 22_506_720
     assert sum(size for size, trained in sizes if trained) == 721_152
@@ -194,7 +197,7 @@ def test_the_authors_picture_encoder() -> None:
 @pytest.mark.parametrize("batch_norm", ["train", "eval"])
 def test_batch_norm_of_a_frozen_backbone(batch_norm: str) -> None:
     torch.manual_seed(0)
-    network = ImageEncoder(**SMALL, dim=6, batch_norm=batch_norm)  # type: ignore[arg-type]
+    network = ImageEncoder(build_vision(**SMALL), 6, trained=False, still=batch_norm == "eval")  # type: ignore[arg-type]
     before = {key: tensor.clone() for key, tensor in network.backbone.state_dict().items()}
     images = torch.rand(4, 3, 20, 20).requires_grad_()
     regions, codes, _ = network(images)
@@ -211,13 +214,6 @@ def test_batch_norm_of_a_frozen_backbone(batch_norm: str) -> None:
     assert network.train().backbone.training == (batch_norm == "train")
 
 
-def test_backbones_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(T2IError, match=r"found --model\.backbone inception_v3_tf, expected torchvision:NAME or file:"):
-        ImageEncoder("inception_v3_tf")
-    with pytest.raises(T2IError, match=r"found --model\.train_backbone with file:\S+, which stays frozen"):
-        ImageEncoder(f"file:{tmp_path / 'net.pt'}", trained=True)
-
-
 def test_a_network_of_ones_own(tmp_path: Path) -> None:
     class Own(torch.nn.Module):
         def __init__(self) -> None:
@@ -229,7 +225,8 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
             return regions.mean((2, 3)), regions.mean((2, 3)), regions
 
     torch.jit.script(Own()).save(str(tmp_path / "own.pt"))
-    regions, codes, _ = ImageEncoder(f"file:{tmp_path / 'own.pt'}", dim=4, align_corners=False)(torch.rand(2, 3, 9, 9))
+    network = ImageEncoder(build_vision(f"file:{tmp_path / 'own.pt'}"), 4, trained=False, still=False)
+    regions, codes, _ = network(torch.rand(2, 3, 9, 9))
     assert (regions.shape, codes.shape) == ((2, 4, 4, 4), (2, 4))
 
 

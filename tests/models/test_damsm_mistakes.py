@@ -25,8 +25,13 @@ def build(tiny_widths: Any) -> Any:
         ({"dim": 7}, r"found --model\.dim 7, expected an even number"),
         ({"text_dropout": 1.0}, r"found --model\.text_dropout 1\.0, expected 0 or more, and less than 1"),
         ({"class_weight": 0.5}, r"found --model\.class_weight without --model\.num_classes"),
-        ({"train_backbone": False}, r"found --model\.backbone_weights random for a backbone that is not trained"),
+        ({"train_backbone": False}, r"found --model\.backbone_weights random with a frozen backbone"),
         ({"layer": "stage9"}, r"has no layer 'stage9': name one such as stage\d"),
+        (
+            {"backbone": "inception_v3_tf"},
+            r"found --model\.backbone inception_v3_tf, expected torchvision:NAME or",
+        ),
+        ({"backbone": "file:net.pt"}, r"found --model\.train_backbone with file:net\.pt, which stays frozen"),
         ({"rnn": "elman"}, r"found --model\.rnn elman, expected lstm or gru"),
     ],
 )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands.evaluate import find_photographs, find_subject
-from t2i_zoo.metrics.protocol import load_protocol
+from t2i_zoo.metrics.protocol import list_protocols, load_protocol
 
 
 class Small(nn.Module):
@@ -109,7 +109,7 @@ def test_other_data_than_the_runs(run, network):
 
 
 def test_a_smaller_size_shows_the_same_part_of_the_photographs(run):
-    """A load size in the config would leave the middle alone, where drawn pictures are resized whole."""
+    """A load size in the config would leave the middle alone, where drawn images are resized whole."""
     cuts = []
     for words in ([], ["--data.load_size", "32"]):
         for size in (16, 8):
@@ -132,7 +132,7 @@ def test_a_checkpoint_without_its_run(run, network, tmp_path, mistake):
     words = ["--ckpt", str(alone), "--protocol", "tiny", "--network", network]
     assert mistake("evaluate", *words).startswith("found no config.yaml beside")
     source = ["--data.source", "SyntheticFlowers", "--data.source.images", "64", "--data.source.size", "24"]
-    assert main(["evaluate", *words, *source]) == 0
+    assert main(["evaluate", *source, *words]) == 0
     assert lines(tmp_path / "alone")[0]["size"] == 16  # the model's
 
 
@@ -142,9 +142,13 @@ def test_a_checkpoint_without_its_run(run, network, tmp_path, mistake):
         (["--protocol", "tiny"], "the protocol tiny leaves its network open: name one with --network"),
         (["--protocol", "tyny"], "found no protocol 'tyny', expected a YAML file or a packaged one: try tiny"),
         ([], "found no --protocol: give it"),
-        (["--protocol", "agreement_synthetic", "--images", "many"], "found a wrong --images"),
-        (["--protocol", "agreement_synthetic", "--batch-size", "0"], "found --batch-size 0, expected at least 1"),
+        (["--protocol", "agreement_synthetic", "--images", "many"], "found --images many, expected an integer"),
+        (
+            ["--protocol", "agreement_synthetic", "--batch-size", "0"],
+            "found --batch-size 0, expected an integer of at",
+        ),
         (["--protocol", "agreement_synthetic", "--data.sourse", "x"], "found no option --data.sourse: did you mean"),
+        (["--protocol", "agreement_synthetic", "--model", "x"], "found no option --model"),
         (["--protocol", "rprec_clip", "--network", "clip"], "found the network 'clip', expected inception_v3_tf"),
         (["--protocol", "rprec_damsm", "--network", "file:nowhere.pt"], "found no network file nowhere.pt"),
     ],
@@ -158,10 +162,10 @@ def test_help_names_protocols_and_data(capsys):
         main(["evaluate", "--help"])
     assert stop.value.code == 0
     said = capsys.readouterr().out
-    assert "fd_test_30k" in said
+    assert [name for name in list_protocols() if name not in said] == []
     assert "--data.source" in said
 
 
 def test_no_run_of_a_gan(mistake):
     said = mistake("evaluate", "--ckpt", "untrained:skipthought_flowers", "--protocol", "agreement_synthetic")
-    assert said == "untrained:skipthought_flowers holds a SkipThought, which draws no pictures: give a run of a GAN"
+    assert said == "untrained:skipthought_flowers holds a SkipThought, which generates no images: give a run of a GAN"

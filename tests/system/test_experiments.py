@@ -87,7 +87,8 @@ def test_a_config_trains(name, roots, tmp_path, monkeypatch, tiny_widths):
         del overlay["model"]
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(overlay))
     words = ["--config", name, "--config", "tiny.yaml", "--data.source.root", root, *small]
-    assert main(["fit", *words, "--trainer.max_epochs", "1"]) == 0
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
+    assert main(["fit", *words, *short]) == 0
     run = tmp_path / "runs" / name / "version_0"
     assert (run / "checkpoints" / "last.ckpt").is_file()
     config = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]

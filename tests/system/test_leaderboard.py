@@ -1,4 +1,4 @@
-"""t2i-zoo leaderboard: one table and one page, pictures of the same captions and noise, nothing evaluated twice."""
+"""t2i-zoo leaderboard: one table and one page, images of the same captions and noise, nothing evaluated twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.metrics.board import Entry, as_csv, as_markdown
+from t2i_zoo.metrics.board import Entry, as_csv, as_markdown, as_page
 from t2i_zoo.metrics.protocol import load_protocol
 
 PROTOCOL = ["--protocol", "agreement_synthetic", "diversity_caption", "--images", "16"]
@@ -25,7 +25,7 @@ def run(trained, tmp_path):
 
 
 class Check(HTMLParser):
-    """Tags that are closed as they were opened, and the files of pictures."""
+    """Tags that are closed as they were opened, and the files of images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def test_the_board(run, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("appended to") == 4
 
 
-def test_photographs_stand_beside_without_pictures(run, tmp_path, monkeypatch):
+def test_photographs_stand_beside_without_images(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     protocols = ["agreement_synthetic", "diversity_caption"]
     assert main(["leaderboard", "real", str(run), "--protocol", *protocols, "--images", "8"]) == 0
@@ -124,6 +124,23 @@ def test_published_numbers_say_whether_they_may_be_compared():
     assert as_csv([entry]).splitlines()[1].startswith('StackGAN,256 px,60.0,0.5,"frechet_distance 55.28')
 
 
+def test_the_page_folds_what_is_long_and_escapes_what_is_html():
+    lines = [line_of(note="30 images for 64 features"), line_of(label="agreement", chance=0.25)]
+    entry = Entry("Stack<GAN>", "256 px", "stackgan", "Flowers102", lines, {"a & b": "pictures/00_00.jpg"})
+    page = as_page([entry, Entry("photographs", "", None, "Flowers102")], ["a & b"], [load_protocol("fd_test_30k")])
+    check = Check()
+    check.feed(page)
+    assert (check.open, check.pictures) == ([], ["pictures/00_00.jpg"])
+    assert "<th>Stack&lt;GAN&gt;<small>256 px</small></th><th>photographs</th>" in page
+    assert '<td class="n">60.00 ± 0.50 (chance 0.25)</td><td class="n">-</td>' in page
+    folded = re.findall(r"<details><summary>(.*?)</summary>(.*?)</details>", page, re.DOTALL)
+    assert [title for title, _ in folded] == ["Stack&lt;GAN&gt;: frechet_dist ..."] * 2 + ["Notes", "options"]
+    assert "frechet_distance 55.28" in folded[0][1]
+    assert "FID, Stack&lt;GAN&gt;: 30 images for 64 features" in folded[2][1]
+    assert "images 30000" in folded[3][1]
+    assert "55.28" in page.partition("Published numbers")[2]
+
+
 def test_other_data_is_refused(run, trained, tmp_path, mistake, words):
     assert main(["fit", *words(tmp_path / "other", "--data.source.seed", "3")]) == 0
     said = mistake("leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board"))
@@ -134,7 +151,7 @@ def test_other_data_is_refused(run, trained, tmp_path, mistake, words):
 def test_another_split_is_other_data(run, trained, tmp_path, mistake, words):
     assert main(["fit", *words(tmp_path / "other", "--data.source.split", "random")]) == 0
     command = ["leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board")]
-    assert "say --config NAME or --data.source.split for all" in mistake(*command)
+    assert "give --config NAME or --data.source.split for all" in mistake(*command)
     assert main([*command, "--data.source.split", "random"]) == 0
 
 

@@ -103,7 +103,7 @@ def test_the_wheel_holds_weights_and_cards(tmp_path):
     names = set(zipfile.ZipFile(built).namelist())
     expected = {"t2i_zoo/weights/probe.safetensors", "t2i_zoo/weights/probe.md"}
     expected |= {f"t2i_zoo/weights/{path.stem}{end}" for path in SHIPPED.values() for end in (".safetensors", ".md")}
-    for folder, pattern in (("t2i_zoo/metrics/protocols", "*.yaml"), ("t2i_zoo/models", "*/README.md")):
+    for folder, pattern in (("t2i_zoo/metrics", "**/*.[jy]*"), ("t2i_zoo/models", "*/README.md")):
         expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob(pattern)}
     expected |= {f"t2i_zoo/experiments/{path.name}" for path in (ROOT / "experiments").glob("*.yaml")}
     assert expected <= names

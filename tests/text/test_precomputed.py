@@ -64,7 +64,7 @@ def test_a_new_caption_is_refused_with_a_way_out(file: Path) -> None:
         encoder.encode(["a red flower", "a green one", "the petals are blue"])  # without its full stop
     with pytest.raises(T2IError, match="which has no word to encode"):
         encoder.encode([" "])
-    with pytest.raises(T2IError, match="holds vectors of sentences, expected those of words too"):
+    with pytest.raises(T2IError, match="holds sentence embeddings, expected word vectors too"):
         encoder.encode(["a red flower"], words=True)
 
 
@@ -72,7 +72,7 @@ def test_one_caption_with_several_vectors_has_their_mean(tmp_path: Path) -> None
     captions = ["same", "else", "Same", "rounded", "same ", "rounded"]
     vectors = numbers(6)
     vectors[5] = vectors[3] + 1e-6
-    with pytest.warns(UserWarning, match="1 of 3 captions in .* have several vectors, and are given their mean"):
+    with pytest.warns(UserWarning, match="1 of 3 captions in .* have several vectors, and get their mean"):
         encoder = PrecomputedEncoder(str(write(tmp_path / "a.npz", captions, vectors)))
     np.testing.assert_allclose(lookup(encoder, "same"), vectors[[0, 2, 4]].mean(0), rtol=1e-6)
     assert np.array_equal(lookup(encoder, "else"), vectors[1])
@@ -121,10 +121,10 @@ def test_the_embeddings_of_stackgan(tmp_path: Path, name: str, text: str) -> Non
     for i in range(3):
         for number, colour in enumerate(("red", "blue")):
             assert np.array_equal(lookup(encoder, f"Picture {i} is {colour} ."), vectors[i, number])
-    with pytest.raises(T2IError, match="names pictures and holds no captions: set text_encoder's captions"):
+    with pytest.raises(T2IError, match="names images and holds no captions: set text_encoder's captions"):
         PrecomputedEncoder(str(tmp_path / "birds"))
     (texts / text.format(1)).write_text("picture 1 is red .\n")
-    with pytest.raises(T2IError, match=r"found 1 captions of .* below .*text_c10, expected 2, as its vectors are"):
+    with pytest.raises(T2IError, match=r"found 1 captions of .* below .*text_c10, expected 2, as its vectors have"):
         PrecomputedEncoder(str(tmp_path / "birds"), captions=str(texts))
     (texts / text.format(1)).unlink()
     with pytest.raises(T2IError, match=r"found no captions of .* below .*text_c10: set"):
@@ -155,7 +155,7 @@ def test_the_t7_files_of_gan_cls(tmp_path: Path) -> None:
     again = PrecomputedEncoder("gone", assets=encoder.assets())
     again.load_state_dict(encoder.state_dict())
     assert np.array_equal(lookup(again, "blåå petals"), vectors[3])
-    with pytest.raises(T2IError, match=r"a\.t7, the captions of one picture: set text_encoder's path to its folder"):
+    with pytest.raises(T2IError, match=r"a\.t7, the captions of one image: set text_encoder's path to its folder"):
         PrecomputedEncoder(str(tmp_path / "class_00001" / "a.t7"))
 
 
@@ -243,10 +243,10 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         ({"sentence": numbers(2), "captions": np.array(["a"])}, "found 1 captions and 2 vectors in"),
         ({"sentence": np.ones(2), "captions": np.array(["a", "b"])}, r"found sentence of float64 \(2,\) in"),
         ({"sentence": np.ones((1, 2), int), "captions": np.array(["a"])}, r"found sentence of int64 \(1, 2\) in"),
-        ({"sentence": np.full((1, 2), np.nan), "captions": np.array(["a"])}, "found vectors that are not finite in"),
+        ({"sentence": np.full((1, 2), np.nan), "captions": np.array(["a"])}, "found NaN or infinity in the vectors of"),
         ({"sentence": numbers(2), "captions": np.array(["a", " "])}, "found 1 blank captions in"),
         ({"sentence": numbers(1), "captions": np.array(["a"], object)}, r"cannot read .* \(ValueError: Object arrays"),
-        ({"sentence": numbers(1), "images": np.array(["a"]), "numbers": np.array([0])}, "names pictures and holds no"),
+        ({"sentence": numbers(1), "images": np.array(["a"]), "numbers": np.array([0])}, "names images and holds no"),
     ):
         np.savez(place, **content)
         with pytest.raises(T2IError, match=sentence):
@@ -255,7 +255,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(T2IError, match=r"found no \.txt file below"):
         PrecomputedEncoder(str(place), captions=str(tmp_path / "none"))
     (tmp_path / "a.txt").write_text("one\n")
-    with pytest.raises(T2IError, match=r"found 1 captions of a below .*, expected number -1, as its vectors are"):
+    with pytest.raises(T2IError, match=r"found 1 captions of a below .*, expected number -1, as its vectors have"):
         PrecomputedEncoder(str(place), captions=str(tmp_path))
 
 
@@ -278,5 +278,5 @@ def test_paths_that_do_not_fit(file: Path, tmp_path: Path) -> None:
     table = {"raw_txt": ["a red flower"], "fea_txt": [numbers(1, 1024)]}
     write_t7(tmp_path / "both" / "val_captions.t7", table)
     write_tacgan(tmp_path / "both", ["i.jpg"], [[f"caption {k}" for k in range(5)]], numbers(5, 4800)[None])
-    with pytest.raises(T2IError, match=r"found vectors of 1024 and of 4800 numbers in .*, expected one width"):
+    with pytest.raises(T2IError, match=r"found vectors of dimensions 1024 and 4800 in .*, expected one dimension"):
         PrecomputedEncoder(str(tmp_path / "both"))

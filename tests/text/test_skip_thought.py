@@ -330,5 +330,5 @@ def test_broken_tables_are_named(folder: Path, tmp_path: Path, content: str | by
 def test_a_table_whose_words_do_not_fit_is_named(folder: Path, tmp_path: Path) -> None:
     path = save(second_table(folder)[0], tmp_path, "npy")
     (tmp_path / "other.txt").write_text("red\nflower\n")
-    with pytest.raises(T2IError, match=r"other\.npy has the shape \(11, 3\) and .*other\.txt has 2 lines"):
+    with pytest.raises(T2IError, match=r"other\.npy has the shape \(11, 3\), expected .* 2 lines of .*other\.txt"):
         SkipThoughtEncoder(str(folder), expansion=path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from t2i_zoo.text.skip_thought_words import END, PADDING, UNKNOWN, Vocabulary, count_words, padded, tokens_of
+from t2i_zoo.text.skip_thought_words import END, PADDING, UNKNOWN, Vocabulary, count_words, tokens_of
+from t2i_zoo.text.vocabulary import padded
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 
         ("resnet18", ["layer1", "layer2", "layer3", "layer4"], (64, 128, 256, 512)),
         ("mobilenet_v2", [f"features.{i}" for i in (3, 6, 13, 18)], (24, 32, 96, 1280)),
         ("shufflenet_v2_x0_5", ["maxpool", "stage2", "stage3", "conv5"], (24, 48, 96, 1024)),
-        ("vgg11", [f"features.{i}" for i in (9, 14, 19, 20)], (256, 512, 512, 512)),  # its 7 x 7 pooling is no tap
+        ("vgg11", [f"features.{i}" for i in (9, 14, 19, 20)], (256, 512, 512, 512)),  # not its pooling to 7 x 7
     ],
 )
 def test_a_tap_is_the_last_block_at_its_stride(name: str, modules: list[str], channels: tuple[int, ...]) -> None:
@@ -53,7 +53,7 @@ class Pooled(nn.Module):
 
 def test_networks_without_taps_say_so(tmp_path: Path) -> None:
     torch.jit.trace(Pooled(), IMAGES).save(str(tmp_path / "net.pt"))
-    for name in (f"file:{tmp_path / 'net.pt'}", "torchvision:vit_b_32"):
+    for name in (f"file:{tmp_path / 'net.pt'}", "torchvision:vit_b_32", "torchvision:swin_t"):
         network = build_vision(name, **({} if name.startswith("file:") else {"weights": "random"}))  # type: ignore[arg-type]
         assert network.tap_channels == ()
         with pytest.raises(T2IError, match="has no feature maps at the strides 4, 8, 16 and 32: name efficientnet_l"):

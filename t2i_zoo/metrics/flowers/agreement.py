@@ -43,13 +43,9 @@ class Agreement(ZooMetric):
             for name, value in read_caption(caption).items():
                 self.table[list(ATTRIBUTES).index(name), value, shown[name][i]] += 1
 
-    def compute(self) -> dict[str, Tensor]:
-        """``value``, ``chance`` and ``count`` of captions, (4,) as in ``ATTRIBUTES``; NaN if no caption names it."""
-        return accuracy(self.table)
-
-    def scores(self) -> list[Score]:
-        """One number for each attribute that a caption named."""
-        value, chance, count = self.compute().values()
+    def compute(self) -> list[Score]:
+        """One score for each attribute that a caption named."""
+        value, chance, count = accuracy(self.table)
         return [
             share_score(
                 f"agreement.{name}",
@@ -64,9 +60,9 @@ class Agreement(ZooMetric):
         ]
 
 
-def accuracy(table: Tensor) -> dict[str, Tensor]:
-    """``value``, the share that agrees, ``chance`` and ``count``: each (...) for tables (..., named, shown)."""
+def accuracy(table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The share that agrees, chance and the count: each (...) for tables (..., named, shown)."""
     count = table.sum((-2, -1))
     named, shown = (table.sum(dim) / count[..., None] for dim in (-1, -2))
     value = table.diagonal(dim1=-2, dim2=-1).sum(-1) / count
-    return {"value": value, "chance": (named * shown).sum(-1), "count": count}
+    return value, (named * shown).sum(-1), count

@@ -59,37 +59,21 @@ class ColourShares(ZooMetric):
         for (_, colour), shown in zip(counted, self.read(images[[i for i, _ in counted]]), strict=True):
             self.table[self.colours.index(colour), shown] += 1
 
-    def compute(self) -> dict[str, Tensor]:
-        """Scalars: ``value``, ``chance``, ``count`` of captions that name a colour, ``unread`` images and all ``seen``.
-
-        For each colour (C,): ``each_value`` among the captions that name it, ``each_chance`` and ``each_count``.
-        """
-        colours, found = len(self.colours), accuracy(self.table)
-        each = self.table.sum(1)[:colours]
-        return {
-            **found,
-            "unread": self.table[:, colours:].sum(),
-            "seen": self.seen[0],
-            "each_value": self.table.diagonal()[:colours] / each,
-            "each_chance": self.table.sum(0)[:colours] / found["count"],
-            "each_count": each,
-        }
-
     def note(self, count: int, seen: int, unread: int) -> str:
         """What the score of all colours says of its captions."""
         return f"{count} of {seen} captions name one colour"
 
-    def scores(self) -> list[Score]:
-        """The share of all captions, and of each colour that a caption named."""
-        found = self.compute()
-        count, seen, unread = (int(found[key]) for key in ("count", "seen", "unread"))
-        if not count:  # a few draws of many captions
+    def compute(self) -> list[Score]:
+        """The share of all captions that name a colour, and of those of each colour that a caption named."""
+        value, chance, total = accuracy(self.table)
+        if not (count := int(total)):  # a few draws of many captions
             raise T2IError("found no drawn caption that names one petal colour, expected some: raise --images")
-        note = self.note(count, seen, unread)
-        result = [share_score(f"{self.metric}.all", self.label, found["value"], found["chance"], count, note)]
+        note = self.note(count, int(self.seen[0]), int(self.table[:, len(self.colours) :].sum()))
+        result = [share_score(f"{self.metric}.all", self.label, value, chance, count, note)]
+        named, shown = self.table.sum(1), self.table.sum(0)
         for i, colour in enumerate(self.colours):
-            if count := int(found["each_count"][i]):
-                name, label, note = f"{self.metric}.{colour}", f"{self.label}, {colour}", f"{count} captions name it"
-                share, chance = found["each_value"][i], found["each_chance"][i]
-                result.append(share_score(name, label, share, chance, count, note))
+            if own := int(named[i]):
+                name, label, note = f"{self.metric}.{colour}", f"{self.label}, {colour}", f"{own} captions name it"
+                share, chance = self.table[i, i] / named[i], shown[i] / total
+                result.append(share_score(name, label, share, chance, own, note))
         return result

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, known
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, mean_and_error
 from t2i_zoo.metrics.flowers.drawn_captions import named_value
 from t2i_zoo.metrics.flowers.masks import FlowerMasks
 from t2i_zoo.metrics.pointing import WordEncoder, share_of_maximum
@@ -96,34 +96,17 @@ class Pointing(ZooMetric):
         """Take in one batch."""
         self.update(view.images, view.captions, self._masks.read(self._photographs[view.index]))
 
-    def compute(self) -> dict[str, Tensor]:
-        """``value``, ``error`` (standard), ``area``, ``fixed`` (the best fixed position), ``count`` and ``unread``.
-
-        Each is (2,) in the order of ``PARTS``; NaN if no caption names a part's colour, and the error of fewer than
-        two.
-        """
-        count, hits, squares, areas = self.sums.unbind(1)
-        variance = ((squares - hits.square() / count) / (count - 1)).clamp(min=0)
-        return {
-            "value": hits / count,
-            "error": (variance / count).sqrt(),
-            "area": areas / count,
-            "fixed": self.cover.flatten(1).amax(1) / count,
-            "count": count,
-            "unread": self.unread,
-        }
-
-    def scores(self) -> list[Score]:
+    def compute(self) -> list[Score]:
         """For each part that a caption named: the share of hits, and that of the best fixed position."""
-        found = self.compute()
         result = []
-        for p, part in enumerate(PARTS):
-            value, error, area, fixed, count, unread = (float(values[p]) for values in found.values())
+        for part, (count, *hits, areas), cover, unread in zip(PARTS, self.sums, self.cover, self.unread, strict=True):
             if not count:
                 continue
-            label, note = f"pointing at the {part} ({self._label})", f"{count:.0f} captions name their colour"
-            note += f", and {unread:.0f} in words that are not read" if unread else ""
-            result.append(Score(f"pointing.{part}", label, value, known(error), "standard error", area, note))
+            value, error = mean_and_error(count, *hits)
+            area, fixed = float(areas / count), float(cover.max() / count)
+            label, note = f"pointing at the {part} ({self._label})", f"{int(count)} captions name their colour"
+            note += f", and {int(unread)} in words that are not read" if unread else ""
+            result.append(Score(f"pointing.{part}", label, value, error, "standard error", area, note))
             label, note = f"best fixed place on the {part}", "ignores the words; chosen on these images"
             result.append(Score(f"pointing.{part}_fixed", label, fixed, None, "", area, note))
         return result

@@ -49,7 +49,7 @@ def _held_out(source: Any) -> list[int]:
 
 
 def check_held_out(data: CaptionedData, table: Sequence[int]) -> None:
-    """Raise where no picture is held out of a class that is learned: its accuracy would say nothing.
+    """Raise if no held-out image has a class that is learned: the accuracy would mean nothing.
 
     Streamed shards, whose labels are not known beforehand, are not checked.
     """
@@ -58,6 +58,6 @@ def check_held_out(data: CaptionedData, table: Sequence[int]) -> None:
     learned = {label for label in trained if table[label] >= 0}
     if not learned.intersection(data.classes_of("val") or data.classes_of("test") or ()):
         raise T2IError(
-            f"found no held-out picture of the {len(learned)} classes that training pictures have, expected some to "
+            f"found no held-out image of the {len(learned)} classes of the training images, expected some to "
             "measure the accuracy with: choose another split, such as --data.source.split random"
         )

@@ -1,4 +1,4 @@
-"""A classifier of the data's own classes: a network whose class scores measure drawn pictures of such data.
+"""A classifier of the data's own classes: a network whose class scores measure generated images of such data.
 
 StackGAN (Zhang et al. 2017, arXiv 1612.03242) fine-tuned an Inception-v3 for the Inception Score of its
 birds and flowers. This is no copy of that network; the card says what differs and what its number may be called.
@@ -18,40 +18,41 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.classifier import losses, networks
 from t2i_zoo.models.classifier.classes import check_held_out, find_classes
-from t2i_zoo.models.serving import ServingModule
+from t2i_zoo.models.serving import ServingModule, check_least, first_of_each
 from t2i_zoo.paths import find_checkpoint
-from t2i_zoo.vision import Seen, build_vision
+from t2i_zoo.vision import Seen, build_vision, check_backbone
+from t2i_zoo.vision.on_backbone import initial_weights
 
 
 class Classifier(ServingModule):
     """Trains a linear layer on a picture network, or both; ``--network classifier:RUN`` gives it to a metric.
 
     Args:
-        backbone: picture network, as ``build_vision`` names it: ``torchvision:NAME``; or ``file:PATH``, which stays
-            frozen and must stay where it is; or ``inception_v3_tf``, frozen too.
-        backbone_weights: of a torchvision network: ``pretrained`` fetches them once, ``random`` needs
-            ``train_backbone``, anything else is the path of a state dict. A checkpoint holds them, and needs this no
-            more.
-        train_backbone: fine-tune the backbone; else the linear layer alone is trained.
+        backbone: image network, as ``build_vision`` names it: ``torchvision:NAME``; or ``file:PATH``, which stays
+            frozen and is needed whenever the model is loaded; or ``inception_v3_tf``, frozen too.
+        backbone_weights: of a torchvision network: ``pretrained`` downloads them once, ``random`` needs
+            ``train_backbone``, anything else is the path of a state dict. A checkpoint contains them and no longer
+            needs this option.
+        train_backbone: fine-tune the backbone; otherwise only the linear layer is trained.
         batch_norm: of the backbone in training: ``train`` normalises by the batch and moves the running statistics,
             ``eval`` uses and keeps them. None is ``train`` for a trained backbone and ``eval`` for a frozen one.
-        input_size: side in pixels that pictures are resized to; None takes the backbone's own, 0 leaves them.
+        input_size: side in pixels that images are resized to; None is the backbone's own, 0 does not resize.
         classes: ``all`` of the data; ``test`` learns those that the source's class-disjoint split holds out, as
-            StackGAN's network of flowers, and passes over pictures of the others.
+            StackGAN's network of flowers, and ignores images of the others.
         num_classes: of the data; None counts them.
         label_smoothing: share of the target that is spread evenly over all classes.
         colour: brightness, contrast and saturation change by up to this share in training.
-        scale: in training a square of at least this share of the side is enlarged to the picture; 1 leaves it.
+        scale: in training a square of at least this share of the side is enlarged to the whole image; 1 does not crop.
         learning_rate: of AdamW.
         weight_decay: of AdamW, on all that is trained.
-        cosine_decay: let the rate fall by a half cosine over the epochs, to nearly 0 in the last.
+        cosine_decay: lower the learning rate by a half cosine over the epochs, to nearly 0 in the last.
         weights: a run or checkpoint of a classifier to start from, with its classes.
 
     Attributes:
-        network: the picture network, whose logits are the classes that are learned.
+        network: the image network, whose logits are the classes that are learned.
         label: what tables call it, such as "Flowers102 classifier".
-        held_out: numbers of the last validation of a whole split: ``accuracy``, its chance, and so on; and ``clock``,
-            the batches that it was trained on by then.
+        held_out: measures of the last validation on a whole split: ``accuracy``, its chance, and so on; and
+            ``clock``, the batches that it had been trained on.
     """
 
     use = "give its run to t2i-zoo evaluate with --network classifier:RUN"
@@ -80,11 +81,9 @@ class Classifier(ServingModule):
         super().__init__()
         self.save_hyperparameters()
         _check(self.hparams)
-        self.text_encoder = None
-        if backbone_weights == "pretrained" or (backbone_weights is None and backbone == "inception_v3_tf"):
-            named = "random" if weights and backbone.startswith("torchvision:") else None  # the file brings them
-        else:
-            named = backbone_weights or "random"
+        named = initial_weights(backbone_weights, bool(weights)) if backbone.startswith("torchvision:") else None
+        if backbone == "inception_v3_tf" and backbone_weights != "pretrained":
+            named = backbone_weights  # a path, or None
         still = not train_backbone if batch_norm is None else batch_norm == "eval"
         eyes = build_vision(backbone, weights=named, input_size=input_size, logits=False)
         self.network = networks.ClassNetwork(eyes, 1, train_backbone, still)
@@ -106,7 +105,7 @@ class Classifier(ServingModule):
         state.load_networks(self, place, self.parts)
 
     def _take(self, table: list[int]) -> None:
-        """Take the row of each class of the data, and make as many rows."""
+        """Take the row of each class of the data, and give the head as many rows."""
         self.table = list(table)
         # the last entry is met by the label -1, no class
         self.register_buffer("row_of", torch.tensor([*table, -1], device=self.device), persistent=False)
@@ -128,7 +127,7 @@ class Classifier(ServingModule):
         check_held_out(data, self.table)
 
     def _check_classes(self) -> None:
-        """Raise where the data have other classes than this classifier."""
+        """Raise if the data have other classes than this classifier."""
         data = self.data_module
         if data is not None and data.num_classes != len(self.table):
             raise T2IError(
@@ -151,22 +150,18 @@ class Classifier(ServingModule):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all weights and of how pictures are resized."""
+        """Hash of all weights and of how images are resized."""
         return self.network.fingerprint
 
-    @torch.no_grad()
     def see(self, images: Tensor) -> Seen:
-        """Features (B, D), regions if any, and logits (B, K), float32, of pictures (B, 3, S, S) in [-1, 1] of any size,
+        """Features (B, D), regions if any, and logits (B, K), float32, of images (B, 3, S, S) in [-1, 1] of any size,
         in eval mode; logit k is the class ``class_numbers[k]`` of the data."""
-        mode = self.training
-        try:
-            found: Seen = self.eval().network(images.to(self.device))
-        finally:
-            self.train(mode)
+        with self.evaluating():
+            found: Seen = self.network(images.to(self.device))
         return Seen(*(None if part is None else part.float() for part in found))  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of pictures (B, 3, S, S) in [-1, 1], in the mode that it is in."""
+        """Logits (B, K) of images (B, 3, S, S) in [-1, 1], in the current mode."""
         logits: Tensor = self.network(images).logits
         return logits
 
@@ -179,14 +174,12 @@ class Classifier(ServingModule):
         loss = losses.class_loss(logits, rows, self.hparams["label_smoothing"])
         known = rows >= 0
         right = ((losses.ranks(logits.detach(), rows) < 1) & known).sum() / known.sum().clamp_min(1)
-        self.log_dict({"train/loss": loss.detach(), "train/accuracy": right}, batch_size=len(rows))
-        self.clock += 1
-        return loss
+        return self.log_training({"loss": loss, "accuracy": right}, len(rows))
 
     def configure_optimizers(self) -> Any:
-        """AdamW for all that is trained, and a rate that may fall with each epoch."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        adam = torch.optim.AdamW(trained, self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"])
+        """AdamW for all that is trained, with a learning rate that may fall after each epoch."""
+        rate, decay = self.hparams["learning_rate"], self.hparams["weight_decay"]
+        adam = torch.optim.AdamW(self.trained_parameters(), rate, weight_decay=decay)
         if not self.hparams["cosine_decay"]:
             return adam
         epochs = self.trainer.max_epochs or 0
@@ -203,13 +196,13 @@ class Classifier(ServingModule):
     # Evaluation -----------------------------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
-        """Compare the classes once a checkpoint's own are known."""
+        """Compare the classes with those of the data, once a checkpoint has brought them."""
         self._check_classes()
 
     on_test_start = on_validation_start
 
     def evaluate(self, stage: str, batch: Batch) -> None:
-        """Look at held-out pictures; the numbers of all come at the end."""
+        """Judge held-out images; the measures of all come at the end."""
         logits, rows = self(batch["images"][-1]), self.row_of[batch["labels"]]
         loss = F.cross_entropy(logits, rows, ignore_index=-1, reduction="none")
         self._pool.append((batch["index"], rows, losses.ranks(logits, rows), loss))
@@ -220,13 +213,14 @@ class Classifier(ServingModule):
         self._pool.clear()
         index, rows, rank, loss = (part.reshape(-1) for part in gathered)
         if not bool((rows >= 0).any()):
-            if self.trainer.sanity_checking:  # a few pictures, by chance all of other classes
+            if self.trainer.sanity_checking:  # a few images, by chance all of other classes
                 return
             raise T2IError(
-                "found no held-out picture of the classes of this classifier: raise --trainer.limit_val_batches, or "
-                "give data with such pictures"
+                "found no held-out image of the classes of this classifier: raise --trainer.limit_val_batches, or "
+                "give data with such images"
             )
-        found = losses.summary(index, rows, rank, loss, self.network.num_logits)
+        once = first_of_each(index)
+        found = losses.summary(rows[once], rank[once], loss[once], self.network.num_logits)
         self.log_dict({f"{stage}/{key}": value for key, value in found.items() if key != "pictures"})
         if stage == "val" and not self.trainer.sanity_checking:
             self.held_out = {**{key: float(value) for key, value in found.items()}, "clock": float(self.clock)}
@@ -248,23 +242,13 @@ class Classifier(ServingModule):
 
 def _check(options: Any) -> None:
     """Raise for options out of their range."""
-    backbone, trained = options["backbone"], options["train_backbone"]
-    if trained and not backbone.startswith("torchvision:"):
-        raise T2IError(
-            f"found --model.train_backbone with {backbone}, which stays frozen: leave out the former, or name a "
-            "torchvision network"
-        )
-    random = options["backbone_weights"] == "random" and not options["weights"]
-    if random and not trained and backbone.startswith("torchvision:"):
-        raise T2IError(
-            "found --model.backbone_weights random for a backbone that is not trained, and so would see nothing: set "
-            "--model.train_backbone true, or give it weights"
-        )
+    check_backbone(
+        options["backbone"], options["backbone_weights"], options["train_backbone"], bool(options["weights"])
+    )
     for name, choices in (("classes", ("all", "test")), ("batch_norm", ("train", "eval", None))):
         if options[name] not in choices:
             raise T2IError(f"found --model.{name} {options[name]}, expected one of {', '.join(map(str, choices))}")
-    if options["num_classes"] is not None and options["num_classes"] < 2:
-        raise T2IError(f"found --model.num_classes {options['num_classes']}, expected at least 2")
+    check_least(options, {"num_classes": 2})
     for name in ("label_smoothing", "colour"):
         if not 0 <= options[name] < 1:
             raise T2IError(f"found --model.{name} {options[name]}, expected 0 or more, and less than 1")

@@ -1,4 +1,4 @@
-"""A linear layer over the classes of the data, on any picture network; and what pictures go through in training."""
+"""A linear layer over the classes of the data, on any image network; and the augmentation of its training images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from t2i_zoo.vision import Seen, VisionNetwork
 class ClassNetwork(VisionNetwork):
     """Features and regions of a backbone, and scores of the classes of the data.
 
-    Pictures are resized as the backbone has it. The linear layer computes in float32 under any autocast, since scores
-    of half precision often tie.
+    Images are resized as the backbone does it. The linear layer runs in float32 under any autocast, since scores in
+    half precision often tie.
 
     Args:
-        backbone: picture network; its own logits, if any, are not used.
+        backbone: image network; its own logits, if any, are not used.
         classes: K, rows of the linear layer.
-        trained: train the backbone too; else it is frozen.
-        still: leave the backbone in eval mode in training: batch norm then uses and keeps its statistics.
+        trained: train the backbone too; otherwise it is frozen.
+        still: keep the backbone in eval mode: its batch norm then uses its running statistics and leaves them alone.
     """
 
     head: nn.Linear
@@ -33,7 +33,7 @@ class ClassNetwork(VisionNetwork):
         self.train()  # the backbone comes in eval mode
 
     def reset(self, classes: int) -> None:
-        """Begin with a new linear layer of so many classes, where the old one belongs."""
+        """Begin with a new linear layer for this number of classes, on the device of the old one."""
         where = self.head.weight.device if hasattr(self, "head") else None
         self.head = nn.Linear(self.feature_dim, classes, device=where)
         self.num_logits = classes
@@ -46,7 +46,7 @@ class ClassNetwork(VisionNetwork):
         return Seen(seen.features, seen.regions, logits)
 
     def train(self, mode: bool = True) -> ClassNetwork:
-        """Leave the backbone in eval mode where it is to stay there."""
+        """Set the mode, but leave a still backbone in eval mode."""
         super().train(mode)
         if self.still:
             self.backbone.eval()
@@ -54,16 +54,16 @@ class ClassNetwork(VisionNetwork):
 
 
 def augment(images: Tensor, colour: float, scale: float, rng: torch.Generator | None = None) -> Tensor:
-    """Change colours and cut out squares, each picture by chance of its own.
+    """Change colours and crop squares, independently for each image.
 
     Args:
         images: (B, 3, S, S) in [-1, 1].
         colour: brightness, contrast and saturation are each multiplied by 1 - colour to 1 + colour; 0 changes none.
-        scale: a square of ``scale`` to 1 times the side is enlarged to the whole picture; 1 leaves it.
-        rng: on the device of the pictures.
+        scale: a square of ``scale`` to 1 times the side is enlarged to the whole image; 1 does not crop.
+        rng: on the device of the images.
 
     Returns:
-        As many pictures of the same shape and range.
+        Images of the same shape and range.
     """
 
     def draw(low: float, high: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""DAMSM: words and regions, sentences and pictures in one space; the STEM of MirrorGAN is its text encoder.
+"""DAMSM: words and regions, sentences and images in one space; the STEM of MirrorGAN is its text encoder.
 
 Xu, Zhang, Huang, Zhang, Gan, Huang, He: AttnGAN: Fine-Grained Text to Image Generation with Attentional Generative
 Adversarial Networks, 2018, arXiv 1711.10485, section 3.2. Authors' code: taoxugit/AttnGAN, ``pretrain_DAMSM.py``, which
@@ -18,37 +18,41 @@ from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.damsm import losses, networks
-from t2i_zoo.models.serving import RetrievalModule
+from t2i_zoo.models.serving import RetrievalModule, check_class_weight, check_least
 from t2i_zoo.nn.retrieval import retrieval
 from t2i_zoo.paths import find_checkpoint
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import Kind, RNNNetwork
 from t2i_zoo.text.vocabulary import Words, padded, random_subset
+from t2i_zoo.vision import build_vision, check_backbone
+from t2i_zoo.vision.on_backbone import initial_weights
 
 
 class DAMSM(RetrievalModule):
     """Trains both encoders; ``text_encoder: {kind: rnn, path: RUN}`` reads captions with it in a GAN.
 
     Args:
-        backbone: picture network: ``torchvision:NAME``, or ``file:PATH``, which stays frozen and must stay where it is.
-        backbone_weights: of a torchvision network: ``pretrained`` fetches them once, ``random`` needs
-            ``train_backbone``, anything else is the path of a state dict. A checkpoint holds them, and needs this no
-            more.
+        backbone: image network: ``torchvision:NAME``, or ``file:PATH``, which stays frozen; the file is needed again
+            whenever the model is loaded.
+        backbone_weights: of a torchvision network: ``pretrained`` downloads them once, ``random`` needs
+            ``train_backbone``, anything else is the path of a state dict. A checkpoint contains them and no longer
+            needs this option.
         train_backbone: train the backbone too; the authors train the projections alone.
         batch_norm: of the backbone in training; ``train`` (the authors') normalises by the batch and moves the running
             statistics even of a frozen backbone, ``eval`` leaves them alone.
         layer: of the backbone, whose output is the map of regions; None is ``Mixed_6e`` of Inception-v3, and the last
             map of any other network.
-        input_size: side that pictures are resized to; None is the backbone's own (Inception-v3: 299), 0 leaves them.
-        align_corners: of the resize, as in the PyTorch of the published weights.
-        dim: D, numbers of a word, a sentence, a region and a picture.
-        word_dim: numbers of a word in the word table.
+        input_size: side that images are resized to; None is the backbone's own (Inception-v3: 299), 0 does not resize.
+        align_corners: of the resize, as in the PyTorch version that the published weights were trained with.
+        dim: D, the dimension of words, sentences, regions and images.
+        word_dim: dimension of a word in the word table.
         rnn: kind of the recurrent layer.
-        text_dropout: on the word table's rows, in training.
-        vocabulary_size: the most rows of the word table, that of ``<end>`` included; None keeps all words.
-        vocabulary_of: ``all`` takes the words of all captions, test captions too (the authors'), whose own words then
-            have initial values; ``train`` leaves them out, as any unknown word.
-        max_words: words of one caption; training draws a random subset of longer ones in each batch, else the first.
+        text_dropout: on the rows of the word table, in training.
+        vocabulary_size: the most rows of the word table, including that of ``<end>``; None keeps all words.
+        vocabulary_of: ``all`` takes the words of all captions, including test captions (the authors'), whose own words
+            keep their initial values; ``train`` leaves them out, as any unknown word.
+        max_words: words of one caption; of longer ones, training draws a random subset in each batch, and everything
+            else reads the first words.
         gamma1, gamma2, gamma3: of the matching losses; see ``t2i_zoo.nn.damsm.words_loss``.
         caption_chunk: captions at a time in the loss, for large batches; see there.
         class_weight: of the cross-entropy of a linear classifier on the backbone's features, which teaches a random
@@ -56,15 +60,13 @@ class DAMSM(RetrievalModule):
         num_classes: of that classifier.
         learning_rate: of Adam with betas 0.5 and 0.999.
         lr_decay: factor on the learning rate after each epoch, while it is above ``min_learning_rate``.
-        min_learning_rate: see there; the authors' is a tenth of ``learning_rate``.
-        persistent_optimizer: keep Adam's moments from epoch to epoch; the authors make a new one in each.
+        min_learning_rate: see ``lr_decay``; the authors' is a tenth of ``learning_rate``.
+        persistent_optimizer: keep Adam's moments from epoch to epoch; the authors make a new optimizer in each epoch.
         rnn_clip: largest norm of the text encoder's gradient; None does not clip. Nothing else is clipped.
         weights: a run, a checkpoint or a converted file to start from, with its words.
     """
 
     use = "give its run to a GAN with --model.text_encoder '{kind: rnn, path: RUN}'"
-    parts = ("text_network.", "image_network.")
-    starting_points = ("weights", "backbone_weights")
 
     def __init__(
         self,
@@ -99,26 +101,23 @@ class DAMSM(RetrievalModule):
         super().__init__()
         self.save_hyperparameters()
         _check(self.hparams)
-        self.text_encoder = None
         self.known = Words()
         self.text_network = RNNNetwork(vocabulary_size or 1, word_dim, dim, rnn, text_dropout)
-        if weights and backbone_weights == "pretrained":
-            backbone_weights = None  # the file brings them
-        self.image_network = networks.ImageEncoder(
-            backbone, backbone_weights, layer, dim, input_size, align_corners, train_backbone, batch_norm
+        eyes = build_vision(
+            backbone,
+            weights=initial_weights(backbone_weights, bool(weights)),
+            layer=networks.INCEPTION_REGIONS if layer is None and backbone == networks.INCEPTION else layer,
+            input_size=input_size,
+            align_corners=align_corners,
+            antialias=False,
+            logits=False,
         )
-        features = self.image_network.backbone.feature_dim
-        self.class_head = nn.Linear(features, num_classes) if class_weight and num_classes else None
+        self.image_network = networks.ImageEncoder(eyes, dim, trained=train_backbone, still=batch_norm == "eval")
+        self.add_class_head(eyes.feature_dim)
         if weights:
-            self._start_from(weights)
-
-    def _start_from(self, weights: str) -> None:
-        place = find_checkpoint(weights)
-        converted = place.suffix == ".safetensors"
-        about = state.read_weights(place)[1] if converted else state.read_checkpoint(place)["t2i_zoo"]
-        if words := about.get("words"):
-            self.know(words)
-        state.load_networks(self, place, self.parts)
+            if words := state.read_words(weights):
+                self.know(words)
+            state.load_networks(self, find_checkpoint(weights), self.parts)
 
     def know(self, words: Sequence[str]) -> None:
         """Take the words, and give the word table a row for each."""
@@ -128,29 +127,24 @@ class DAMSM(RetrievalModule):
     def setup(self, stage: str) -> None:
         """Take the words of the captions, unless a checkpoint brought its own."""
         super().setup(stage)
-        if stage != "fit":
-            return
-        data = self.data_module
-        if data is not None and data.batch_size < 2:
-            raise T2IError(f"found --data.batch_size {data.batch_size}, expected at least 2 images to tell apart")
-        if not self.known.words:
-            splits = ("train", "val", "test") if self.hparams["vocabulary_of"] == "all" else ("train",)
-            captions = data.captions_of("train") if data is not None else []
-            if data is None or not captions:
-                raise T2IError("found no training captions: give DAMSM a CaptionDataModule whose source has some")
-            captions += [caption for split in splits[1:] for caption in data.captions_of(split)]
+        if stage == "fit" and not self.known.words:
+            captions = self.training_captions()
+            if self.hparams["vocabulary_of"] == "all" and self.data_module is not None:
+                captions = captions + self.data_module.captions_of("val") + self.data_module.captions_of("test")
             self.know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)
 
     # Encoding -------------------------------------------------------------------------------------------------------
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions (B, D, H, W) and codes (B, D) of pictures (B, 3, S, S) in [-1, 1]; gradients reach the pictures."""
+        """Regions (B, D, H, W) and codes (B, D) of images (B, 3, S, S) in [-1, 1]; gradients reach them."""
         regions, codes, _ = self.image_network(images)
         return regions, codes
 
     def read(self, captions: Sequence[str]) -> TextFeatures:
-        """Sentences (B, D), words (B, T, D) and mask (B, T) of captions, with gradients; in training mode, longer ones
-        than ``max_words`` lose some of their words by chance."""
+        """Sentences (B, D), words (B, T, D) and mask (B, T) of captions, with gradients.
+
+        In training mode, captions that are longer than ``max_words`` lose words at random.
+        """
         limit = self.hparams["max_words"]
         rows = [self.known.numbers(caption) for caption in captions]
         numbers, lengths = padded([random_subset(row, limit) if self.training else row[:limit] for row in rows])
@@ -158,52 +152,34 @@ class DAMSM(RetrievalModule):
         words, sentence = self.text_network(numbers.to(self.device, non_blocking=True), lengths)
         return TextFeatures(sentence, words, mask.to(self.device, non_blocking=True))
 
-    @torch.no_grad()
     def image_codes(self, images: Tensor) -> Tensor:
-        """Codes (B, D) float32 of pictures (B, 3, S, S) in [-1, 1], in eval mode; compare them by their cosine."""
-        mode = self.training
-        try:
-            return self.eval().features(images.to(self.device))[1].float()
-        finally:
-            self.train(mode)
+        """Codes (B, D) float32 of images (B, 3, S, S) in [-1, 1], in eval mode; compare them by their cosine."""
+        with self.evaluating():
+            return self.features(images.to(self.device))[1].float()
 
-    @torch.no_grad()
     def sentence_codes(self, captions: Sequence[str]) -> Tensor:
-        """Sentence vectors (B, D) float32 of captions, in eval mode; compare them by their cosine."""
-        mode = self.training
-        try:
-            return self.eval().read(captions).sentence.float()
-        finally:
-            self.train(mode)
+        """Sentence embeddings (B, D) float32 of captions, in eval mode; compare them by their cosine."""
+        with self.evaluating():
+            return self.read(captions).sentence.float()
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Losses of a batch with their sum ``"loss"``, codes (B, D), and sentence vectors (B, D).
+        """Losses of a batch with their sum ``"loss"``, codes (B, D), and sentence embeddings (B, D).
 
-        Reads ``images``, ``captions`` and, where there are any, ``labels``. Words become numbers here, on the host.
+        Reads ``images``, ``captions`` and, if there are any, ``labels``. Words become numbers here, on the host.
         """
         regions, codes, features = self.image_network(batch["images"][-1])
         text, labels = self.read(batch["captions"]), batch.get("labels")
         gammas = (self.hparams["gamma1"], self.hparams["gamma2"], self.hparams["gamma3"])
         found = losses.matching_loss(regions, codes, text, labels, gammas, self.hparams["caption_chunk"])
-        if self.class_head is not None and labels is not None:
-            found["class"] = losses.class_loss(self.class_head(features), labels)
-            found["loss"] = found["loss"] + self.hparams["class_weight"] * found["class"]
+        self.add_class_loss(found, features, labels)
         return found, codes, text.sentence
 
     # Training -------------------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Begin each epoch with an Adam that knows nothing, as the authors do."""
+        """Begin each epoch with a fresh Adam, as the authors do."""
         if batch_idx == 0 and not self.hparams["persistent_optimizer"]:
             self.trainer.optimizers[0].state.clear()
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of the matching losses, and of the class loss where there is one."""
-        found, codes, _ = self(batch)
-        loss: Tensor = found["loss"]
-        self.log_dict({f"train/{key}": value.detach() for key, value in found.items()}, batch_size=len(codes))
-        self.clock += 1
-        return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the text encoder alone, as the authors do."""
@@ -211,11 +187,10 @@ class DAMSM(RetrievalModule):
             nn.utils.clip_grad_norm_(self.text_network.parameters(), limit)
 
     def configure_optimizers(self) -> Any:
-        """Adam for all that is trained, and a rate that falls after each epoch."""
+        """Adam for all that is trained, with a learning rate that falls after each epoch."""
         rate, least, decay = (self.hparams[key] for key in ("learning_rate", "min_learning_rate", "lr_decay"))
         falls = math.ceil(math.log(least / rate) / math.log(decay)) if 0 < least < rate and decay < 1 else None
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        adam = torch.optim.Adam(trained, rate, betas=(0.5, 0.999))
+        adam = torch.optim.Adam(self.trained_parameters(), rate, betas=(0.5, 0.999))
         falling = torch.optim.lr_scheduler.LambdaLR(
             adam, lambda epoch: decay ** (epoch if falls is None else min(epoch, falls))
         )
@@ -230,20 +205,15 @@ class DAMSM(RetrievalModule):
 
 def _check(options: Any) -> None:
     """Raise for options out of their range."""
-    for name, least in (("max_words", 1), ("vocabulary_size", 2), ("caption_chunk", 1), ("num_classes", 1)):
-        if options[name] is not None and options[name] < least:
-            raise T2IError(f"found --model.{name} {options[name]}, expected at least {least}")
+    check_least(options, {"max_words": 1, "vocabulary_size": 2, "caption_chunk": 1, "num_classes": 1})
     if options["dim"] < 2 or options["dim"] % 2:
         raise T2IError(f"found --model.dim {options['dim']}, expected an even number, half for each direction")
     if not 0 <= options["text_dropout"] < 1:
         raise T2IError(f"found --model.text_dropout {options['text_dropout']}, expected 0 or more, and less than 1")
     if options["rnn"] not in ("lstm", "gru"):
         raise T2IError(f"found --model.rnn {options['rnn']}, expected lstm or gru")
-    if options["class_weight"] and options["num_classes"] is None:
-        raise T2IError("found --model.class_weight without --model.num_classes: set it to the data's number of classes")
-    random = options["backbone_weights"] == "random" and options["backbone"].startswith("torchvision:")
-    if random and not options["train_backbone"] and not options["weights"]:
-        raise T2IError(
-            "found --model.backbone_weights random for a backbone that is not trained, and so would see nothing: set "
-            "--model.train_backbone true, or give it weights"
-        )
+    check_class_weight(options)
+    backbone, weights = options["backbone"], options["backbone_weights"]
+    if not backbone.startswith(("torchvision:", "file:")):
+        raise T2IError(f"found --model.backbone {backbone}, expected torchvision:NAME or file:PATH")
+    check_backbone(backbone, weights, options["train_backbone"], bool(options["weights"]))

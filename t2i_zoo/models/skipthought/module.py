@@ -3,12 +3,12 @@
 Kiros, Zhu, Salakhutdinov, Zemel, Torralba, Urtasun, Fidler: "Skip-Thought Vectors", 2015, arXiv 1506.06726. Authors'
 code: ryankiros/skip-thoughts (Theano). Deviations, the card has the reasons:
 
-- captions of one picture are each other's neighbours, where the paper has the sentences of a book;
-- uni-skip and bi-skip are trained at once, each with word table and decoders of its own, on the sum of their losses;
+- captions of one image are each other's neighbours, where the paper has the sentences of a book;
+- uni-skip and bi-skip are trained together, each with its own word table and decoders, on the sum of their losses;
 - the loss is a mean over words, and gradients of both models are clipped by one joint norm;
-- the decoders' output begins with the frequencies of the words, and weights of a narrow model are larger at first;
+- the decoders' output begins with the frequencies of the words, and narrow models begin with larger weights;
 - some words are replaced by ``UNK`` in training, since a small corpus has no unknown words to learn it from;
-- captions are cut behind ``max_words``, where the authors leave longer sentences out.
+- captions are cut after ``max_words``, where the authors leave longer sentences out.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.serving import ServingModule
+from t2i_zoo.models.serving import ServingModule, check_least
 from t2i_zoo.models.skipthought import losses, networks
 from t2i_zoo.text.skip_thought import SkipThoughtNetwork
-from t2i_zoo.text.skip_thought_words import END, PADDING, SPECIAL, UNKNOWN, Vocabulary, count_words, padded
+from t2i_zoo.text.skip_thought_words import END, PADDING, SPECIAL, UNKNOWN, Vocabulary, count_words
+from t2i_zoo.text.vocabulary import padded
 
 
 class SkipThought(ServingModule):
     """Trains both encoders of combine-skip; ``text_encoder: {kind: skip_thought, path: RUN}`` uses them in a GAN.
 
     Args:
-        word_dim: numbers of a word.
+        word_dim: dimension of a word.
         uni_dim: units of uni-skip.
         bi_dim: units of each direction of bi-skip.
-        vocabulary_size: the most frequent words that are kept, three special ones included.
+        vocabulary_size: the most frequent words that are kept, including three special ones.
         max_words: the most tokens of one caption.
         word_dropout: probability that a word which the encoder reads is replaced by ``UNK`` in training.
         learning_rate: of Adam.
@@ -62,27 +63,22 @@ class SkipThought(ServingModule):
         super().__init__()
         if vocabulary_size <= len(SPECIAL):
             raise T2IError(f"found --model.vocabulary_size {vocabulary_size}, expected more than {len(SPECIAL)}")
-        if max_words < 1:
-            raise T2IError(f"found --model.max_words {max_words}, expected at least 1")
         if not 0 <= word_dropout < 1:
             raise T2IError(f"found --model.word_dropout {word_dropout}, expected 0 or more, and less than 1")
         self.save_hyperparameters()
-        self.text_encoder = None
+        check_least(self.hparams, {"max_words": 1})
         self.encoder = SkipThoughtNetwork(vocabulary_size, word_dim, uni_dim, bi_dim)
         self.uni_decoders = networks.Decoders(vocabulary_size, word_dim, uni_dim)
         self.bi_decoders = networks.Decoders(vocabulary_size, word_dim, 2 * bi_dim)
         self.apply(partial(networks.skip_thought_init, word_dim=word_dim))
         self.known = Vocabulary([])
-        self._scores: list[Tensor] = []
+        self._loss = MeanMetric(nan_strategy="disable")
 
     def setup(self, stage: str) -> None:
         """Take the words of the training captions, unless a checkpoint brought its own."""
         super().setup(stage)
         if stage == "fit" and not self.known.words:
-            data = self.data_module
-            captions = data.captions_of("train") if data is not None else []
-            if not captions:
-                raise T2IError("found no training captions: give SkipThought a CaptionDataModule whose source has some")
+            captions = self.training_captions()
             self.known = Vocabulary(count_words(captions)[: self.hparams["vocabulary_size"] - len(SPECIAL)])
             self._begin_with_frequencies(captions)
 
@@ -136,24 +132,18 @@ class SkipThought(ServingModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of both models' losses."""
-        terms, count = self(batch)
-        loss: Tensor = terms["loss"]
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()}, batch_size=count)
-        self.clock += 1
-        return loss
+        return self.log_training(*self(batch))
 
     def evaluate(self, stage: str, batch: Batch) -> None:
         """Losses on held-out captions, a mean over words."""
         terms, count = self(batch)
         self.log_dict({f"{stage}/{name}": value for name, value in terms.items()}, batch_size=count, sync_dist=True)
-        self._scores.append(torch.stack([terms["loss"] * count, torch.full_like(terms["loss"], count)]))
+        self._loss.update(terms["loss"], count)
 
     def summarise(self, stage: str) -> None:
-        """Perplexity of a word: The geometric mean of both models' perplexities, exp of half their losses' sum."""
-        gathered: Any = self.all_gather(torch.stack(self._scores).sum(0))  # (2,), of several ranks (R, 2)
-        total, count = gathered.reshape(-1, 2).sum(0)
-        self.log(f"{stage}/perplexity", torch.exp(0.5 * total / count))
-        self._scores.clear()
+        """Log the perplexity of a word: the geometric mean of both models', exp of half the sum of their losses."""
+        self.log(f"{stage}/perplexity", torch.exp(0.5 * self._loss.compute()))  # sums over ranks itself
+        self._loss.reset()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One Adam for both models."""

@@ -1,12 +1,10 @@
-"""STREAM's networks: one looks at a picture, the other writes a caption of what it saw.
+"""STREAM's networks: one encodes an image, the other writes its caption.
 
 Source: ``CAPTION_CNN`` and ``CAPTION_RNN`` of qiaott/MirrorGAN, after yunjey/pytorch-tutorial. B batch, T words,
-E numbers of a word and of a picture's code, V rows of the word table, N all words of a batch.
+E the dimension of a word and of an image's code, V rows of the word table, N all words of a batch.
 """
 
 from __future__ import annotations
-
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -16,32 +14,23 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from t2i_zoo.nn.recurrent import run_recurrent
 from t2i_zoo.text.vocabulary import END
 from t2i_zoo.vision import VisionNetwork
+from t2i_zoo.vision.on_backbone import OnBackbone
 
 
-class Reader(nn.Module):
-    """Pictures (B, 3, S, S) in [-1, 1] to codes (B, E).
+class Reader(OnBackbone):
+    """Images (B, 3, S, S) in [-1, 1] to codes (B, E).
 
     Args:
-        backbone: what looks at the pictures.
+        backbone: the image network.
         dim: E.
-        trained: train the backbone too; else it is frozen.
-        still: leave the backbone's batch norm in eval mode.
+        trained: train the backbone too; otherwise it is frozen.
+        still: keep the backbone in eval mode.
     """
 
     def __init__(self, backbone: VisionNetwork, dim: int, *, trained: bool, still: bool) -> None:
-        super().__init__()
-        self.trained, self.still = trained, still
-        self.backbone = backbone.requires_grad_(trained)
+        super().__init__(backbone, trained=trained, still=still)
         self.linear = nn.Linear(backbone.feature_dim, dim)
         self.norm = nn.BatchNorm1d(dim, momentum=0.01)
-        self.train()  # the backbone comes in eval mode
-
-    def look(self, images: Tensor) -> Tensor:
-        """The backbone's features (B, F); through a frozen one gradients flow where the pictures ask for them."""
-        idle = not (self.trained or images.requires_grad)
-        with torch.no_grad() if idle else nullcontext():
-            features: Tensor = self.backbone(images).features
-        return features
 
     def code(self, features: Tensor) -> Tensor:
         """Features (B, F) to codes (B, E)."""
@@ -49,24 +38,17 @@ class Reader(nn.Module):
         return codes
 
     def forward(self, images: Tensor) -> Tensor:
-        """Look, and make codes of what is seen."""
-        return self.code(self.look(images))
-
-    def train(self, mode: bool = True) -> Reader:
-        """Leave the backbone in eval mode where its statistics are to be kept."""
-        super().train(mode)
-        if self.still:
-            self.backbone.eval()
-        return self
+        """Codes of images."""
+        return self.code(self.see(images).features)
 
 
 class Writer(nn.Module):
-    """Guesses each word of a caption from the picture's code and the words before.
+    """Predicts each word of a caption from the image's code and the words before.
 
     Args:
         words: V.
         dim: E.
-        hidden_dim: units of the LSTM; the authors' config says 256 and their code doubles it.
+        hidden_dim: units of the LSTM; the authors' config says 256, and their code doubles it.
     """
 
     def __init__(self, words: int, dim: int, hidden_dim: int) -> None:
@@ -77,7 +59,7 @@ class Writer(nn.Module):
         self.reset(words)
 
     def reset(self, words: int) -> None:
-        """Draw word table and output anew, U(-0.1, 0.1) and zero biases, for a number of words."""
+        """Initialise word table and output for another number of words: U(-0.1, 0.1), biases 0."""
         device = self.embed.weight.device
         self.embed = nn.Embedding(words, self.embed.embedding_dim, device=device)
         self.linear = nn.Linear(self.linear.in_features, words, device=device)
@@ -86,7 +68,7 @@ class Writer(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, codes: Tensor, numbers: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Score the words of captions: the code is to give the first one, each word the next, the last is not read.
+        """Score the words of captions: the code predicts the first word, each word the next; the last is not read.
 
         Args:
             codes: (B, E).
@@ -110,12 +92,12 @@ class Writer(nn.Module):
         Args:
             codes: (B, E).
             limit: the most words of a caption.
-            beam: captions kept at each step; 1 takes the likeliest word each time. The one with the highest mean
-                log-probability of a word is given.
+            beam: captions kept at each step; 1 is greedy. The caption whose words have the highest mean
+                log-probability wins.
         """
         count = len(codes)
         scores = codes.new_zeros(count, beam)
-        scores[:, 1:] = float("-inf")  # all beams begin alike
+        scores[:, 1:] = float("-inf")  # all beams begin with the same caption
         chosen = torch.empty(count, beam, 0, dtype=torch.int64, device=codes.device)
         ended = torch.zeros(count, beam, dtype=torch.bool, device=codes.device)
         inputs, state = codes.repeat_interleave(beam, 0), None
@@ -124,7 +106,7 @@ class Writer(nn.Module):
             output, state = run_recurrent(self.lstm, inputs[:, None], state)
             steps = F.log_softmax(self.linear(output[:, 0]).float(), 1).view(count, beam, -1)
             over = torch.full_like(steps, float("-inf"))
-            over[..., END] = 0.0  # a caption that has ended goes on with ends, for nothing
+            over[..., END] = 0.0  # an ended caption goes on with ends, at no cost
             steps = torch.where(ended[..., None], over, steps)
             scores, places = (scores[..., None] + steps).flatten(1).topk(beam, 1)
             origin, word = places // steps.shape[2], places % steps.shape[2]
@@ -139,5 +121,5 @@ class Writer(nn.Module):
         return [row[: row.index(END)] if END in row else row for row in rows_of_best]
 
     def train(self, mode: bool = True) -> Writer:
-        """Stay in training mode: nothing here depends on it, and cuDNN's LSTM has no backward without."""
+        """Stay in training mode: nothing here depends on it, and cuDNN's LSTM has no backward in eval mode."""
         return super().train(True)

@@ -51,8 +51,8 @@ def build(name: str, options: dict[str, Any]) -> Any:
 
 @pytest.fixture
 def build_data(build_data: Any, options: dict[str, Any]) -> Any:
-    """Pictures of the size that the model under test draws, or that tiny picture networks look at."""
-    return functools.partial(build_data, image_size=options.get("image_size", 32))
+    """Three batches an epoch, of the size that the model under test draws or that tiny image networks look at."""
+    return functools.partial(build_data, image_size=options.get("image_size", 32), batch_size=16)
 
 
 @pytest.fixture
