@@ -54,6 +54,11 @@ TINY: dict[str, dict[str, Any]] = {
     "attngan": {**WORDS, "damsm": None, "damsm_weight": 0.0},
     "attngan:dcgan": {**WORDS, "damsm_weight": 0.0, "last_only": True, "residual_blocks": 0, "mismatch": "class"},
     "mirrorgan": {**WORDS, "damsm": None, "stream": None, "stream_weight": 0.0},
+    "dfgan": {"generator_width": 4, "discriminator_width": 4, "discriminator_learning_rate": 1e-3},
+    "dfgan:preprint": {  # its penalty in a joint step, since the contract counts steps; the aids take a separate one
+        **{"variant": "preprint", "generator_width": 4, "discriminator_width": 4, "image_size": 32},
+        **{"discriminator_learning_rate": 1e-3, "penalty_step": "joint", "exclude_same_class": True},
+    },
     "stream": {**TINY_BACKBONE, "embed_dim": 6, "hidden_dim": 8},
     "classifier": {**TINY_BACKBONE, "colour": 0.3, "scale": 0.6},  # which draw
     "stackganpp": {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4},
