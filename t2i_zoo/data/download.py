@@ -17,7 +17,6 @@ from typing import Any
 
 import pooch
 import requests
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -68,6 +67,8 @@ def fetch(remotes: Sequence[Remote], folder: Path, progress: bool = True) -> Non
     Raises:
         T2IError: if a file is available from no address, has another hash, or the disk is full.
     """
+    from filelock import FileLock
+
     if all((folder / remote.gives).exists() for remote in remotes):
         return
     try:

@@ -76,6 +76,7 @@ class FlowerFolder(Source):
             T2IError: where a file is missing, unreadable, or contradicts another.
         """
         check_choice("split", self.split, FlowerSplit)
+        self.fetch()
         root = self.path
         if not root.is_dir():
             raise T2IError(
@@ -110,18 +111,9 @@ class FlowerFolder(Source):
 
 @dataclass
 class Flowers102(FlowerFolder):
-    """Oxford-102 flowers, or any folder in the same layout with fewer classes.
-
-    The folder holds ``jpg/image_00001.jpg``, ``imagelabels.mat``, ``text_c10/class_00001/image_00001.txt``
-    (a caption a line) and, by the split chosen, ``setid.mat`` or ``trainvalclasses.txt`` and
-    ``testclasses.txt``.
+    """Oxford-102 flowers, or any folder in the same layout with fewer classes; see ``FlowerFolder``.
 
     Args:
-        root: folder of the data set.
-        split: "class_disjoint" puts the classes of ``trainvalclasses.txt`` into train and those of
-            ``testclasses.txt`` into test (Reed et al., 2016); "official" takes train, val and test from
-            ``setid.mat``; "random" draws a tenth of all images for test.
-        seed: seed of the split "random".
         download: fetch missing images, labels and ``setid.mat``; the captions, with the lists of classes, have to be
             put into the folder.
     """
@@ -132,15 +124,6 @@ class Flowers102(FlowerFolder):
         """Download what is missing, and unpack captions that are in the folder, if ``download`` asks for it."""
         if self.download:
             fetch(REMOTES, self.path)
-
-    def records(self) -> list[Record]:
-        """List all images by their number; ``class_id`` is the label of the .mat file less one.
-
-        Raises:
-            T2IError: where a file is missing, unreadable, or contradicts another.
-        """
-        self.fetch()
-        return super().records()
 
 
 def _read_mat(path: Path, key: str) -> list[int]:

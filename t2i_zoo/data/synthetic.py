@@ -151,7 +151,7 @@ class SyntheticFlowers(FlowerFolder):
             _write_layout(unfinished, self.images, self.size, self.seed)
             (unfinished / _SETTINGS).write_text(json.dumps(self._settings) + "\n", "utf-8")
             if root.exists():
-                root.rmdir()  # empty, by _present; some systems rename onto nothing else
+                root.rmdir()  # empty, by _present; some systems cannot rename onto a folder
             unfinished.replace(root)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
