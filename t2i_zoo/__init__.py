@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from t2i_zoo.models.charcnnrnn import CharCNNRNN
     from t2i_zoo.models.classifier import Classifier
     from t2i_zoo.models.damsm import DAMSM
+    from t2i_zoo.models.dfgan import DFGAN
     from t2i_zoo.models.gancls import GANCLS
     from t2i_zoo.models.mirrorgan import MirrorGAN
     from t2i_zoo.models.skipthought import SkipThought
@@ -53,6 +54,7 @@ _PLACES = {
     "Classifier": "models.classifier",
     "CharCNNRNN": "models.charcnnrnn",
     "DAMSM": "models.damsm",
+    "DFGAN": "models.dfgan",
     "Fakes": "batch",
     "Flowers102": "data",
     "HFDataset": "data",
@@ -86,6 +88,7 @@ __all__ = [
     "CharCNNRNN",
     "Classifier",
     "DAMSM",
+    "DFGAN",
     "Fakes",
     "Flowers102",
     "GANCLS",

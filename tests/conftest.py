@@ -54,12 +54,32 @@ TINY: dict[str, dict[str, Any]] = {
     "attngan": {**WORDS, "damsm": None, "damsm_weight": 0.0},
     "attngan:dcgan": {**WORDS, "damsm_weight": 0.0, "last_only": True, "residual_blocks": 0, "mismatch": "class"},
     "mirrorgan": {**WORDS, "damsm": None, "stream": None, "stream_weight": 0.0},
+    "dfgan": {"generator_width": 4, "discriminator_width": 4, "discriminator_learning_rate": 1e-3},
+    "dfgan:preprint": {  # its penalty in a joint step, since the contract counts steps; the aids take a separate one
+        **{"variant": "preprint", "generator_width": 4, "discriminator_width": 4, "image_size": 32},
+        **{"discriminator_learning_rate": 1e-3, "penalty_step": "joint", "exclude_same_class": True},
+    },
     "stream": {**TINY_BACKBONE, "embed_dim": 6, "hidden_dim": 8},
     "classifier": {**TINY_BACKBONE, "colour": 0.3, "scale": 0.6},  # which draw
     "stackganpp": {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4},
     "stackganpp:unconditional": {
         **{"image_size": 32, "generator_width": 8, "discriminator_width": 4},
         **{"text_encoder": "none", "colour_weight": 50.0},
+    },
+}
+#: training aids that go together, by group
+AIDS: dict[str, dict[str, Any]] = {
+    "bounded": {
+        **{"adversarial_loss": "hinge", "spectral_norm": True, "augment": ["color", "translation", "cutout"]},
+        **{"r1": 2.0, "beta2": 0.9},
+    },
+    "paired": {
+        **{"adversarial_loss": "relativistic", "r1": 0.5, "r2": 0.5, "matching_penalty": 2.0, "penalty_every": 2},
+        **{"penalty_step": "separate", "augment": ["translation"], "augment_target": 0.6, "ema_half_life": 100.0},
+    },
+    "projected": {
+        "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1},
     },
 }
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw

@@ -32,6 +32,8 @@ FORMATS = {
     "attngan_damsm": "t2i_zoo.models.damsm.official",
     "attngan": "t2i_zoo.models.attngan.official",
     "mirrorgan": "t2i_zoo.models.mirrorgan.official",
+    "dfgan": "t2i_zoo.models.dfgan.official",
+    "dfgan_preprint": "t2i_zoo.models.dfgan.official",
     "mirrorgan_stream": "t2i_zoo.models.stream.official",
 }
 
@@ -80,6 +82,9 @@ def to_ours(name: str, files: Mapping[str, State]) -> tuple[dict[str, Any], dict
     hparams, own, result = dict(model.hparams), model.state_dict(), dict[str, Tensor]()
     for network, weights in networks.items():
         names = official.names(network, hparams, _below(network, own))
+        for key, shape in official.unused(network, hparams).items():
+            if key in weights and weights[key].shape == shape:
+                del weights[key]
         weights.compare({key: (ours, own[ours]) for key, ours in names.items()})
         for key, ours in names.items():
             value = weights[key] if key in weights else torch.zeros(())  # a counter, as compared
@@ -111,6 +116,9 @@ def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool =
             if own := {key: left.pop(key) for key in _below(network, left)}:
                 names = official.names(network, hparams, own)
                 result[file] = {key: own[ours] for key, ours in names.items()}
+                some = next(iter(result[file].values()))
+                for key, shape in official.unused(network, hparams).items():
+                    result[file][key] = some.new_zeros(shape)
                 networks[network] = Weights(file, result[file])
         if left:
             raise no_place(*next(iter(left.items())))
@@ -145,10 +153,14 @@ def _below(network: str, state: State) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key.startswith(f"{network}.")}
 
 
-def read_official(path: Path) -> dict[str, Tensor]:
-    """The state dict of one network in a .pth of any age, without ``module.`` before its keys.
+def read_official(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The state dict of each network in a .pth of any age, without ``module.`` before its keys.
 
-    No code in the file is run. The state dict may be the value of ``state_dict`` in a larger one.
+    No code in the file is run. One state dict may be the value of ``state_dict`` in a larger one. Several, by names of
+    their own, may be that of ``model``.
+
+    Returns:
+        By the file's name, with that of the network behind it where there are several: ``a.pth:netG``.
 
     Raises:
         T2IError: where there is no such file, or anything else is in it.
@@ -167,8 +179,15 @@ def read_official(path: Path) -> dict[str, Tensor]:
             f"{path} is no readable .pth file ({type(error).__name__}): unpack it where it is an archive, or download "
             "it again"
         ) from error
+    if isinstance(found, dict) and isinstance(networks := found.get("model"), dict) and networks:
+        return {f"{path}:{name}": _state_dict(f"{path}:{name}", state) for name, state in networks.items()}
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
+    return {str(path): _state_dict(str(path), found)}
+
+
+def _state_dict(path: str, found: Any) -> dict[str, Tensor]:
+    """What is at a place in a file, if it is a state dict; without ``module.`` before its keys."""
     if not isinstance(found, dict) or not found:
         raise T2IError(f"{path} holds a {type(found).__name__}, expected the state dict of one network")
     for key, value in found.items():
@@ -227,7 +246,8 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
         raise T2IError("found one file twice: give each file once")
     tables = [Path(source).expanduser() for source in sources if str(source).endswith((".pickle", ".pkl"))]
     networks = [source for source in sources if not str(source).endswith((".pickle", ".pkl"))]
-    hparams, state = to_ours(name, {str(source): read_official(Path(source).expanduser()) for source in networks})
+    found = [read_official(Path(source).expanduser()) for source in networks]
+    hparams, state = to_ours(name, {file: state for states in found for file, state in states.items()})
     extra = {}
     rows = hparams.get("vocabulary_size") if official.words else None
     if len(tables) != (rows is not None):
@@ -265,13 +285,19 @@ def convert_to(
         raise T2IError(f"found --out {out}, expected a folder: official files get the names of the official code")
     hparams, state = read_ours(Path(source).expanduser(), official)
     prefix = "module." if (official.module_prefix if module_prefix is None else module_prefix) else ""
-    paths = []
-    for file, weights in to_official(name, hparams, state, ema).items():
+    paths, contents = list[Path](), dict[str, dict[str, Any]]()
+    for place, weights in to_official(name, hparams, state, ema).items():
         named = {prefix + key: tensor.clone() for key, tensor in weights.items()}  # not the storage of a larger one
+        file, _, network = place.partition(":")
+        if network:
+            contents.setdefault(file, {"model": {}})["model"][network] = named
+        else:
+            contents[file] = named
+        print(f"{len(named)} weights: {folder / place}")
+    for file, content in contents.items():
         with replacing(folder / file) as partial:  # in the format of before PyTorch 1.6, for the official code
-            torch.save(named, partial, _use_new_zipfile_serialization=False)
+            torch.save(content, partial, _use_new_zipfile_serialization=False)
         paths.append(folder / file)
-        print(f"{len(named)} weights: {paths[-1]}")
     if official.words and (words := read_words(Path(source).expanduser())):
         ixtoword = dict(enumerate(["<end>", *words]))
         table = AttnGANCaptions([], [], ixtoword, {word: number for number, word in ixtoword.items()})

@@ -72,6 +72,10 @@ MODELS: dict[str, Entry] = {
         "t2i_zoo.models.mirrorgan.MirrorGAN",
         "MirrorGAN: its images can be captioned again, 64, 128 and 256 px (Qiao et al. 2019, arXiv 1903.05854)",
     ),
+    "dfgan": Entry(
+        "t2i_zoo.models.dfgan.DFGAN",
+        "DF-GAN: one stage that fuses the text in every block, 256 px (Tao et al. 2022, arXiv 2008.05865)",
+    ),
     "classifier": Entry(
         "t2i_zoo.models.classifier.Classifier",
         "a classifier of the data's own classes, for metrics that look at generated images",

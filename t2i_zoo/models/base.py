@@ -74,6 +74,7 @@ class TextToImageGAN(AidedModule):
         weights: checkpoint or .safetensors whose networks are the start of a fine-tuning run.
     """
 
+    own_loss: AdversarialName = "paper"  #: what ``adversarial_loss: paper`` means: the paper's own loss
     generator_steps = 1  #: generator steps a batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
     builds_on: tuple[str, ...] = ("damsm",)
@@ -119,8 +120,8 @@ class TextToImageGAN(AidedModule):
         # files that rebuild the encoder travel in checkpoints alone
         bare = {k: v for k, v in text_encoder.items() if k != "assets"} if isinstance(text_encoder, dict) else None
         self.hparams["text_encoder"] = bare or text_encoder
-        name = "hinge" if projected and adversarial_loss == "paper" else adversarial_loss
-        self.adversarial = ADVERSARIAL[name]
+        own = "hinge" if projected else self.own_loss
+        self.adversarial = ADVERSARIAL[own if adversarial_loss == "paper" else adversarial_loss]
         self.total_noise_dim = noise_dim
         self.needs = replace(self.needs, sizes=(image_size,))
         self._unlogged: dict[str, Tensor] = {}

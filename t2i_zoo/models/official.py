@@ -27,9 +27,12 @@ class Official(NamedTuple):
             ``text_dim`` (length of the sentence embedding) among them where the networks read text.
         prefixes: for the path of a submodule and the model's hyperparameters, pairs of (official prefix, our prefix
             below that submodule). Exactly one fits each key; what follows the prefix is the same on both sides.
-        files: official file name of each submodule, for writing; ``{path}`` order is the order of writing.
+        files: official file name of each submodule, for writing, in the order of writing. ``a.pth:netG`` is the entry
+            ``netG`` below ``model`` in a file of several networks.
         loose: options of which a model may have other values than its official files tell.
         words: whether words travel along, as ``captions.pickle``; they belong to a network with a word table.
+        unused: for the path of a submodule and the model's hyperparameters, the shapes of weights by official key that
+            the official network holds and never uses: they are left out in reading, and written as zeros.
         module_prefix: whether official files have ``module.`` before each key, as ``nn.DataParallel`` writes them.
     """
 
@@ -41,6 +44,7 @@ class Official(NamedTuple):
     module_prefix: bool = False
     loose: tuple[str, ...] = ("text_encoder",)
     words: bool = False
+    unused: Callable[[str, Mapping[str, Any]], Mapping[str, tuple[int, ...]]] = lambda path, hparams: {}
 
     def names(self, network: str, hparams: Mapping[str, Any], own: State) -> dict[str, str]:
         """Our keys below ``network`` by official key, for every key of ``own``, which has them with ``network``.

@@ -75,3 +75,10 @@ def test_every_model_ends_equal_on_both_ranks(ranks: list[Rank], variant: str) -
     (before, first), (_, second) = (rank["models"][variant] for rank in ranks)
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     assert any(not torch.equal(value, before[name]) for name, value in first.items())  # it was trained
+
+
+@pytest.mark.parametrize(("name", "group"), worker.aided_models())
+def test_every_aid_ends_equal_on_both_ranks(ranks: list[Rank], name: str, group: str) -> None:
+    (before, first), (_, second) = (rank["aided"][name, group] for rank in ranks)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert any(not torch.equal(value, before[name]) for name, value in first.items())

@@ -26,7 +26,8 @@ from t2i_zoo.text import TextFeatures
 
 # by its path, since other folders have modules of this name
 _CONFTEST = runpy.run_path(str(Path(__file__).parents[2] / "conftest.py"))
-build_data, build_trainer, _WIDTHS = _CONFTEST["build_data"], _CONFTEST["build_trainer"], _CONFTEST["TINY"]
+build_data, build_trainer = _CONFTEST["build_data"], _CONFTEST["build_trainer"]
+_WIDTHS, AIDS = _CONFTEST["TINY"], _CONFTEST["AIDS"]
 
 TINY = {"image_size": 16, "noise_dim": 4, "text_encoder": {"kind": "hashing", "dim": 32}, "learning_rate": 1e-3}
 WIDTHS = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4}
@@ -149,12 +150,17 @@ def every_model() -> list[str]:
     return [key for name in list_models() for key in [name, *(k for k in _WIDTHS if k.startswith(f"{name}:"))]]
 
 
-def two_batches(folder: Path, variant: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def aided_models() -> list[tuple[str, str]]:
+    """Every GAN with every group of training aids."""
+    return [(name, group) for name in list_models("gan") for group in AIDS]
+
+
+def two_batches(folder: Path, variant: str, **aids: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The parameters of one model before and after two batches."""
     L.seed_everything(4, verbose=False)
     name, widths = variant.partition(":")[0], _WIDTHS[variant]
     draws = name in list_models("gan")
-    model = model_class(name)(**{**TINY, **widths} if draws else widths)
+    model = model_class(name)(**{**TINY, **widths, **aids} if draws else widths)
     data = build_data(split="random", image_size=model.hparams["image_size"] if draws else 32, batch_size=4)
     seen: list[dict[str, Tensor]] = []
     note = LambdaCallback(on_train_start=lambda _, module: seen.append(weights(module)))
@@ -175,6 +181,7 @@ def main(folder: Path) -> None:
     found["gradients"] = plain_gradients(slice(4 * rank, 4 * rank + 4), **TWO)
     found["refused"] = refused(folder, "ddp")
     found["models"] = {variant: two_batches(folder, variant) for variant in every_model()}
+    found["aided"] = {(name, group): two_batches(folder, name, **AIDS[group]) for name, group in aided_models()}
     torch.save(found, folder / f"rank_{rank}.pt")
 
 

@@ -1,0 +1,98 @@
+"""DF-GAN.
+
+Tao, Tang, Wu, Jing, Bao, Xu: DF-GAN: A Simple and Effective Baseline for Text-to-Image Synthesis, 2022, arXiv
+2008.05865. Authors' code: tobran/DF-GAN. Deviations, all in the card: the gradient penalty has a forward pass of its
+own, a moving average of the generator, the text encoder's cached embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.errors import T2IError
+from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.dfgan import losses, networks
+from t2i_zoo.nn import discriminator_loss, generator_loss
+
+
+class DFGAN(TextToImageGAN):
+    """DF-GAN; defaults are those of the authors' ``bird.yml``, except the moving average.
+
+    Args:
+        variant: ``cvpr`` is the paper as published and the released weights, ``preprint`` the authors' code of 2020.
+        image_size: side S of the images, a power of two of at least 16.
+        generator_width: channels of the generator at the largest size (``nf``).
+        discriminator_width: channels of the discriminator at the largest size (``nf``).
+        exclude_same_class: leave those mismatched pairs out of the mean whose image and sentence are of one class.
+        learning_rate: of the generator's Adam.
+        discriminator_learning_rate: of the discriminator's Adam.
+        beta1: Adam's first-moment decay.
+        beta2: Adam's second-moment decay.
+        matching_penalty: coefficient k of the matching-aware gradient penalty; 0 leaves it out.
+        matching_power: its power p.
+        penalty_step: add the penalty to the discriminator's loss, or give it a step of its own after it; by default
+            ``joint`` in the variant ``cvpr`` and ``separate`` in ``preprint``.
+        options: what every model takes; see ``TextToImageGAN``.
+    """
+
+    generator: networks.Generator
+    own_loss = "hinge"
+
+    def __init__(
+        self,
+        *,
+        variant: networks.Variant = "cvpr",
+        image_size: int = 256,
+        generator_width: int = 32,
+        discriminator_width: int = 32,
+        exclude_same_class: bool = False,
+        learning_rate: float = 1e-4,
+        discriminator_learning_rate: float | None = 4e-4,
+        beta1: float = 0.0,
+        beta2: float = 0.9,
+        matching_penalty: float = 2.0,
+        matching_power: float = 6.0,
+        penalty_step: Literal["joint", "separate"] | None = None,
+        **options: Any,
+    ) -> None:
+        if penalty_step is None:
+            penalty_step = "separate" if variant == "preprint" else "joint"
+        super().__init__(
+            image_size=image_size,
+            learning_rate=learning_rate,
+            discriminator_learning_rate=discriminator_learning_rate,
+            beta1=beta1,
+            beta2=beta2,
+            matching_penalty=matching_penalty,
+            matching_power=matching_power,
+            penalty_step=penalty_step,
+            **options,
+        )
+        if image_size < 16 or image_size & (image_size - 1):
+            raise T2IError(f"found --model.image_size {image_size}, expected a power of two of at least 16, such as 64")
+        text_dim, noise_dim = self.text_encoder.dim, self.hparams["noise_dim"]
+        self.set_networks(
+            networks.Generator(text_dim, noise_dim, generator_width, image_size, variant),
+            networks.Discriminator(text_dim, discriminator_width, image_size, variant),
+        )
+
+    def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """Real, mismatched and fake pairs with the weights 1, 1/2 and 1/2."""
+        sentence, options = batch["text"].sentence, self.hparams
+        images = self.observe(batch["images"], real=True)
+        (real,) = images.judge(sentence)
+        wraps = options["variant"] == "cvpr"
+        rows, others = losses.mismatched_pairs(len(sentence), wraps=wraps, device=sentence.device)
+        (wrong,) = images.judge(sentence[others], rows)
+        keep = losses.of_other_classes(batch["labels"], rows, others) if options["exclude_same_class"] else None
+        (fake,) = self.observe(fakes.images, real=False).judge(sentence)
+        return discriminator_loss(real, wrong, fake, keep=keep, against=real.rows(rows), loss=self.adversarial)
+
+    def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """Minus the mean logit of the generated images with their sentences."""
+        sentence = fakes.text.sentence
+        (fake,), (real,) = self.observe(fakes.images, real=False).judge(sentence), self.opponents(batch, sentence)
+        return {"loss": generator_loss(fake, real, self.adversarial)}
