@@ -79,7 +79,7 @@ AIDS: dict[str, dict[str, Any]] = {
     },
     "projected": {
         "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
-        **{"adversarial_loss": "relativistic_average", "lecam": 0.1},
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1, "mode_seeking": 0.1},
     },
 }
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw
