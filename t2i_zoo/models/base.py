@@ -55,10 +55,11 @@ class TextToImageGAN(AidedModule):
         adversarial_loss: ``paper`` for the paper's own loss, ``hinge``, ``relativistic`` for pairs of a real and a fake
             image, or ``relativistic_average`` for comparison with the mean of the batch. With a projected discriminator
             ``paper`` is the hinge.
-        r1: gamma of the penalty gamma / 2 * E |dD/dx|^2 on real images (Mescheder et al. 2018); 0 leaves it out.
+        r1: gamma of the penalty ``gamma / 2 * mean(norm(dD/dx)**2)`` on real images (Mescheder et al. 2018); 0 leaves
+            it out.
         r2: gamma of the same penalty on generated images; 0 leaves it out.
-        matching_penalty: coefficient k of DF-GAN's matching-aware penalty k * E |(dD/dx, dD/ds)|^p on real images with
-            their own captions (2 in the paper); 0 leaves it out.
+        matching_penalty: coefficient k of DF-GAN's matching-aware penalty ``k * mean(norm(dD/dx, dD/ds)**p)`` on real
+            images with their own captions (2 in the paper); 0 leaves it out.
         matching_power: exponent p of that penalty (6 in the paper).
         penalty_every: number n of batches per computation of the penalties, which are then multiplied by n.
         penalty_step: add the penalties to the discriminator's loss (``joint``), or take a separate step after it.
