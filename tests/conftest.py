@@ -41,6 +41,7 @@ TINY: dict[str, dict[str, Any]] = {
         **{"layer": "stage3", "input_size": 32, "dim": 12, "word_dim": 8, "max_words": 4},  # some words by chance
     },
     "gancls": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4},
+    "gancls:light": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4, "architecture": "light"},
     "stackgan": {"condition_dim": 4, "generator_width": 4, "discriminator_width": 4},
     "stackgan:stage2": {
         **{"stage": 2, "stage1": "untrained", "image_size": 32, "residual_blocks": 1},
@@ -79,7 +80,7 @@ AIDS: dict[str, dict[str, Any]] = {
     },
     "projected": {
         "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
-        **{"adversarial_loss": "relativistic_average", "lecam": 0.1},
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1, "mode_seeking": 0.1},
     },
 }
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw

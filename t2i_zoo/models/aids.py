@@ -38,7 +38,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Raise for values outside of their range."""
     check_at_least("lr_decay_every", options["lr_decay_every"], 1, " epoch")
     check_at_least("penalty_every", options["penalty_every"], 1, " batch")
-    for name in ("r1", "r2", "matching_penalty", "lecam"):
+    for name in ("r1", "r2", "matching_penalty", "lecam", "mode_seeking"):
         check_at_least(name, options[name], 0, ", which turns it off")
     positive = {"gradient_clip": "a norm above 0, or null not to clip", "ema_half_life": "a number of images above 0"}
     for name, wanted in positive.items():
@@ -159,6 +159,19 @@ class AidedModule(SamplingModule):
             "image_norm": image_norms.mean(),
             "sentence_norm": sentence_norms.mean(),
         }
+
+    def mode_seeking(self, fakes: Fakes) -> dict[str, Tensor]:
+        """The option ``mode_seeking``: the inverse of how far images move with their noise; empty without it.
+
+        Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5.
+        """
+        if not (weight := self.hparams["mode_seeking"]):
+            return {}
+        noise = self.noise(len(fakes.noise), self.rng)
+        others = self.draw(self.generator, noise, fakes.text)
+        moved = (fakes.images[-1].float() - others.images[-1].float()).abs().mean()
+        inverse = 1 / (moved / (fakes.noise - noise).abs().mean() + 1e-5)
+        return {"loss": weight * inverse, "mode_seeking": inverse}
 
     def regularised(self, losses: dict[str, Tensor], judged: Mapping[bool, list[Logits]]) -> dict[str, Tensor]:
         """The discriminator's loss with LeCam's penalty, and the overfitting that adaptive augmentation follows.

@@ -68,6 +68,8 @@ class TextToImageGAN(AidedModule):
             value, 0.6 in StyleGAN2-ADA; by default everything is augmented.
         spectral_norm: divide the discriminator's weights by their largest singular value (Miyato et al. 2018).
         lecam: weight of LeCam's penalty (Tseng et al. 2021), which keeps logits near moving averages; 0 leaves it out.
+        mode_seeking: weight of the mode-seeking loss (Mao et al. 2019), a second forward of the generator that keeps
+            it from ignoring the noise; 0 leaves it out. Computed every ``penalty_every`` batches.
         projected: use a projected discriminator (Sauer et al. 2021) instead of the paper's: the name of a vision
             network, ``efficientnet_lite0`` or ``torchvision:NAME``, or a mapping with ``network`` and the arguments of
             ``t2i_zoo.models.projection.Projection``.
@@ -106,6 +108,7 @@ class TextToImageGAN(AidedModule):
         augment_target: float | None = None,
         spectral_norm: bool = False,
         lecam: float = 0.0,
+        mode_seeking: float = 0.0,
         projected: str | dict[str, Any] | None = None,
         weights: str | None = None,
     ) -> None:
@@ -146,6 +149,10 @@ class TextToImageGAN(AidedModule):
         default it sums the penalties of the options.
         """
         return self.gradient_penalties(batch, fakes)
+
+    def generator_penalty(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """The same for the generator's loss; ``fakes`` has its graph."""
+        return self.mode_seeking(fakes)
 
     def fake(self, batch: Batch) -> Fakes:
         """The generator's forward pass of the training step."""
@@ -200,28 +207,36 @@ class TextToImageGAN(AidedModule):
         with frozen(self.discriminator):
             for repeat in range(self.generator_steps):
                 fakes = self.draw(self.generator, fakes.noise, fakes.text) if repeat else fakes
-                losses_g = self.generator_loss(batch, fakes)
-                update(optimizer_g, losses_g["loss"], backward)
+                losses_g, penalties = self.generator_loss(batch, fakes), self._due(self.generator_penalty, batch, fakes)
+                update(optimizer_g, losses_g["loss"] + penalties.pop("loss", 0), backward)
         lap("generator")
         self.clock += 1
         self.update_ema(len(batch["captions"]))
         lap("ema")
-        return {"discriminator": losses_d, "generator": losses_g}
+        return {"discriminator": losses_d, "generator": losses_g | penalties}
 
     def _discriminator_step(self, batch: Batch, fakes: Fakes, optimizer: Any, backward: Any) -> dict[str, Tensor]:
-        options, self._judged = self.hparams, {}
+        self._judged = {}
         losses = self.discriminator_loss(batch, fakes)
         losses, self._judged = self.regularised(losses, self._judged), None
-        separate, loss = options["penalty_step"] == "separate", losses["loss"]
-        if separate:
-            update(optimizer, loss, backward)
-        due = self.clock % options["penalty_every"] == 0
-        if penalties := self.discriminator_penalty(batch, fakes) if due else {}:
-            added = options["penalty_every"] * penalties["loss"]
-            loss = added if separate else loss + added
-        if penalties or not separate:
-            update(optimizer, loss, backward)
-        return losses | {f"penalty_{name}": value for name, value in penalties.items() if name != "loss"}
+        if separate := self.hparams["penalty_step"] == "separate":
+            update(optimizer, losses["loss"], backward)
+        penalties = self._due(self.discriminator_penalty, batch, fakes)
+        added = penalties.pop("loss", None)
+        if not separate:
+            update(optimizer, losses["loss"] if added is None else losses["loss"] + added, backward)
+        elif added is not None:
+            update(optimizer, added, backward)
+        return losses | penalties
+
+    def _due(self, penalty: Callable[[Batch, Fakes], dict[str, Tensor]], *at: Any) -> dict[str, Tensor]:
+        """The terms of a penalty, if this batch computes it; their ``loss`` stands for all batches until the next."""
+        every = self.hparams["penalty_every"]
+        terms = penalty(*at) if self.clock % every == 0 else {}
+        return {
+            f"penalty_{name}" if name != "loss" else name: x * (every if name == "loss" else 1)
+            for name, x in terms.items()
+        }
 
     def update_ema(self, count: int) -> None:
         """Move the averaged weights towards the live ones, after a batch of ``count`` images in each process."""

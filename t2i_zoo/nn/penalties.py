@@ -66,13 +66,19 @@ def matching_aware_penalty(
     return MatchingAwarePenalty(penalty, image.detach().sqrt().mean(), text.detach().sqrt().mean())
 
 
+def lecam_loss(real: Tensor, fake: Tensor, real_average: Tensor, fake_average: Tensor) -> Tensor:
+    """``mean relu(real - fake_average)**2 + mean relu(real_average - fake)**2`` for logits of any shape.
+
+    Source: Tseng et al. 2021 (arXiv 2104.03310), with the relu of google/lecam-gan, which the paper's formula lacks.
+    """
+    real, fake = real.float(), fake.float()
+    return F.relu(real - fake_average).square().mean() + F.relu(real_average - fake).square().mean()
+
+
 class LeCam(nn.Module):
     """Pull the logits of real and generated images towards moving averages of each other's, against overfitting.
 
-    ``mean relu(real - average fake)**2 + mean relu(average real - fake)**2``. The averages are buffers and belong to a
-    checkpoint.
-
-    Source: Tseng et al. 2021 (arXiv 2104.03310), with the relu of google/lecam-gan, which the paper's formula lacks.
+    The averages are buffers and belong to a checkpoint. The loss is ``lecam_loss``.
 
     Args:
         decay: of the moving averages, which are divided by ``1 - decay**n`` after n updates, as the authors do: without
@@ -90,12 +96,11 @@ class LeCam(nn.Module):
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
         """Penalty of logits of any shape; in training mode the batch enters the averages first."""
-        real, fake = real.float(), fake.float()
         if self.training:
-            self.averages.lerp_(torch.stack([real.detach().mean(), fake.detach().mean()]), 1 - self.decay)
+            means = torch.stack([real.detach().float().mean(), fake.detach().float().mean()])
+            self.averages.lerp_(means, 1 - self.decay)
             self.updates.add_(1)
-        real_average, fake_average = self.anchors
-        return F.relu(real - fake_average).square().mean() + F.relu(real_average - fake).square().mean()
+        return lecam_loss(real, fake, *self.anchors)
 
     @property
     def anchors(self) -> tuple[Tensor, Tensor]:

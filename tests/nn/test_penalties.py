@@ -20,6 +20,7 @@ from t2i_zoo.nn import (
     overfitting,
     squared_gradients,
 )
+from t2i_zoo.nn.penalties import lecam_loss
 
 W = recipe("w", (192, 1))
 REAL, FAKE = inputs(3, 4, 3, 8, 8), inputs(4, 4, 3, 8, 8)
@@ -117,6 +118,7 @@ def test_lecam() -> None:
     for _ in range(3):
         loss = lecam(REAL_LOGITS, FAKE_LOGITS)
     assert lecam.averages.tolist() == close([0.00733546, 0.00519495])
+    assert lecam_loss(REAL_LOGITS, FAKE_LOGITS, *lecam.averages).item() == close(0.120727)  # without debiasing
     assert [x.item() for x in lecam.anchors] == close([0.246977, 0.174908])
     assert loss.item() == close(wanted := 0.140418)
     again = LeCam(decay=0.99).eval()
@@ -146,7 +148,14 @@ def test_overfitting_and_adaptive_probability() -> None:
     assert adaptive_probability(torch.tensor(1.0), torch.tensor(1.0), images=256) == 1
 
 
+def test_generator_loss_of_the_most_convincing_images() -> None:
+    each = ADVERSARIAL["paper"].generator(FAKE_LOGITS)
+    assert each.topk(2, largest=False).values.mean().item() == close(0.450164)
+    assert each.mean().item() == close(0.630230)
+
+
 def test_feature_matching() -> None:
+    assert (FAKE.mean(0) - REAL.mean(0)).abs().mean().item() == close(0.591419)  # the inputs are the sheet's
     assert feature_matching(REAL, FAKE).item() == close(0.541742)
     real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
     feature_matching(real, fake).backward()

@@ -28,7 +28,8 @@ class GANCLS(TextToImageGAN):
     it is the paper's (a real image with a caption of another class), not the code's (an image of another class).
 
     Args:
-        architecture: the authors' residual networks, or the plain DCGAN ones of the PyTorch port.
+        architecture: the authors' residual networks, the plain DCGAN ones of the PyTorch port, or ``light``: a small
+            generator of ours with noise and text at every size, beside the authors' discriminator.
         projection_dim: dimension of the projected sentence in both networks (``nt``).
         generator_width: channels before the generator's last layer (``ngf``).
         discriminator_width: channels after the discriminator's first layer (``ndf``).
@@ -57,7 +58,7 @@ class GANCLS(TextToImageGAN):
     def __init__(
         self,
         *,
-        architecture: Literal["residual", "dcgan"] = "residual",
+        architecture: Literal["residual", "dcgan", "light"] = "residual",
         projection_dim: int = 128,
         generator_width: int = 128,
         discriminator_width: int = 64,
@@ -81,9 +82,10 @@ class GANCLS(TextToImageGAN):
         check_image_size(size, 16)
         of_generator = (text_dim, self.hparams["noise_dim"], projection_dim, generator_width, size)
         of_discriminator = (text_dim, projection_dim, discriminator_width, size)
-        if architecture == "residual":
+        if architecture != "dcgan":
+            light = architecture == "light"
             self.set_networks(
-                networks.Generator(*of_generator, large),
+                networks.LightGenerator(*of_generator) if light else networks.Generator(*of_generator, large),
                 networks.Discriminator(*of_discriminator, third_activation, text_norm),
             )
         else:
