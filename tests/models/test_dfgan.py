@@ -14,6 +14,7 @@ from torch import Tensor
 from t2i_zoo.commands.convert import convert_from, convert_to
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.dfgan import DFGAN, losses, networks
+from t2i_zoo.nn import of_other_classes
 from t2i_zoo.text import TextFeatures
 
 WIDTHS: dict[str, Any] = {"generator_width": 4, "discriminator_width": 4, "noise_dim": 4}
@@ -57,7 +58,7 @@ def test_mismatched_pairs(count: int, wraps: bool, images: list[int], sentences:
 def test_pairs_of_one_class() -> None:
     labels = torch.tensor([5, 5, 2, -1, -1])
     images, sentences = losses.mismatched_pairs(5, wraps=True)
-    assert losses.of_other_classes(labels, images, sentences).tolist() == [False, True, True, True, True]
+    assert of_other_classes(labels, images, sentences).tolist() == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize("variant", ["cvpr", "preprint"])
