@@ -26,12 +26,12 @@ from t2i_zoo.data.captions import pad_words
 from t2i_zoo.data.images import load_image
 from t2i_zoo.data.mismatch import MismatchSampler
 from t2i_zoo.data.packing import cores
-from t2i_zoo.data.plan import stable_seed
 from t2i_zoo.data.records import Embedded
 from t2i_zoo.data.shards import Sample, ShardIndex
 from t2i_zoo.data.transforms import Crops, centre_crops, draw_crops
 from t2i_zoo.data.webdataset import WebDataset
 from t2i_zoo.errors import T2IError
+from t2i_zoo.seeds import stable_seed
 from t2i_zoo.text import TextFeatures
 
 Pixels = NDArray[np.uint8]

@@ -5,7 +5,7 @@ Classes are imported on first use, so that listing the zoo does not wait for tor
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -93,8 +93,7 @@ def model_class(name: str) -> type[ZooModule]:
     """The class of a model of the zoo."""
     if name not in MODELS:
         raise T2IError(f"found no model named {name!r}: expected one of {', '.join(MODELS)}")
-    module, _, cls = MODELS[name].path.rpartition(".")
-    found: type[ZooModule] = getattr(importlib.import_module(module), cls)
+    found: type[ZooModule] = pkgutil.resolve_name(MODELS[name].path)
     return found
 
 

@@ -24,7 +24,10 @@ def model_key(model: nn.Module) -> str:
 
 
 def digest(model: nn.Module) -> str:
-    """Sixteen hexadecimal digits of all weights of a model."""
+    """Sixteen hexadecimal digits of all weights of a model.
+
+    Checkpoints hold it, so it stays another hash than ``vision.network.weights_hash``, which stored results hold.
+    """
     found = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         found.update(name.encode())

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from t2i_zoo.data.plan import Batches, Planner, stable_seed
+from t2i_zoo.data.plan import Batches, Planner
+from t2i_zoo.seeds import stable_seed
 
 
 def make(count=40, rank=0, world=1, seed=3, batch_size=4, train=True, order="shuffle", labels=None, **options):
