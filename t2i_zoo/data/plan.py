@@ -118,7 +118,7 @@ class Planner:
         return first + torch.minimum(drawn, amount - 1)
 
 
-class Batches:
+class Plans:
     """One epoch of plans after another, which Lightning iterates over in place of a torch ``DataLoader``.
 
     Only small index tensors pass through here (pixels are read where they are needed), so worker processes would cost

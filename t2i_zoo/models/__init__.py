@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 
 if TYPE_CHECKING:
     from t2i_zoo.models.zoo import ZooModule
@@ -110,7 +110,7 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     """
     from t2i_zoo.models.state import model_key, read_checkpoint
 
-    place = find_checkpoint(path)
+    place = find_weights(path)
     if place.suffix == ".safetensors":
         return _load_safetensors(place).to(device).eval()
     checkpoint = read_checkpoint(place)

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.nn.recurrent import run_recurrent
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank, weights_of, without_weights
 from t2i_zoo.text.vocabulary import END_WORD, Words, padded
 
@@ -167,7 +167,7 @@ def read(path: str | Path) -> Found:
     Raises:
         T2IError: names the file, what is wrong with it, and the remedy.
     """
-    place = find_checkpoint(path)
+    place = find_weights(path)
     try:
         words, tensors = _safetensors(place) if place.suffix == ".safetensors" else _checkpoint(place)
         state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}

@@ -20,7 +20,7 @@ from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.classifier import losses, networks
 from t2i_zoo.models.classifier.classes import check_held_out, find_classes
 from t2i_zoo.models.serving import ServingModule, first_of_each
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.vision import Seen, build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
 
@@ -97,7 +97,7 @@ class Classifier(ServingModule):
             self._start_from(weights)
 
     def _start_from(self, weights: str) -> None:
-        place = find_checkpoint(weights)
+        place = find_weights(weights)
         if place.suffix == ".safetensors":
             raise T2IError(f"found --model.weights {weights}, expected a run or a .ckpt file of a classifier")
         about = state.read_checkpoint(place)["t2i_zoo"]

@@ -21,7 +21,7 @@ from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.damsm import losses, networks
 from t2i_zoo.models.serving import RetrievalModule, check_class_weight
 from t2i_zoo.nn.retrieval import retrieval
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import Kind, RNNNetwork
 from t2i_zoo.text.vocabulary import Words, padded, random_subset
@@ -118,7 +118,7 @@ class DAMSM(RetrievalModule):
         if weights:
             if words := state.read_words(weights):
                 self.know(words)
-            state.load_networks(self, find_checkpoint(weights), self.parts)
+            state.load_networks(self, find_weights(weights), self.parts)
 
     def know(self, words: Sequence[str]) -> None:
         """Take the words, and give the word table a row for each."""
