@@ -56,7 +56,7 @@ class Store:
             self.offsets: NDArray[np.int64] = table["offsets"]
         self.captions: list[str] = json.loads((folder / "captions.json").read_text("utf-8"))
 
-    def picture(self, row: int) -> NDArray[np.uint8]:
+    def image(self, row: int) -> NDArray[np.uint8]:
         """One image, (H, W, 3), a view."""
         height, width = self.shapes[row]
         start = self.starts[row]

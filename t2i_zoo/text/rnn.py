@@ -1,6 +1,6 @@
 """The recurrent text encoder of AttnGAN, MirrorGAN and their descendants: one vector a word, one a sentence.
 
-Source: ``RNN_ENCODER`` of taoxugit/AttnGAN. ``DAMSM`` trains it together with a picture encoder; a GAN reads it frozen.
+Source: ``RNN_ENCODER`` of taoxugit/AttnGAN. ``DAMSM`` trains it together with an image encoder; a GAN reads it frozen.
 Deviations: captions need not be sorted by length; of captions that are too long a GAN reads the first words, where the
 authors draw a random subset of them each time (so does ``DAMSM`` in training), since each caption is encoded once.
 """
