@@ -1,6 +1,6 @@
 """t2i-zoo: text-to-image GANs in PyTorch Lightning.
 
-``load_model(path).generate(["a flower with red petals"])`` draws (B, 3, S, S) pictures in [-1, 1]. Everything here is
+``load_model(path).generate(["a flower with red petals"])`` draws (B, 3, S, S) images in [-1, 1]. Everything here is
 imported on first use, so that ``import t2i_zoo`` and the quick commands do not wait for torch.
 """
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import inspect
+import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,11 +79,13 @@ def named_model(class_path: str) -> Any:
         T2IError: where there is none.
     """
     zoo = {entry.path.rpartition(".")[2]: entry.path for entry in MODELS.values()}
-    module, _, name = zoo.get(class_path, class_path).rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = pkgutil.resolve_name(zoo.get(class_path, class_path))
     except (ImportError, AttributeError, ValueError) as error:
         raise T2IError(f"found no model class {class_path!r}: correct class_path in the config") from error
+    if not isinstance(found, type):
+        raise T2IError(f"found {class_path!r}, which is no model class: correct class_path in the config")
+    return found
 
 
 class Sentence:

@@ -28,12 +28,12 @@ def shipped_generators() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 
-def find_checkpoint(path: str | Path) -> Path:
-    """Resolve a checkpoint, a run or the name of a generator to a file.
+def find_weights(path: str | Path) -> Path:
+    """Resolve a checkpoint, a run or the name of a generator to a file: .ckpt, or .safetensors.
 
     Args:
-        path: a checkpoint, or the folder of a run or of one of its versions, whose last checkpoint is found; if it does
-            not exist, the name of a generator that comes with the package.
+        path: a file, or the folder of a run or of one of its versions, whose last checkpoint is found; if it does not
+            exist, the name of a generator that comes with the package.
 
     Raises:
         T2IError: nothing is found.

@@ -79,13 +79,13 @@ def resolve_checkpoint(wish: str, root: Path) -> Path:
     Raises:
         T2IError: if there is none.
     """
-    from t2i_zoo.paths import find_checkpoint
+    from t2i_zoo.paths import find_weights
 
     if wish == "last":
         if not root.is_dir():
             raise T2IError(f"found no run to resume in {root}: start one without --ckpt_path, or give a .ckpt file")
-        return find_checkpoint(root)
-    return find_checkpoint(wish)
+        return find_weights(root)
+    return find_weights(wish)
 
 
 def check_no_overrides(

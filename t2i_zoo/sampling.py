@@ -26,8 +26,8 @@ def draw_rows(
     Args:
         model: its device is used.
         captions: one for each row; empty strings for a model without text.
-        noise: (n, ``noise_width``) for all rows, which then differ by their words alone, or one such tensor per row.
-            ``model.noise(n, rng)`` draws it.
+        noise: (n, ``total_noise_dim``) for all rows, which then differ by their words alone, or one such tensor per
+            row. ``model.noise(n, rng)`` draws it.
         ema: use the moving average of the weights; False uses the last weights.
         batch_size: images drawn at once.
 
@@ -62,7 +62,7 @@ def draw_between(
         model: its device is used.
         captions: both ends.
         columns: images of each path.
-        noise: (rows, ``noise_width``), constant along each path.
+        noise: (rows, ``total_noise_dim``), constant along each path.
         ema: use the moving average of the weights; False uses the last weights.
         batch_size: images drawn at once.
 

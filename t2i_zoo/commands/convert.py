@@ -21,7 +21,7 @@ from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, State, Weights, no_place, read_official
 from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
 from t2i_zoo.parsing import call
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 
 #: each format and the module whose ``OFFICIAL`` describes it
 FORMATS = {
@@ -154,7 +154,7 @@ def _below(network: str, state: State) -> dict[str, Tensor]:
 
 def read_ours(path: Path, official: Official) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Hyperparameters and weights of a checkpoint, a run's folder or a converted file, of the format's model."""
-    place, cls = find_checkpoint(path), model_class(official.model)
+    place, cls = find_weights(path), model_class(official.model)
     if place.suffix == ".safetensors":
         state, about = read_weights(place)
         found, expected, hparams = about.get("model"), official.model, about.get("hparams", {})

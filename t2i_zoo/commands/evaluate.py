@@ -28,7 +28,7 @@ from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.parsing import Parser, call, find_config, named_model
-from t2i_zoo.paths import find_checkpoint, shipped_generators
+from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
 
 REAL, UNTRAINED = "real", "untrained:"
@@ -120,7 +120,7 @@ def find_subject(ckpt: str, device: str = "cpu", live: bool = False) -> Subject:
         name, digest = f"{type(model).__name__}, untrained", weights_hash(model)
         folder = Path("runs") / f"untrained_{config.stem}"
     else:
-        path = find_checkpoint(ckpt)
+        path = find_weights(ckpt)
         model = load_model(path, device)
         name, digest, ckpt = type(model).__name__, sha256(path)[:16], str(path)
         folder = run_of_checkpoint(path) or path.parent

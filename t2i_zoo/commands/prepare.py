@@ -116,7 +116,7 @@ def _summary_of_shards(index: ShardIndex, place: object) -> str:
 
 def _summary(counts: Mapping[str, int], others: str, place: object) -> str:
     splits = ", ".join(f"{count} {split}" for split, count in counts.items())
-    return f"{sum(counts.values())} pictures ({splits}), {others}, {place}"
+    return f"{sum(counts.values())} images ({splits}), {others}, {place}"
 
 
 def data_parser(command: str) -> Parser:

@@ -18,7 +18,7 @@ from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.stream import STREAM
 from t2i_zoo.parsing import call
-from t2i_zoo.paths import find_checkpoint, shipped_generators
+from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.pictures import caption_grid, save_beside, save_images, truncate_noise
 from t2i_zoo.sampling import draw_between, draw_rows
 
@@ -126,7 +126,7 @@ def _truncated(model: TextToImageGAN, noise: Tensor, truncation: float | None) -
 
 def _load(source: str, captions: Sequence[str], live: bool, device: str) -> TextToImageGAN:
     """The model, if it can draw what is asked for."""
-    if live and find_checkpoint(source).suffix == ".safetensors":
+    if live and find_weights(source).suffix == ".safetensors":
         raise T2IError(f"found --live and {source}, which holds no other weights than it draws with: leave out --live")
     model = load_model(source, device)
     if not isinstance(model, TextToImageGAN):
@@ -142,7 +142,7 @@ def _load(source: str, captions: Sequence[str], live: bool, device: str) -> Text
 
 def _caption_writer(source: str, stream: str | None, device: torch.device) -> STREAM:
     """The STREAM of a run, by default the one that the MirrorGAN of ``source`` was trained with."""
-    place = find_checkpoint(source)
+    place = find_weights(source)
     if stream is None and place.suffix == ".ckpt":
         stream = read_checkpoint(place)["hyper_parameters"].get("stream")
     if not stream:

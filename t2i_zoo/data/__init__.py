@@ -1,4 +1,4 @@
-"""Captioned pictures: sources, the packed store and the data module; imported on first use, for ``list`` is quick."""
+"""Captioned images: sources, the packed store and the data module, imported on first use so that ``list`` is quick."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCES = {
     "Flowers102": ("flowers", "Oxford-102 flowers with the ten captions of Reed et al."),
     "CaptionFolder": (
         "folder",
-        "your own pictures: metadata.jsonl, CSV or TSV, or a .txt beside each picture",
+        "your own images: metadata.jsonl, CSV or TSV, or a .txt beside each image",
     ),
     "SyntheticFlowers": (
         "synthetic",
@@ -31,7 +31,7 @@ SOURCES = {
     ),
     "CUB200": ("birds", "CUB-200-2011 birds with the ten captions of Reed et al."),
     "COCOCaptions": ("coco", "COCO of 2014 or 2017 with its five captions"),
-    "HFDataset": ("hf", "a Hugging Face data set with pictures and texts, from a folder or the hub"),
+    "HFDataset": ("hf", "a Hugging Face data set with images and texts, from a folder or the hub"),
     "WebDataset": ("webdataset", "shards of a set too large to pack: streamed, from a folder or over HTTP"),
 }
 _PLACES = {name: module for name, (module, _) in SOURCES.items()}

@@ -61,10 +61,10 @@ class CaptionLookup:
         assert self._rows is not None
         return _tensor(self._rows.sentences(numbers.flatten().numpy())).view(*numbers.shape, -1).mean(1)
 
-    def let_go(self) -> None:
+    def release_pages(self) -> None:
         """Release the memory of the cache's files that were read."""
         if self._rows is not None:
-            self._rows.let_go()
+            self._rows.release_pages()
 
     def padded_words(self, numbers: Tensor) -> Words:
         """Word features and mask of each image's first caption, padded with zeros."""

@@ -12,11 +12,11 @@ import torch
 from t2i_zoo.batch import Batch
 from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import CaptionLookup
-from t2i_zoo.data.pixels import Pixels
-from t2i_zoo.data.plan import Batches, Plan, Planner
+from t2i_zoo.data.pixels import StoreImages
+from t2i_zoo.data.plan import Plan, Planner, Plans
 from t2i_zoo.data.store import Store, open_store
 from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
-from t2i_zoo.text.cache import let_go
+from t2i_zoo.text.cache import release_pages
 
 _KEPT = 16  # batches whose pages of the mapped files stay
 
@@ -66,7 +66,7 @@ class CaptionDataModule(_BySource):
     """
 
     store: Store | None = None
-    _pixels: Pixels | None = None
+    _pixels: StoreImages | None = None
     _captions: CaptionLookup | None = None
     _served: tuple[Any, ...] | None = None  #: device, encoder and kind of features that were looked up
     _read = 0  # batches
@@ -139,8 +139,8 @@ class CaptionDataModule(_BySource):
         if not store.captions:
             return [""] * count
         rows = next(found for split in ("test", "val", "train") if len(found := store.rows(split)))
-        spread = rows[np.argsort(store.labels[rows], kind="stable")]
-        chosen = spread[np.linspace(0, len(spread) - 1, min(count, len(spread))).astype(int)]
+        by_class = rows[np.argsort(store.labels[rows], kind="stable")]
+        chosen = by_class[np.linspace(0, len(by_class) - 1, min(count, len(by_class))).astype(int)]
         return [store.captions[store.offsets[row]] for row in chosen]
 
     # Loaders --------------------------------------------------------------------------------------------------------
@@ -167,9 +167,9 @@ class CaptionDataModule(_BySource):
             *self.rank_and_world,
         )
 
-    def loader(self, split: str, train: bool, epoch: Callable[[], int]) -> Batches:
+    def loader(self, split: str, train: bool, epoch: Callable[[], int]) -> Plans:
         """Plans of a split."""
-        return Batches(self.planner(split, train), epoch)
+        return Plans(self.planner(split, train), epoch)
 
     # From plan to batch ---------------------------------------------------------------------------------------------
 
@@ -198,8 +198,8 @@ class CaptionDataModule(_BySource):
             self._add_tensors(part, batch)
         self._read += 1
         if self._read % _KEPT == 0:  # of a set like COCO all that was ever read would count as this process's memory
-            let_go(store.images)
-            self._captions.let_go()
+            release_pages(store.images)
+            self._captions.release_pages()
         return part
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:

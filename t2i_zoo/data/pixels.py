@@ -11,7 +11,7 @@ from t2i_zoo.data.transforms import Crops
 
 
 @dataclass
-class Pixels:
+class StoreImages:
     """All images of a store.
 
     Attributes:
@@ -29,10 +29,10 @@ class Pixels:
         """Where the images are."""
         return self.data.device
 
-    def to(self, device: torch.device) -> Pixels:
+    def to(self, device: torch.device) -> StoreImages:
         """The same images on another device."""
         starts = None if self.starts is None else self.starts.to(device)
-        return Pixels(self.data.to(device), self.shapes.to(device), starts)
+        return StoreImages(self.data.to(device), self.shapes.to(device), starts)
 
     def gather(self, rows: Tensor, crops: Crops, size: int) -> Tensor:
         """Cut images out and mirror them, without copying them whole: (B,) rows to (B, 3, size, size) uint8.

@@ -5,7 +5,6 @@ So a resumed run meets the very batches that it would have met, and two ranks ne
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from t2i_zoo.data.mismatch import MismatchSampler
 from t2i_zoo.data.transforms import Crops, centre_crops, draw_crops
+from t2i_zoo.seeds import stable_seed
 
 Order = Literal["shuffle", "class_balanced"]
 
@@ -37,12 +37,6 @@ class Plan(NamedTuple):
     wrong_rows: Tensor
     wrong_captions: Tensor
     wrong_crops: Crops
-
-
-def stable_seed(*parts: int) -> int:
-    """A 63-bit seed that differs with every part."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 @dataclass
@@ -124,7 +118,7 @@ class Planner:
         return first + torch.minimum(drawn, amount - 1)
 
 
-class Batches:
+class Plans:
     """One epoch of plans after another, which Lightning iterates over in place of a torch ``DataLoader``.
 
     Only small index tensors pass through here (pixels are read where they are needed), so worker processes would cost

@@ -21,7 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from t2i_zoo.data.packing import FORMAT, SPLITS, StoreSpec, pack, writing
-from t2i_zoo.data.pixels import Pixels
+from t2i_zoo.data.pixels import StoreImages
 from t2i_zoo.data.reading import left_out
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import sha256
@@ -56,13 +56,13 @@ class Store:
             self.offsets: NDArray[np.int64] = table["offsets"]
         self.captions: list[str] = json.loads((folder / "captions.json").read_text("utf-8"))
 
-    def picture(self, row: int) -> NDArray[np.uint8]:
+    def image(self, row: int) -> NDArray[np.uint8]:
         """One image, (H, W, 3), a view."""
         height, width = self.shapes[row]
         start = self.starts[row]
         return self.images[start : start + 3 * height * width].reshape(height, width, 3)
 
-    def pixels(self) -> Pixels:
+    def pixels(self) -> StoreImages:
         """All images as one tensor: (N, L, L, 3) if they are squares of one size without gaps, else flat."""
         with warnings.catch_warnings():  # it is only read
             warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
@@ -70,8 +70,8 @@ class Store:
         shapes, starts = torch.from_numpy(self.shapes), torch.from_numpy(self.starts)
         (height, width), count = self.shapes[0].tolist(), len(self.starts)
         if (self.shapes == self.shapes[0]).all() and height == width and len(data) == 3 * height * width * count:
-            return Pixels(data.view(count, height, width, 3), shapes)
-        return Pixels(data, shapes, starts)
+            return StoreImages(data.view(count, height, width, 3), shapes)
+        return StoreImages(data, shapes, starts)
 
     def captions_of(self, row: int) -> list[str]:
         """All captions of one image."""

@@ -26,15 +26,15 @@ from t2i_zoo.data.captions import pad_words
 from t2i_zoo.data.images import load_image
 from t2i_zoo.data.mismatch import MismatchSampler
 from t2i_zoo.data.packing import cores
-from t2i_zoo.data.plan import stable_seed
 from t2i_zoo.data.records import Embedded
 from t2i_zoo.data.shards import Sample, ShardIndex
 from t2i_zoo.data.transforms import Crops, centre_crops, draw_crops
 from t2i_zoo.data.webdataset import WebDataset
 from t2i_zoo.errors import T2IError
+from t2i_zoo.seeds import stable_seed
 from t2i_zoo.text import TextFeatures
 
-Pixels = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 _AHEAD = 2  # batches that are decoded while the model works
 
 
@@ -133,7 +133,7 @@ class StreamDataModule(BaseDataModule):
 
     # From samples to batch --------------------------------------------------------------------------------------------
 
-    def decode(self, sample: Sample) -> Pixels:
+    def decode(self, sample: Sample) -> ImageArray:
         """The pixels at load size, (H, W, 3) uint8."""
         image = Embedded(sample.place, lambda: sample.image)
         return load_image(image, self.spec.load_size, self.spec.resize, None, self.spec.resample, self.spec.draft)
@@ -180,7 +180,7 @@ class StreamDataModule(BaseDataModule):
         return self.finish(part, part.pop("index"))
 
 
-def _windows(images: Sequence[Pixels], crops: Crops, size: int) -> Tensor:
+def _windows(images: Sequence[ImageArray], crops: Crops, size: int) -> Tensor:
     """Cut and mirror (B, 3, S, S) uint8, the colours of a pixel together."""
     out = np.empty((len(images), size, size, 3), np.uint8)
     for i, (image, top, left, flip) in enumerate(zip(images, *(part.tolist() for part in crops), strict=True)):
@@ -194,8 +194,8 @@ class Pair(NamedTuple):
 
     sample: Sample
     wrong: Sample
-    pixels: Pixels | None = None
-    wrong_pixels: Pixels | None = None
+    pixels: ImageArray | None = None
+    wrong_pixels: ImageArray | None = None
 
 
 class Stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -162,8 +161,3 @@ def share_score(metric: str, label: str, share: Tensor, chance: Tensor | float, 
     value = float(share)
     error = (value * (1 - value) / (count - 1)) ** 0.5 if count > 1 else None
     return Score(metric, label, value, error, "standard error", float(chance), note)
-
-
-def stable_seed(*parts: Any) -> int:
-    """A 63-bit seed that differs with every part, the same in every process and on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1

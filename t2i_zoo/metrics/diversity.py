@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, ZooMetric, stable_seed, standard_error
+from t2i_zoo.metrics.base import Job, Score, ZooMetric, standard_error
 from t2i_zoo.metrics.msssim import ms_ssim
 from t2i_zoo.pictures import to_uint8
+from t2i_zoo.seeds import stable_seed
 
 _CHUNK = 64  # pairs at a time
 _COLLAPSED = 0.1  # share of the distance between two photographs

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, stable_seed
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite
 from t2i_zoo.metrics.draws import Draws, draw_captions
 from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import METRICS, Protocol
 from t2i_zoo.metrics.references import photograph_features, ranks
 from t2i_zoo.pictures import truncate_noise
+from t2i_zoo.seeds import stable_seed
 
 #: returns images (B, 3, S, S) in [-1, 1] for their positions (B,) among the draws
 Sampler = Callable[[Tensor], Tensor]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.vision import VisionNetwork, build_vision
+from t2i_zoo.vision.network import weights_hash
 
 INCEPTION = "inception_v3_tf"
 _KINDS = "inception_v3_tf, torchvision:NAME, file:PATH, transformers:NAME, checkpoint:PATH or classifier:PATH"
@@ -152,12 +152,3 @@ def _of_classifier(model: Any, path: str) -> Network:
             "classifier_flowers to --network classifier:PATH"
         )
     return Network(model.label, vision.fingerprint, vision=vision.requires_grad_(False))
-
-
-def weights_hash(module: Any) -> str:
-    """Hash of a module's weights, 16 hexadecimal digits."""
-    found = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
-        found.update(key.encode())
-        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]

@@ -22,7 +22,7 @@ class Store(Protocol):
     manifest: dict[str, Any]
     folder: Any
 
-    def picture(self, row: int) -> NDArray[np.uint8]:
+    def image(self, row: int) -> NDArray[np.uint8]:
         """One image (H, W, 3)."""
 
     def rows(self, split: str) -> NDArray[np.int64]:
@@ -85,7 +85,7 @@ class Photographs:
         """
         crops = []
         for row in rows.tolist():
-            pixels, size = self.store.picture(row), self.size
+            pixels, size = self.store.image(row), self.size
             if min(pixels.shape[:2]) < size:
                 raise T2IError(
                     f"found photographs packed at {min(pixels.shape[:2])} px, expected {size} px or more: raise "

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, mean_and_error, stable_seed
+from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite, mean_and_error
 from t2i_zoo.metrics.draws import random_captions
 from t2i_zoo.nn.retrieval import CANDIDATES, outranked
+from t2i_zoo.seeds import stable_seed
 
 
 class RPrecision(ZooMetric):

@@ -5,13 +5,13 @@ Classes are imported on first use, so that listing the zoo does not wait for tor
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 
 if TYPE_CHECKING:
     from t2i_zoo.models.zoo import ZooModule
@@ -93,8 +93,7 @@ def model_class(name: str) -> type[ZooModule]:
     """The class of a model of the zoo."""
     if name not in MODELS:
         raise T2IError(f"found no model named {name!r}: expected one of {', '.join(MODELS)}")
-    module, _, cls = MODELS[name].path.rpartition(".")
-    found: type[ZooModule] = getattr(importlib.import_module(module), cls)
+    found: type[ZooModule] = pkgutil.resolve_name(MODELS[name].path)
     return found
 
 
@@ -111,7 +110,7 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     """
     from t2i_zoo.models.state import model_key, read_checkpoint
 
-    place = find_checkpoint(path)
+    place = find_weights(path)
     if place.suffix == ".safetensors":
         return _load_safetensors(place).to(device).eval()
     checkpoint = read_checkpoint(place)

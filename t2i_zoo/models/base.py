@@ -23,7 +23,7 @@ from t2i_zoo.models.aids import AidedModule, check_options
 from t2i_zoo.models.companions import reader
 from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text import build_text_encoder
 
 
@@ -167,7 +167,7 @@ class TextToImageGAN(AidedModule):
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
         if self.hparams["weights"]:
             path = Path(self.hparams["weights"]).expanduser()
-            state.load_networks(self, find_checkpoint(path) if path.is_dir() else path, self.parts)
+            state.load_networks(self, find_weights(path) if path.is_dir() else path, self.parts)
 
     # The step -------------------------------------------------------------------------------------------------------
 

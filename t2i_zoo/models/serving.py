@@ -177,13 +177,6 @@ def first_of_each(index: Tensor) -> Tensor:
     return order[first]
 
 
-def check_least(options: Mapping[str, Any], least: Mapping[str, int]) -> None:
-    """Raise if an option is below its least value; None is always allowed."""
-    for name, value in least.items():
-        if options[name] is not None and options[name] < value:
-            raise T2IError(f"found --model.{name} {options[name]}, expected at least {value}")
-
-
 def check_class_weight(options: Mapping[str, Any]) -> None:
     """Raise if ``class_weight`` asks for a classifier without ``num_classes``."""
     if options["class_weight"] and options["num_classes"] is None:

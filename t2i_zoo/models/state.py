@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 
 
 def model_key(model: nn.Module) -> str:
@@ -24,7 +24,10 @@ def model_key(model: nn.Module) -> str:
 
 
 def digest(model: nn.Module) -> str:
-    """Sixteen hexadecimal digits of all weights of a model."""
+    """Sixteen hexadecimal digits of all weights of a model.
+
+    Checkpoints hold it, so it stays another hash than ``vision.network.weights_hash``, which stored results hold.
+    """
     found = hashlib.blake2b(digest_size=8)
     for name, tensor in sorted(model.state_dict().items()):
         found.update(name.encode())
@@ -67,7 +70,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def read_words(path: str | Path) -> list[str]:
     """The words in a run, a checkpoint or a converted file, in the order of its embedding table."""
-    place = find_checkpoint(path)
+    place = find_weights(path)
     about = read_weights(place)[1] if place.suffix == ".safetensors" else read_checkpoint(place)["t2i_zoo"]
     words: list[str] = about.get("words", [])
     return words

@@ -41,7 +41,7 @@ class _Segment:
     offsets: Integers | None
 
 
-def let_go(array: NDArray[Any] | None) -> None:
+def release_pages(array: NDArray[Any] | None) -> None:
     """Release the pages of a mapped file, which count as this process's memory; the system's cache keeps them."""
     mapping = getattr(array, "_mmap", None)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # Linux and macOS
@@ -66,11 +66,11 @@ class CachedRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def let_go(self) -> None:
+    def release_pages(self) -> None:
         """Release the pages of the files that were read."""
         for segment in self._segments:
-            let_go(segment.sentence)
-            let_go(segment.words)
+            release_pages(segment.sentence)
+            release_pages(segment.words)
 
     def sentences(self, numbers: Integers | slice = slice(None)) -> Floats:
         """Sentence embeddings (n, D), float32, of the captions with these numbers; by default of all.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.legacy import load_t7
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text.char_cnn_rnn_network import LENGTH, NUMBERS, STEPS, STRIDES, CharCNNRNNNetwork, numbers_of
 from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank, weights_of, without_weights
 
@@ -126,7 +126,7 @@ def read(path: str | Path) -> Found:
     Raises:
         T2IError: the file is missing, damaged or holds something else.
     """
-    place = find_checkpoint(path)
+    place = find_weights(path)
     try:
         tensors, lowercase = _tensors(place)
     except T2IError:

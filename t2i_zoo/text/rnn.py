@@ -1,6 +1,6 @@
 """The recurrent text encoder of AttnGAN, MirrorGAN and their descendants: one vector a word, one a sentence.
 
-Source: ``RNN_ENCODER`` of taoxugit/AttnGAN. ``DAMSM`` trains it together with a picture encoder; a GAN reads it frozen.
+Source: ``RNN_ENCODER`` of taoxugit/AttnGAN. ``DAMSM`` trains it together with an image encoder; a GAN reads it frozen.
 Deviations: captions need not be sorted by length; of captions that are too long a GAN reads the first words, where the
 authors draw a random subset of them each time (so does ``DAMSM`` in training), since each caption is encoded once.
 """
@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.nn.recurrent import run_recurrent
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank, weights_of, without_weights
 from t2i_zoo.text.vocabulary import END_WORD, Words, padded
 
@@ -167,7 +167,7 @@ def read(path: str | Path) -> Found:
     Raises:
         T2IError: names the file, what is wrong with it, and the remedy.
     """
-    place = find_checkpoint(path)
+    place = find_weights(path)
     try:
         words, tensors = _safetensors(place) if place.suffix == ".safetensors" else _checkpoint(place)
         state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.legacy import load_pickle
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text.skip_thought_words import SPECIAL, Vocabulary, count_words
 
 PUBLISHED = (
@@ -55,7 +55,7 @@ def read(path: str, limit: int, vocabulary: str | None) -> Found:
     wanted = count_words(_lines(vocabulary)) if vocabulary is not None else None
     if any((folder / name).is_file() for name in PUBLISHED):
         return _read_published(folder, limit, wanted)
-    return _read_run(find_checkpoint(folder), limit, wanted)
+    return _read_run(find_weights(folder), limit, wanted)
 
 
 def _read_published(folder: Path, limit: int, wanted: Sequence[str] | None) -> Found:

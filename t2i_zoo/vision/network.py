@@ -86,8 +86,16 @@ class VisionNetwork(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Hash of all weights and of how images are resized: everything that a cached feature depends on."""
-        found = hashlib.sha256(f"{self.name} {self.input_size} {self.align_corners} {self.antialias}".encode())
-        for key, value in sorted(self.state_dict().items()):
-            found.update(key.encode())
-            found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()[:16]
+        return weights_hash(self, f"{self.name} {self.input_size} {self.align_corners} {self.antialias}")
+
+
+def weights_hash(module: nn.Module, about: str = "") -> str:
+    """Hash of all weights of a module, and of what is said about it, in 16 hexadecimal digits.
+
+    Stored results hold it, and checkpoints hold the other one of ``models.state.digest``: neither may change.
+    """
+    found = hashlib.sha256(about.encode())
+    for key, value in sorted(module.state_dict().items()):
+        found.update(key.encode())
+        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]

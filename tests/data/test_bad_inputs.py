@@ -130,13 +130,13 @@ def test_odd_pictures_are_as_good_as_any(root: Path, tmp_path: Path, resize: str
     rows = {record.image.name: row for row, record in enumerate(read(root, val_fraction=0.0))}
     assert store.remarks() == []
     for name in ODD:
-        pixels = store.picture(rows[name])
+        pixels = store.image(rows[name])
         assert min(pixels.shape[:2]) == 16
         colour = (90, 90, 90) if name in ("grey.png", "deep.png") else RED
         assert np.abs(pixels.astype(int) - colour).max() <= 4, name
     if resize == "short_side":
-        assert store.picture(rows["turned.jpg"]).shape == (16, 24, 3)  # lies on its side once it is turned
-        assert store.picture(rows["line.png"]).shape == (16, 32_000, 3)
+        assert store.image(rows["turned.jpg"]).shape == (16, 24, 3)  # lies on its side once it is turned
+        assert store.image(rows["line.png"]).shape == (16, 32_000, 3)
 
 
 def test_a_split_of_which_nothing_is_left_is_said(root: Path, tmp_path: Path) -> None:

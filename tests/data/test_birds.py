@@ -93,7 +93,7 @@ def test_the_store_holds_the_crop(tmp_path: Path, root: Path) -> None:
     assert np.array_equal(load_image(path, 12, "stretch", first.box, "bilinear"), cut)
     for crop in ("box", "none"):
         store = open_store(StoreSpec(CUB200(str(root), crop=crop), 12, resample="bilinear"), tmp_path / "stores")
-        assert np.array_equal(store.picture(0), cut) == (crop == "box")
+        assert np.array_equal(store.image(0), cut) == (crop == "box")
 
 
 def test_a_box_that_leaves_the_picture_is_cut_off(tmp_path: Path, root: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_saved_set_with_splits_and_classes(tmp_path: Path) -> None:
     assert [(record.class_id, record.split) for record in records[5:8]] == [(2, "train"), (0, "val"), (1, "val")]
     assert records[4].captions == ("picture 4", "number 4")
     store = open_store(StoreSpec(HFDataset(root), 8), tmp_path / "stores")
-    assert (store.picture(4) == (40, 0, 215)).all()
+    assert (store.image(4) == (40, 0, 215)).all()
     assert open_store(StoreSpec(HFDataset(root), 8), tmp_path / "stores").folder == store.folder
 
 
@@ -75,7 +75,7 @@ def test_a_folder_of_pictures_with_metadata(tmp_path: Path) -> None:
     (root / "train" / "metadata.jsonl").write_text("\n".join(rows))
     records = HFDataset(str(root), val_fraction=0.0).records()
     assert [record.captions for record in records] == [(f"number {i}",) for i in range(4)]
-    assert (open_store(StoreSpec(HFDataset(str(root)), 9), tmp_path / "stores").picture(3) == (27, 0, 0)).all()
+    assert (open_store(StoreSpec(HFDataset(str(root)), 9), tmp_path / "stores").image(3) == (27, 0, 0)).all()
 
 
 def test_a_changed_folder_is_packed_again(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_prepare_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
     root = save(table(10), tmp_path / "set")
     words = ["--data.source", "HFDataset", "--data.source.root", root, "--data.cache_dir", str(tmp_path / "c")]
     assert main(["prepare", *words, "--data.image_size", "16"]) == 0
-    assert capsys.readouterr().out.startswith("10 pictures (9 train, 0 val, 1 test), 20 captions")
+    assert capsys.readouterr().out.startswith("10 images (9 train, 0 val, 1 test), 20 captions")
 
 
 def test_pictures_are_read_when_they_are_needed(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def check(root: Path, cache: Path) -> None:
     assert [path.name for path in (cache / "stores").iterdir() if path.is_dir()] == [store.folder.name]
     assert store.damaged_files() == []
     for row in range(PICTURES):
-        assert (store.picture(row) == (row, 255 - row, 7)).all()
+        assert (store.image(row) == (row, 255 - row, 7)).all()
         assert store.captions[store.offsets[row]] == f"picture {row} line 0"
     encoder = HashingEncoder(64)
     features = TextCache(cache / "text", encoder)

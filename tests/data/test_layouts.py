@@ -100,7 +100,7 @@ def test_a_store_of_many_shapes(tmp_path):
     assert store.pixels().starts is not None
     for row, record in enumerate(source.records()):
         wanted = load_image(record.image, 20, "short_side", resample="bilinear")
-        assert np.array_equal(store.picture(row), wanted)
+        assert np.array_equal(store.image(row), wanted)
 
 
 def test_a_store_of_many_shapes_skips_bad_pictures(tmp_path):
@@ -112,7 +112,7 @@ def test_a_store_of_many_shapes_skips_bad_pictures(tmp_path):
         store = open_store(StoreSpec(source, 20, resize, "skip", "bilinear"), tmp_path / "stores")
         assert [name.split()[0].rpartition("/")[2] for name in store.manifest["skipped"]] == ["1.png", "3.png"]
         for row, i in enumerate((0, 2, 4, 5)):
-            assert np.array_equal(store.picture(row), load_image(root / f"{i}.png", 20, resize, resample="bilinear"))
+            assert np.array_equal(store.image(row), load_image(root / f"{i}.png", 20, resize, resample="bilinear"))
             assert store.captions[store.offsets[row]] == f"picture {i} line 0"
         with pytest.raises(T2IError, match=r"1\.png is not a readable image"):
             open_store(StoreSpec(source, 20, resize, "raise", "bilinear"), tmp_path / "stores")
@@ -130,7 +130,7 @@ def test_batches_are_cut_from_pictures_of_many_shapes(tmp_path):
         pairs = {"images": (plan.rows, plan.crops), "wrong_images": (plan.wrong_rows, plan.wrong_crops)}
         for name, (rows, crops) in pairs.items():
             for image, row, top, left, flip in zip(batch[name][-1], rows, *crops, strict=True):
-                cut = data.store.picture(int(row))[top : top + 16, left : left + 16]
+                cut = data.store.image(int(row))[top : top + 16, left : left + 16]
                 cut = np.flip(cut, 1) if flip else cut
                 assert np.allclose(image.permute(1, 2, 0).numpy(), cut / 127.5 - 1, atol=1e-5)
                 tops.add(int(top))

@@ -128,7 +128,7 @@ def test_pictures_are_crops_of_their_own_files(fitted):
     rows, side = module.store.rows("train"), module.spec.load_size
     for batch in model.seen[:2]:
         for image, index in zip(batch["images"][-1], batch["index"], strict=True):
-            pixels = torch.from_numpy(np.array(module.store.picture(rows[index]))).permute(2, 0, 1) / 127.5 - 1
+            pixels = torch.from_numpy(np.array(module.store.image(rows[index]))).permute(2, 0, 1) / 127.5 - 1
             cuts = [
                 (pixels[:, t : t + 16, x : x + 16], flip)
                 for t in range(side - 15) for x in range(side - 15) for flip in (False, True)
@@ -147,7 +147,7 @@ def test_wrong_pictures_are_of_other_classes(fitted):
         wrong_crops = zip(*plan.wrong_crops, strict=True)
         for row, image, crops in zip(plan.wrong_rows, batch["wrong_images"][-1], wrong_crops, strict=True):
             top, left, flip = crops
-            cut = torch.from_numpy(np.array(store.picture(row)[top : top + 16, left : left + 16])).permute(2, 0, 1)
+            cut = torch.from_numpy(np.array(store.image(row)[top : top + 16, left : left + 16])).permute(2, 0, 1)
             assert torch.allclose(image, (cut.flip(-1) if flip else cut) / 127.5 - 1, atol=1e-5)
 
 
@@ -271,7 +271,7 @@ def test_host_and_device_paths_agree():
     plan = next(iter(module.train_dataloader()))
     host = module.on_after_batch_transfer(module.on_before_batch_transfer(plan))["images"][-1]
     for image, row, top, left, flip in zip(host, plan.rows, *plan.crops, strict=True):
-        cut = module.store.picture(row)[top : top + 16, left : left + 16]
+        cut = module.store.image(row)[top : top + 16, left : left + 16]
         cut = np.flip(cut, 1) if flip else cut
         assert np.allclose(image.permute(1, 2, 0).numpy(), cut / 127.5 - 1, atol=1e-5)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from t2i_zoo.data.plan import Batches, Planner, stable_seed
+from t2i_zoo.data.plan import Planner, Plans
+from t2i_zoo.seeds import stable_seed
 
 
 def make(count=40, rank=0, world=1, seed=3, batch_size=4, train=True, order="shuffle", labels=None, **options):
@@ -61,19 +62,19 @@ def test_ranks_are_disjoint_and_cover_the_split(count, world):
 @pytest.mark.parametrize(("count", "world"), [(40, 1), (41, 3), (5, 2), (1, 1)])
 def test_evaluation_sees_every_picture_and_repeats_itself(count, world):
     planners = [make(count, rank, world, train=False, labels=[0] * count) for rank in range(world)]
-    seen = [torch.cat([plan.positions for plan in Batches(p, lambda: 0)]) for p in planners]
+    seen = [torch.cat([plan.positions for plan in Plans(p, lambda: 0)]) for p in planners]
     assert set(torch.cat(seen).tolist()) == set(range(count))
     assert len({len(s) for s in seen}) == 1
     for planner in planners:
-        for a, b in zip(Batches(planner, lambda: 0), Batches(planner, lambda: 7), strict=True):
+        for a, b in zip(Plans(planner, lambda: 0), Plans(planner, lambda: 7), strict=True):
             assert equal(a, b)
             assert (a.crops.top == 6).all()
             assert not a.crops.flip.any()
 
 
 def test_an_epoch_shows_each_picture_at_most_once_in_whole_batches():
-    batches = list(Batches(make(43), lambda: 0))
-    assert len(batches) == len(Batches(make(43), lambda: 0)) == 10
+    batches = list(Plans(make(43), lambda: 0))
+    assert len(batches) == len(Plans(make(43), lambda: 0)) == 10
     seen = torch.cat([plan.positions for plan in batches])
     assert len(seen) == len(set(seen.tolist())) == 40
     assert all(torch.equal(plan.rows, plan.positions + 10) for plan in batches)
@@ -123,13 +124,13 @@ def test_augmentation_covers_all_offsets_and_half_the_mirrors():
 
 
 def test_resume_in_the_middle_of_an_epoch():
-    whole = list(Batches(make(), lambda: 1))
-    running = Batches(make(), lambda: 1)
+    whole = list(Plans(make(), lambda: 1))
+    running = Plans(make(), lambda: 1)
     walk = iter(running)
     for _ in range(4):
         next(walk)
     state = running.state_dict()
-    resumed = Batches(make(), lambda: 1)
+    resumed = Plans(make(), lambda: 1)
     resumed.load_state_dict(state)
     assert resumed.state_dict() == state  # a run that is stopped again before its first batch loses nothing
     rest = list(resumed)
@@ -139,15 +140,15 @@ def test_resume_in_the_middle_of_an_epoch():
 
 
 def test_state_at_the_end_of_an_epoch_begins_the_next():
-    running = Batches(make(), lambda: 0)
+    running = Plans(make(), lambda: 0)
     list(running)
-    resumed = Batches(make(), lambda: 1)
+    resumed = Plans(make(), lambda: 1)
     resumed.load_state_dict(running.state_dict())
-    assert all(equal(a, b) for a, b in zip(resumed, Batches(make(), lambda: 1), strict=True))
+    assert all(equal(a, b) for a, b in zip(resumed, Plans(make(), lambda: 1), strict=True))
 
 
 def test_the_epoch_is_asked_for_at_the_first_batch():
     epoch = [0]
-    walk = iter(Batches(make(), lambda: epoch[0]))
+    walk = iter(Plans(make(), lambda: epoch[0]))
     epoch[0] = 5  # what a resumed run learns after iter()
     assert equal(next(walk), plan_of(make(), 5, 0))

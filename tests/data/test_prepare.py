@@ -35,7 +35,7 @@ def run(pictures, tmp_path, capsys):
 def test_packs_encodes_and_says_so(run, tmp_path):
     code, out, _ = run()
     assert code == 0
-    assert out.startswith("6 pictures (5 train, 0 val, 1 test), 12 captions, ")
+    assert out.startswith("6 images (5 train, 0 val, 1 test), 12 captions, ")
     assert len(out.splitlines()) == 1
     assert len(list((tmp_path / "c/stores").glob("captionfolder-19px-*/manifest.json"))) == 1
     assert len(list((tmp_path / "c/text").glob("*/seg-*"))) == 1
@@ -46,7 +46,7 @@ def test_a_packaged_config(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("T2I_ZOO_CACHE", str(tmp_path))
     words = ["--data.source.images", "24", "--data.source.size", "16"]
     assert main(["prepare", "--config", "gancls_synthetic", *words]) == 0
-    assert capsys.readouterr().out.startswith("24 pictures (")
+    assert capsys.readouterr().out.startswith("24 images (")
     (keys,) = (tmp_path / "text").glob("*/seg-*")
     import numpy as np
 
@@ -99,7 +99,7 @@ def test_bad_pictures(run, pictures):
     code, out, _ = run("--data.on_bad_image", "skip")
     assert code == 0
     first, count, emptied, skipped = out.splitlines()
-    assert first.startswith("5 pictures (5 train, 0 val, 0 test)")
+    assert first.startswith("5 images (5 train, 0 val, 0 test)")
     assert count == "1 of 6 images cannot be read and are left out"
     assert emptied == "nothing is left of the test split: repair its images or add others"
     assert skipped.startswith("skipped: ")

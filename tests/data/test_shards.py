@@ -278,13 +278,13 @@ def test_prepare_writes_shards_and_fit_streams_them(tmp_path: Path, capsys: Any,
     encoder = ["--model.text_encoder", "{kind: hashing, dim: 32}"]
     assert main(["prepare", *words, *encoder]) == 0
     said = capsys.readouterr().out.strip()
-    assert said.startswith("64 pictures (")
+    assert said.startswith("64 images (")
     assert said.endswith(f"shards, {tmp_path / 'shards'}")
     assert main(["prepare", *words, *encoder]) == 2
     assert "is there and not empty: choose another --out, or delete it" in capsys.readouterr().err
     source = ["--data.source", "WebDataset", "--data.source.root", "shards"]
     assert main(["prepare", *source, "--verify", "true"]) == 0
-    assert capsys.readouterr().out.startswith("64 pictures (")
+    assert capsys.readouterr().out.startswith("64 images (")
     tiny = [str(Path(__file__).parents[1] / "tiny.yaml")]
     run = ["--config", "gancls_synthetic", "--config", *tiny, "--trainer.max_epochs", "1"]
     config = tmp_path / "runs/gancls_synthetic/version_0/config.yaml"
@@ -313,7 +313,7 @@ def test_writing_leaves_nothing_half(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / ".shards.unfinished").mkdir()
     assert main([*words, "--data.on_bad_image", "skip"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("5 pictures (")
+    assert out[0].startswith("5 images (")
     assert out[1].startswith("skipped: ")
     assert {path.name for path in tmp_path.iterdir() if "shards" in path.name} == {".shards.lock", "shards"}
     assert main(["prepare", *words[1:-2]]) == 2

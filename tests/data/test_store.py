@@ -39,7 +39,7 @@ def check(store, numbers):
     assert store.manifest["pictures"] == len(numbers)
     assert store.manifest["captions"] == len(store.captions) == store.offsets[-1]
     for row, i in enumerate(numbers):
-        assert (store.picture(row) == (i, 255 - i, 7)).all()
+        assert (store.image(row) == (i, 255 - i, 7)).all()
         own = store.captions[store.offsets[row] : store.offsets[row + 1]]
         assert own == [f"picture {i} line {j}" for j in range(i % 3 + 1)]
     assert store.damaged_files() == []

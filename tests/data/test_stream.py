@@ -67,7 +67,7 @@ def test_shards_hold_what_the_store_holds(shards: Path, tmp_path: Path) -> None:
     packed = open_store(StoreSpec(WebDataset(str(shards), stream=False), 19), tmp_path)
     both = [
         {
-            (*one.captions_of(row), int(one.splits[row]), int(one.labels[row])): np.array(one.picture(row))
+            (*one.captions_of(row), int(one.splits[row]), int(one.labels[row])): np.array(one.image(row))
             for row in range(len(one.starts))
         }
         for one in (store, packed)

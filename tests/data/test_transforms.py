@@ -8,7 +8,7 @@ from PIL import Image
 
 from t2i_zoo.data import pixels as pixels_module
 from t2i_zoo.data.drawing import Flower, draw_flower
-from t2i_zoo.data.pixels import Pixels, copy_windows, index_windows
+from t2i_zoo.data.pixels import StoreImages, copy_windows, index_windows
 from t2i_zoo.data.transforms import Crops, centre_crops, draw_crops, normalise
 
 SHAPES = ((19, 19), (16, 30), (22, 17), (19, 19))
@@ -18,7 +18,7 @@ SHAPES = ((19, 19), (16, 30), (22, 17), (19, 19))
 def pixels():
     """Six squares."""
     data = torch.randint(0, 256, (6, 19, 19, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Pixels(data, torch.full((6, 2), 19))
+    return StoreImages(data, torch.full((6, 2), 19))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def ragged():
     rng = torch.Generator().manual_seed(1)
     pictures = [torch.randint(0, 256, (*shape, 3), generator=rng, dtype=torch.uint8) for shape in SHAPES]
     starts = torch.tensor([0, *(p.numel() for p in pictures[:-1])]).cumsum(0)
-    return pictures, Pixels(torch.cat([p.flatten() for p in pictures]), torch.tensor(SHAPES), starts)
+    return pictures, StoreImages(torch.cat([p.flatten() for p in pictures]), torch.tensor(SHAPES), starts)
 
 
 def cut(picture, top, left, flip, size=16):

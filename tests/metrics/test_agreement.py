@@ -69,7 +69,7 @@ def test_drawn_images_agree_with_their_captions(flowers, make_job):
     rows = flowers.split("train")[1]
     draws = draw_captions(flowers, rows, len(rows), 0)
     metric = Agreement(make_job(len(rows), draws=draws))
-    pixels = torch.stack([torch.from_numpy(flowers.store.picture(int(row)).copy()) for row in draws.rows])
+    pixels = torch.stack([torch.from_numpy(flowers.store.image(int(row)).copy()) for row in draws.rows])
     images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
     metric.update(images, flowers.sentences(draws.captions))
     scores = {score.metric: score for score in metric.compute()}

@@ -9,7 +9,7 @@ import torch
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text import TextCache, TextFeatures
-from t2i_zoo.text.cache import let_go
+from t2i_zoo.text.cache import release_pages
 from t2i_zoo.text.hashing import HashingEncoder
 
 CAPTIONS = [f"flower {n} with {n % 5} red petals" + " and leaves" * (n % 3) for n in range(50)]
@@ -248,8 +248,8 @@ def test_mapped_files_are_given_back(tmp_path: Path) -> None:
     np.save(tmp_path / "large.npy", np.ones(1 << 25, np.uint8))  # 32 MiB
     array = np.load(tmp_path / "large.npy", mmap_mode="r")
     total, before = int(array.sum(dtype=np.int64)), mapped()
-    let_go(array)
+    release_pages(array)
     assert before - mapped() > 24 * 1024
     assert int(array.sum(dtype=np.int64)) == total == 1 << 25
-    let_go(np.ones(3))  # what is not mapped stays alone
-    let_go(None)
+    release_pages(np.ones(3))  # what is not mapped stays alone
+    release_pages(None)

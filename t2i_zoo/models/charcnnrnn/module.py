@@ -17,8 +17,9 @@ from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.charcnnrnn import losses, networks
-from t2i_zoo.models.serving import RetrievalModule, check_class_weight, check_least
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.models.checks import check_at_least
+from t2i_zoo.models.serving import RetrievalModule, check_class_weight
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text.char_cnn_rnn_network import CharCNNRNNNetwork, Variant, numbers_of
 from t2i_zoo.vision import build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
@@ -87,7 +88,7 @@ class CharCNNRNN(RetrievalModule):
         self.image_network = networks.ImageFeatures(eyes, dim, image_projection, train_backbone)
         self.add_class_head(eyes.feature_dim)
         if weights:
-            state.load_networks(self, find_checkpoint(weights), self.parts)
+            state.load_networks(self, find_weights(weights), self.parts)
 
     def setup(self, stage: str) -> None:
         """Check that there are captions to learn from."""
@@ -145,8 +146,8 @@ def _check(options: Any) -> None:
     """Raise for options out of their range."""
     if options["variant"] not in ("rnn", "gru"):
         raise T2IError(f"found --model.variant {options['variant']}, expected rnn or gru")
-    names = ("cnn_dim", "dim", "first_channels", "second_channels", "num_classes")
-    check_least(options, dict.fromkeys(names, 1))
+    for name in ("cnn_dim", "dim", "first_channels", "second_channels", "num_classes"):
+        check_at_least(name, options[name], 1)
     if options["margin"] <= 0:
         raise T2IError(f"found --model.margin {options['margin']}, expected more than 0")
     check_class_weight(options)

@@ -16,16 +16,17 @@ from torch import Tensor
 from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.classifier import losses, networks
 from t2i_zoo.models.classifier.classes import check_held_out, find_classes
-from t2i_zoo.models.serving import ServingModule, check_least, first_of_each
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.models.serving import ServingModule, first_of_each
+from t2i_zoo.paths import find_weights
 from t2i_zoo.vision import Seen, build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
 
 
 class Classifier(ServingModule):
-    """Trains a linear layer on a picture network, or both; ``--network classifier:RUN`` gives it to a metric.
+    """Trains a linear layer on an image network, or both; ``--network classifier:RUN`` gives it to a metric.
 
     Args:
         backbone: image network, as ``build_vision`` names it: ``torchvision:NAME``; or ``file:PATH``, which stays
@@ -96,7 +97,7 @@ class Classifier(ServingModule):
             self._start_from(weights)
 
     def _start_from(self, weights: str) -> None:
-        place = find_checkpoint(weights)
+        place = find_weights(weights)
         if place.suffix == ".safetensors":
             raise T2IError(f"found --model.weights {weights}, expected a run or a .ckpt file of a classifier")
         about = state.read_checkpoint(place)["t2i_zoo"]
@@ -248,7 +249,7 @@ def _check(options: Any) -> None:
     for name, choices in (("classes", ("all", "test")), ("batch_norm", ("train", "eval", None))):
         if options[name] not in choices:
             raise T2IError(f"found --model.{name} {options[name]}, expected one of {', '.join(map(str, choices))}")
-    check_least(options, {"num_classes": 2})
+    check_at_least("num_classes", options["num_classes"], 2)
     for name in ("label_smoothing", "colour"):
         if not 0 <= options[name] < 1:
             raise T2IError(f"found --model.{name} {options[name]}, expected 0 or more, and less than 1")

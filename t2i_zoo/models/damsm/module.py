@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.damsm import losses, networks
-from t2i_zoo.models.serving import RetrievalModule, check_class_weight, check_least
+from t2i_zoo.models.serving import RetrievalModule, check_class_weight
 from t2i_zoo.nn.retrieval import retrieval
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import Kind, RNNNetwork
 from t2i_zoo.text.vocabulary import Words, padded, random_subset
@@ -117,7 +118,7 @@ class DAMSM(RetrievalModule):
         if weights:
             if words := state.read_words(weights):
                 self.know(words)
-            state.load_networks(self, find_checkpoint(weights), self.parts)
+            state.load_networks(self, find_weights(weights), self.parts)
 
     def know(self, words: Sequence[str]) -> None:
         """Take the words, and give the word table a row for each."""
@@ -205,7 +206,8 @@ class DAMSM(RetrievalModule):
 
 def _check(options: Any) -> None:
     """Raise for options out of their range."""
-    check_least(options, {"max_words": 1, "vocabulary_size": 2, "caption_chunk": 1, "num_classes": 1})
+    for name, least in (("max_words", 1), ("vocabulary_size", 2), ("caption_chunk", 1), ("num_classes", 1)):
+        check_at_least(name, options[name], least)
     if options["dim"] < 2 or options["dim"] % 2:
         raise T2IError(f"found --model.dim {options['dim']}, expected an even number, half for each direction")
     if not 0 <= options["text_dropout"] < 1:

@@ -71,15 +71,15 @@ def generator_loss(
     return weighted(terms, matched=share, interpolated=(1.0 - share) * interpolation_weight)
 
 
-def interpolate(sentences: Tensor, spread: Tensor | None = None) -> Tensor:
+def interpolate(sentences: Tensor, extrapolation: Tensor | None = None) -> Tensor:
     """GAN-INT sentences between the two halves of a batch: (B, D) to (B // 2, D).
 
     Args:
         sentences: the batch's sentence embeddings.
-        spread: (B // 2, 1) in [-1, 1] to move along the line and beyond its ends (authors' ``interp_type 2``, beta from
-            -0.5 to 1.5); by default the midpoint (``interp_type 1``, beta = 0.5, the authors' default).
+        extrapolation: (B // 2, 1) in [-1, 1] to move along the line and beyond its ends (authors' ``interp_type 2``,
+            beta from -0.5 to 1.5); by default the midpoint (``interp_type 1``, beta = 0.5, the authors' default).
     """
     half = sentences.shape[0] // 2
     first, second = sentences[:half], sentences[half : 2 * half]
     middle = 0.5 * (first + second)
-    return middle if spread is None else middle + spread * (second - first)
+    return middle if extrapolation is None else middle + extrapolation * (second - first)

@@ -96,10 +96,10 @@ class GANCLS(TextToImageGAN):
         """One forward on the batch's sentences and, with GAN-INT, on B/2 between them: they share batch statistics."""
         text = batch["text"].sentence
         if self.hparams["interpolation_weight"] > 0:
-            spread = None
+            extrapolation = None
             if self.hparams["interpolation"] == "random":
-                spread = 2 * torch.rand(len(text) // 2, 1, generator=self.rng, device=text.device) - 1
-            text = torch.cat([text, losses.interpolate(text, spread)])
+                extrapolation = 2 * torch.rand(len(text) // 2, 1, generator=self.rng, device=text.device) - 1
+            text = torch.cat([text, losses.interpolate(text, extrapolation)])
         return self.draw(self.generator, self.noise(len(text), self.rng), TextFeatures(text))
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:

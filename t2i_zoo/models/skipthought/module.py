@@ -24,7 +24,8 @@ from torchmetrics import MeanMetric
 
 from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.serving import ServingModule, check_least
+from t2i_zoo.models.checks import check_at_least
+from t2i_zoo.models.serving import ServingModule
 from t2i_zoo.models.skipthought import losses, networks
 from t2i_zoo.text.skip_thought import SkipThoughtNetwork
 from t2i_zoo.text.skip_thought_words import END, PADDING, SPECIAL, UNKNOWN, Vocabulary, count_words
@@ -66,7 +67,7 @@ class SkipThought(ServingModule):
         if not 0 <= word_dropout < 1:
             raise T2IError(f"found --model.word_dropout {word_dropout}, expected 0 or more, and less than 1")
         self.save_hyperparameters()
-        check_least(self.hparams, {"max_words": 1})
+        check_at_least("max_words", max_words, 1)
         self.encoder = SkipThoughtNetwork(vocabulary_size, word_dim, uni_dim, bi_dim)
         self.uni_decoders = networks.Decoders(vocabulary_size, word_dim, uni_dim)
         self.bi_decoders = networks.Decoders(vocabulary_size, word_dim, 2 * bi_dim)

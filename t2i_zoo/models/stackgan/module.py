@@ -20,7 +20,7 @@ from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size, check_mismatch
 from t2i_zoo.models.stackgan import losses, networks
 from t2i_zoo.nn import CAActivation, discriminator_loss, of_other_classes, split_noise
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text import TextFeatures
 
 UNTRAINED = "untrained"  #: the value of ``stage1`` for a trial run of Stage II on random weights
@@ -119,7 +119,7 @@ class StackGAN(TextToImageGAN):
             )
         for name in SHARED:
             there, here = _plain(theirs[name]), _plain(ours[name])
-            if name == "text_encoder" and find_checkpoint(path).suffix == ".safetensors":
+            if name == "text_encoder" and find_weights(path).suffix == ".safetensors":
                 # Hashed words replace the encoder of a converted file: only its dimension is known.
                 there, here = first.text_encoder.dim, self.text_encoder.dim
             if there != here:
@@ -133,8 +133,8 @@ class StackGAN(TextToImageGAN):
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
         """Run a generator; the noise is z and then that of each stage's conditioning augmentation."""
         lengths = [self.hparams["noise_dim"]] + [self.hparams["condition_dim"]] * self.hparams["stage"]
-        z, *spreads = split_noise(noise, lengths, augment=network.training or self.hparams["sampling_noise"])
-        *images, mu, logvar = network(z, text.sentence, *spreads)
+        z, *condition_noises = split_noise(noise, lengths, augment=network.training or self.hparams["sampling_noise"])
+        *images, mu, logvar = network(z, text.sentence, *condition_noises)
         return Fakes(images, text, {"mu": mu, "logvar": logvar}, noise)
 
     def condition(self, fakes: Fakes) -> Tensor:

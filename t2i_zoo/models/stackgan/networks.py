@@ -89,9 +89,9 @@ class Stage1Generator(nn.Module):
         self.image = to_image(last)
         self.apply(_init)
 
-    def forward(self, noise: Tensor, sentence: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, noise: Tensor, sentence: Tensor, condition_noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return images, ``mu`` and ``logvar`` (B, C) from (B, z), (B, D) and conditioning noise (B, C)."""
-        condition, mu, logvar = self.ca(sentence, spread)
+        condition, mu, logvar = self.ca(sentence, condition_noise)
         features = self.fc(torch.cat([noise, condition], dim=1)).unflatten(1, (-1, 4, 4))
         return self.image(self.ups(features)), mu, logvar
 
@@ -141,19 +141,19 @@ class Stage2Generator(nn.Module):
         return self
 
     def forward(
-        self, noise: Tensor, sentence: Tensor, stage1_spread: Tensor, spread: Tensor
+        self, noise: Tensor, sentence: Tensor, stage1_condition_noise: Tensor, condition_noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return Stage I's images (B, 3, S / 4, S / 4), these, and this stage's ``mu`` and ``logvar`` (B, C).
 
         Args:
             noise: (B, z).
             sentence: (B, D).
-            stage1_spread: (B, C), the noise of Stage I's conditioning augmentation.
-            spread: (B, C), the noise of this stage's own.
+            stage1_condition_noise: (B, C), the noise of Stage I's conditioning augmentation.
+            condition_noise: (B, C), the noise of this stage's own conditioning augmentation.
         """
         with torch.no_grad():
-            small = self.stage1(noise, sentence, stage1_spread)[0]
-        condition, mu, logvar = self.ca(sentence, spread)
+            small = self.stage1(noise, sentence, stage1_condition_noise)[0]
+        condition, mu, logvar = self.ca(sentence, condition_noise)
         features = self.encoder(small)
         features = self.joint(torch.cat([features, tile(condition, features)], dim=1))
         return small, self.image(self.ups(self.residual(features))), mu, logvar

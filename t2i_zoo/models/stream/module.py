@@ -18,9 +18,10 @@ from torchmetrics.text import BLEUScore
 
 from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.models import state
-from t2i_zoo.models.serving import ServingModule, check_class_weight, check_least
+from t2i_zoo.models.checks import check_at_least
+from t2i_zoo.models.serving import ServingModule, check_class_weight
 from t2i_zoo.models.stream import losses, networks
-from t2i_zoo.paths import find_checkpoint
+from t2i_zoo.paths import find_weights
 from t2i_zoo.text.vocabulary import Words, padded, plain_tokens
 from t2i_zoo.vision import build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
@@ -82,7 +83,8 @@ class STREAM(ServingModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_least(self.hparams, {"max_words": 1, "embed_dim": 1, "hidden_dim": 1, "vocabulary_size": 2})
+        for name, least in (("max_words", 1), ("embed_dim", 1), ("hidden_dim", 1), ("vocabulary_size", 2)):
+            check_at_least(name, self.hparams[name], least)
         check_class_weight(self.hparams)
         check_backbone(backbone, backbone_weights, train_backbone, bool(weights))
         network = build_vision(
@@ -101,7 +103,7 @@ class STREAM(ServingModule):
         self._loss, self._bleu = MeanMetric(), BLEUScore(n_gram=4)
         if weights:
             self.know(state.read_words(weights))
-            state.load_networks(self, find_checkpoint(weights), self.parts)
+            state.load_networks(self, find_weights(weights), self.parts)
 
     def setup(self, stage: str) -> None:
         """Take the words of the training captions, unless a checkpoint brings its own."""
