@@ -29,6 +29,7 @@ from t2i_zoo.runs import (
     AtomicCheckpointIO,
     RunLogger,
     check_no_overrides,
+    default_options,
     resolve_checkpoint,
     run_of_checkpoint,
 )
@@ -96,7 +97,8 @@ class ZooCLI(LightningCLI):
             path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
-            check_no_overrides(read_checkpoint(path)["hyper_parameters"], asked, path, (*starts, *kind.builds_on))
+            saved, may_change = read_checkpoint(path)["hyper_parameters"], (*starts, *kind.builds_on)
+            check_no_overrides(saved, asked, path, may_change, default_options(kind))
             config.ckpt_path = str(path)
             for name in starts:  # they no longer matter, and may be deleted
                 if name in config.model.init_args:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,25 @@ def resolve_checkpoint(wish: str, root: Path) -> Path:
     return find_weights(wish)
 
 
+def default_options(cls: type) -> dict[str, Any]:
+    """Defaults of all options of a model, those of its bases included."""
+    signatures = [inspect.signature(c.__init__) for c in reversed(cls.__mro__) if "__init__" in vars(c)]
+    options = [p for signature in signatures for p in signature.parameters.values()]
+    return {p.name: p.default for p in options if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+
 def check_no_overrides(
-    hparams: dict[str, Any], wanted: dict[str, Any], path: Path, starts: Sequence[str] = ("weights",)
+    hparams: dict[str, Any],
+    wanted: dict[str, Any],
+    path: Path,
+    starts: Sequence[str] = ("weights",),
+    defaults: Mapping[str, Any] | None = None,
 ) -> None:
     """Raise if a resumed run asks for other hyperparameters than its checkpoint has.
 
     Lightning would silently prefer the checkpoint's. Files that a model starts from or looks at (``starts``) and the
-    files of a text encoder are not compared, and a text encoder that is not given is the checkpoint's.
+    files of a text encoder are not compared, and a text encoder that is not given is the checkpoint's. Options that an
+    older checkpoint lacks had their ``defaults``.
     """
 
     def plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +118,7 @@ def check_no_overrides(
             del kept["text_encoder"]
         return kept
 
-    saved, asked = plain(hparams), plain(wanted)
+    saved, asked = plain({**(defaults or {}), **hparams}), plain(wanted)
     differing = [k for k in asked if k in saved and saved[k] != asked[k]]
     if differing:
         name = differing[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ from t2i_zoo.models.observed import Observed
 from t2i_zoo.models.projection import Projected, Projection, projected
 from t2i_zoo.models.sampling import SamplingModule
 from t2i_zoo.nn import (
+    ADVERSARIAL,
     AdversarialLoss,
+    Augmentation,
     ConditionalDiscriminator,
     LeCam,
     Logits,
@@ -46,6 +48,19 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise T2IError(f"found --model.{name} {options[name]}, expected {wanted}")
     if not 0 <= (decay := options["ema_decay"]) < 1:
         raise T2IError(f"found --model.ema_decay {decay}, expected 0 (no averaging) or more, and less than 1")
+    for name, allowed in (("augment", get_args(Augmentation)), ("adversarial_loss", tuple(ADVERSARIAL))):
+        given = options[name] if isinstance(options[name], list) else [options[name]] if options[name] else []
+        if odd := [value for value in given if value not in allowed]:
+            raise T2IError(f"found {odd[0]} in --model.{name}, expected one of {', '.join(allowed)}")
+    if options["matching_power"] < 1:
+        raise T2IError(f"found --model.matching_power {options['matching_power']}, expected at least 1, such as 6")
+    if (target := options["augment_target"]) is not None and not -1 <= target <= 1:
+        raise T2IError(f"found --model.augment_target {target}, expected a mean sign from -1 to 1, such as 0.6")
+    if options["spectral_norm"] and options.get("gradient_checkpointing"):
+        raise T2IError(  # the second forward would take another power iteration, and so other weights
+            "found --model.spectral_norm with --model.gradient_checkpointing, whose gradients would be wrong: leave one "
+            "out"
+        )
     if options["augment_target"] is not None and not options["augment"]:
         raise T2IError(
             "found --model.augment_target without --model.augment: name what to augment with, such as [translation]"
@@ -59,6 +74,7 @@ class AidedModule(SamplingModule):
     adversarial: AdversarialLoss
     augment_probability: Tensor  #: of each augmentation, with ``augment_target``
     lecam: LeCam  #: with the option ``lecam``
+    own_matching_penalty = 0.0  #: what ``matching_penalty: null`` means without a projected discriminator
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +83,11 @@ class AidedModule(SamplingModule):
     def aided(self, discriminator: nn.Module) -> nn.Module:
         """A paper's discriminator, changed as the options ``projected`` and ``spectral_norm`` say."""
         options = self.hparams
+        if options["matching_penalty"] and not self.conditional:
+            raise T2IError(
+                "found --model.matching_penalty with --model.text_encoder none, which leaves nothing to match: use "
+                "--model.r1"
+            )
         if options["augment_target"] is not None:
             self.register_buffer("augment_probability", torch.zeros(()))
         if options["lecam"]:
@@ -78,6 +99,13 @@ class AidedModule(SamplingModule):
                 if isinstance(module, (nn.Conv2d, nn.Linear)) and not parametrize.is_parametrized(module):
                     parametrizations.spectral_norm(module)
         return discriminator
+
+    @property
+    def matching_penalty(self) -> float:
+        """Coefficient of the matching-aware penalty in effect."""
+        given: float | None = self.hparams["matching_penalty"]
+        own = 0.0 if self.hparams["projected"] else self.own_matching_penalty
+        return own if given is None else given
 
     def condition(self, fakes: Fakes) -> Tensor | None:
         """The discriminator's input from the text: (B, C), by default the sentence embedding; None without text."""
@@ -132,7 +160,7 @@ class AidedModule(SamplingModule):
         # Half precision overflows when a gradient is squared or raised to the sixth power.
         with torch.autocast(self.device.type, enabled=False):
             for name, pyramid, real in (("r1", batch["images"], True), ("r2", fakes.images, False)):
-                matching = real and condition is not None and options["matching_penalty"] > 0
+                matching = real and condition is not None and self.matching_penalty > 0
                 if not (options[name] or matching):
                     continue
                 images = [x[:count].detach().float().requires_grad_() for x in pyramid[-len(self.discriminators) :]]
@@ -148,9 +176,9 @@ class AidedModule(SamplingModule):
 
     def _matching(self, judged: list[Logits], images: list[Tensor], condition: Any) -> dict[str, Tensor]:
         """MA-GP of all sizes, and the mean norms of its two gradients."""
-        weight, power = self.hparams["matching_penalty"], self.hparams["matching_power"]
+        weight, power = self.matching_penalty, self.hparams["matching_power"]
         found = [
-            matching_aware_penalty(logits.matched, x, condition, weight, power)  # type: ignore[arg-type]
+            matching_aware_penalty(_averaged(logits.matched), x, condition, weight, power)  # type: ignore[arg-type]
             for logits, x in zip(judged, images, strict=True)
         ]
         penalties, image_norms, sentence_norms = (torch.stack(parts) for parts in zip(*found, strict=True))
@@ -186,8 +214,11 @@ class AidedModule(SamplingModule):
         real, fake = (torch.cat([logits.all().flatten() for logits in judged[side]]) for side in (True, False))
         losses = losses | {"overfitting": overfitting(real)}
         if options["augment_target"] is not None:
-            p, count = self.augment_probability, len(judged[True][0].all())
-            p.copy_(adaptive_probability(p, losses["overfitting"], count, options["augment_target"]))
+            p, images, signs = self.augment_probability, len(judged[True][0].all()), losses["overfitting"]
+            if self._trainer is not None:  # all processes see the batch, and take the same step
+                images *= self._trainer.world_size
+                signs = self._trainer.strategy.reduce(signs.clone(), reduce_op="mean")
+            p.copy_(adaptive_probability(p, signs, images, options["augment_target"]))
         if options["lecam"]:
             losses["lecam"] = self.lecam(real, fake)
             losses["loss"] = losses["loss"] + options["lecam"] * losses["lecam"]
@@ -213,7 +244,8 @@ class AidedModule(SamplingModule):
                 assert isinstance(one, Projected)
                 one.look = lambda images: self.frozen("projected").taps(images)
         norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-        penalty = next((name for name in ("r1", "r2", "matching_penalty") if self.hparams[name]), None)
+        in_effect = {"r1": self.hparams["r1"], "r2": self.hparams["r2"], "matching_penalty": self.matching_penalty}
+        penalty = next((name for name, weight in in_effect.items() if weight), None)
         if penalty and any(isinstance(m, norms) for m in self.discriminator.modules()):
             warnings.warn(
                 f"--model.{penalty} with batch norm in the discriminator: each image's gradient depends on the "
@@ -224,5 +256,9 @@ class AidedModule(SamplingModule):
 
 def _score(logits: Logits) -> Tensor:
     """One number per image: matched plus unconditional logit, each averaged if a discriminator has several."""
-    parts = [x.flatten(1).mean(1) if x.dim() > 1 else x for x in logits[:2] if x is not None]
-    return torch.stack(parts).sum(0)
+    return torch.stack([_averaged(x) for x in logits[:2] if x is not None]).sum(0)
+
+
+def _averaged(logits: Tensor) -> Tensor:
+    """(B,) or (B, N) to (B,): the sum of a projected discriminator's places would grow with their number."""
+    return logits.flatten(1).mean(1) if logits.dim() > 1 else logits

@@ -59,10 +59,12 @@ class TextToImageGAN(AidedModule):
             it out.
         r2: gamma of the same penalty on generated images; 0 leaves it out.
         matching_penalty: coefficient k of DF-GAN's matching-aware penalty ``k * mean(norm(dD/dx, dD/ds)**p)`` on real
-            images with their own captions (2 in the paper); 0 leaves it out.
+            images with their own captions (2 in the paper); 0 leaves it out. By
+            default the paper's own, which is none but in DF-GAN, and none with a projected discriminator.
         matching_power: exponent p of that penalty (6 in the paper).
         penalty_every: number n of batches per computation of the penalties, which are then multiplied by n.
-        penalty_step: add the penalties to the discriminator's loss (``joint``), or take a separate step after it.
+        penalty_step: add the penalties to the discriminator's loss (``joint``), or take a separate step after it; by
+            default as the paper does, which is ``joint`` except in DF-GAN's preprint.
         augment: operations on all images that the discriminator sees: ``color``, ``translation``, ``cutout`` (Zhao et
             al. 2020). Color contradicts captions that name colours.
         augment_target: adapt the probability of augmenting so that the mean sign of real images' logits approaches this
@@ -77,6 +79,7 @@ class TextToImageGAN(AidedModule):
         weights: checkpoint or .safetensors file whose networks a fine-tuning run starts from.
     """
 
+    own_penalty_step = "joint"  #: what ``penalty_step: null`` means
     own_loss: AdversarialName = "paper"  #: what ``adversarial_loss: paper`` means: the paper's own loss
     generator_steps = 1  #: generator steps per batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
@@ -101,10 +104,10 @@ class TextToImageGAN(AidedModule):
         adversarial_loss: AdversarialName = "paper",
         r1: float = 0.0,
         r2: float = 0.0,
-        matching_penalty: float = 0.0,
+        matching_penalty: float | None = None,
         matching_power: float = 6.0,
         penalty_every: int = 1,
-        penalty_step: Literal["joint", "separate"] = "joint",
+        penalty_step: Literal["joint", "separate"] | None = None,
         augment: list[Augmentation] | None = None,
         augment_target: float | None = None,
         spectral_norm: bool = False,
@@ -220,7 +223,7 @@ class TextToImageGAN(AidedModule):
         self._judged = {}
         losses = self.discriminator_loss(batch, fakes)
         losses, self._judged = self.regularised(losses, self._judged), None
-        if separate := self.hparams["penalty_step"] == "separate":
+        if separate := (self.hparams["penalty_step"] or self.own_penalty_step) == "separate":
             update(optimizer, losses["loss"], backward)
         penalties = self._due(self.discriminator_penalty, batch, fakes)
         added = penalties.pop("loss", None)

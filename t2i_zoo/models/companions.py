@@ -66,8 +66,9 @@ class CompanionModule(ZooModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Compare the hashes with those of the companions loaded so far."""
         super().on_load_checkpoint(checkpoint)
-        own, self._digests = self._digests, dict(checkpoint["t2i_zoo"].get("companions", {}))
-        if differing := [name for name in own if self._digests.get(name, own[name]) != own[name]]:
+        own, saved = self._digests, checkpoint["t2i_zoo"].get("companions", {})
+        self._digests = {**own, **saved}
+        if differing := [name for name in own if self._digests[name] != own[name]]:
             raise T2IError(
                 f"--model.{differing[0]} {self.hparams[differing[0]]} holds other weights than this run began with: "
                 "give those, or start a new run with --model.weights"

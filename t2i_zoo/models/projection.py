@@ -51,12 +51,17 @@ class Projection:
             raise T2IError(f"found {odd[0]} in --model.projected, expected one of {', '.join(known)}")
         if "network" not in values:
             raise T2IError("found --model.projected without a network: add one, such as network: efficientnet_lite0")
+        if not str(values["network"]).startswith(("torchvision:", "efficientnet_lite0")):
+            raise T2IError(
+                f"found --model.projected {values['network']}, expected efficientnet_lite0 or a convolutional network "
+                "such as torchvision:mobilenet_v2"
+            )
         return cls(**values)
 
     def build(self, weights: str | None) -> VisionNetwork:
         """The network; random weights are always the same, so that a resumed run has them again."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.random.default_generator.manual_seed(0)  # not CUDA's, which is not forked
             return build_vision(self.network, weights=weights, input_size=self.input_size or 0, logits=False)
 
 
@@ -86,7 +91,13 @@ def projected(option: Projection, papers: nn.Module, sizes: Sequence[int]) -> nn
     every: list[nn.Module] = [*papers] if isinstance(papers, nn.ModuleList) else [papers]
     with torch.no_grad():
         network = option.build("random")  # for the shapes of its maps; setup loads the weights
-        shapes = [[tap.shape[-1] for tap in network.taps(torch.zeros(1, 3, size, size))] for size in sizes]
+        try:
+            shapes = [[tap.shape[-1] for tap in network.taps(torch.zeros(1, 3, size, size))] for size in sizes]
+        except (AssertionError, RuntimeError) as error:
+            raise T2IError(
+                f"found --model.projected {option.network}, which cannot look at images of {sizes[0]} px "
+                f"({str(error).splitlines()[0]}): give it an input_size such as 224, or name efficientnet_lite0"
+            ) from error
     for paper, sides in zip(every, shapes, strict=True):
         if not isinstance(paper, ConditionalDiscriminator):
             raise T2IError(

@@ -7,7 +7,7 @@ own, a moving average of the generator, the text encoder's cached embeddings.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ from t2i_zoo.nn import discriminator_loss, generator_loss, of_other_classes
 class DFGAN(TextToImageGAN):
     """DF-GAN; defaults are those of the authors' ``bird.yml``, except the moving average.
 
+    The matching-aware penalty (``matching_penalty`` 2, ``matching_power`` 6) is on by default, in the discriminator's
+    own step or, in the preprint's code, in a step after it.
+
     Args:
         variant: ``cvpr`` is the paper as published and the released weights, ``preprint`` the authors' code of 2020.
         image_size: side S of the images, a power of two of at least 16.
@@ -31,15 +34,12 @@ class DFGAN(TextToImageGAN):
         discriminator_learning_rate: of the discriminator's Adam.
         beta1: Adam's first-moment decay.
         beta2: Adam's second-moment decay.
-        matching_penalty: coefficient k of the matching-aware gradient penalty; 0 leaves it out.
-        matching_power: its power p.
-        penalty_step: add the penalty to the discriminator's loss, or give it a step of its own after it; by default
-            ``joint`` in the variant ``cvpr`` and ``separate`` in ``preprint``.
         options: what every model takes; see ``TextToImageGAN``.
     """
 
     generator: networks.Generator
     own_loss = "hinge"
+    own_matching_penalty = 2.0
 
     def __init__(
         self,
@@ -53,22 +53,15 @@ class DFGAN(TextToImageGAN):
         discriminator_learning_rate: float | None = 4e-4,
         beta1: float = 0.0,
         beta2: float = 0.9,
-        matching_penalty: float = 2.0,
-        matching_power: float = 6.0,
-        penalty_step: Literal["joint", "separate"] | None = None,
         **options: Any,
     ) -> None:
-        if penalty_step is None:
-            penalty_step = "separate" if variant == "preprint" else "joint"
+        self.own_penalty_step = "separate" if variant == "preprint" else "joint"
         super().__init__(
             image_size=image_size,
             learning_rate=learning_rate,
             discriminator_learning_rate=discriminator_learning_rate,
             beta1=beta1,
             beta2=beta2,
-            matching_penalty=matching_penalty,
-            matching_power=matching_power,
-            penalty_step=penalty_step,
             **options,
         )
         check_image_size(image_size, 16)

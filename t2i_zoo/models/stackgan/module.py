@@ -60,7 +60,7 @@ class StackGAN(TextToImageGAN):
     generator: networks.Stage1Generator | networks.Stage2Generator
     generator_ema: networks.Stage1Generator | networks.Stage2Generator
     starting_points = ("weights", "stage1")
-    builds_on = ("stage1",)
+    builds_on = ("damsm", "stage1")
 
     def __init__(
         self,
