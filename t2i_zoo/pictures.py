@@ -155,3 +155,14 @@ def interpolate_noise(first: Tensor, second: Tensor, steps: int) -> Tensor:
     along = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
     weight_a, weight_b = torch.sin((1 - along) * angle), torch.sin(along * angle)
     return (weight_a * first + weight_b * second) / torch.sin(angle)
+
+
+def truncate_noise(noise: Tensor, bound: float) -> Tensor:
+    """Map draws of a standard normal distribution to draws of one that is cut at ``-bound`` and ``bound``.
+
+    By the distribution functions, so that each draw keeps its rank and no draw is repeated.
+    """
+    low = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64))
+    share = low + torch.special.ndtr(noise.double().cpu()) * (1 - 2 * low)
+    cut: Tensor = torch.special.ndtri(share)
+    return cut.to(noise)

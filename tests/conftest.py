@@ -41,6 +41,7 @@ TINY: dict[str, dict[str, Any]] = {
         **{"layer": "stage3", "input_size": 32, "dim": 12, "word_dim": 8, "max_words": 4},  # some words by chance
     },
     "gancls": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4},
+    "gancls:light": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4, "architecture": "light"},
     "stackgan": {"condition_dim": 4, "generator_width": 4, "discriminator_width": 4},
     "stackgan:stage2": {
         **{"stage": 2, "stage1": "untrained", "image_size": 32, "residual_blocks": 1},
@@ -54,7 +55,7 @@ TINY: dict[str, dict[str, Any]] = {
     "attngan": {**WORDS, "damsm": None, "damsm_weight": 0.0},
     "attngan:dcgan": {**WORDS, "damsm_weight": 0.0, "last_only": True, "residual_blocks": 0, "mismatch": "class"},
     "mirrorgan": {**WORDS, "damsm": None, "stream": None, "stream_weight": 0.0},
-    "dfgan": {"generator_width": 4, "discriminator_width": 4, "discriminator_learning_rate": 1e-3},
+    "dfgan": {"damsm": None, "generator_width": 8, "discriminator_width": 8, "discriminator_learning_rate": 1e-3},
     "dfgan:preprint": {  # its penalty in a joint step, since the contract counts steps; the aids take a separate one
         **{"variant": "preprint", "generator_width": 4, "discriminator_width": 4, "image_size": 32},
         **{"discriminator_learning_rate": 1e-3, "penalty_step": "joint", "exclude_same_class": True},
@@ -79,7 +80,7 @@ AIDS: dict[str, dict[str, Any]] = {
     },
     "projected": {
         "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
-        **{"adversarial_loss": "relativistic_average", "lecam": 0.1},
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1, "mode_seeking": 0.1},
     },
 }
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw

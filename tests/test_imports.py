@@ -63,7 +63,7 @@ RULES = [
     Rule(r"models/[^/]*\.py", {*NEIGHBOURS, "text", "nn", *COMMON}, {"torch", "numpy", "lightning", "safetensors"}),
     Rule(r"models/(?P<m>\w+)/(networks|losses)\.py", {"models.{m}.networks", "nn", "text", "vision", *COMMON},
          {"torch"}),
-    Rule(r"models/(?P<m>\w+)/official\.py", {"models.official", "models.official_words", *COMMON}, {"torch"}),
+    Rule(r"models/(?P<m>\w+)/official\.py", {"models.official", "models.official_pyramid", *COMMON}, {"torch"}),
     Rule(r"models/(?P<m>\w+)/.*",
          {*NEIGHBOURS, "models.{m}", "nn", "text", "vision", *COMMON},
          {"torch", "lightning", "torchmetrics"}),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from t2i_zoo import pictures
-from t2i_zoo.pictures import caption_grid, interpolate_noise, save_beside, to_pil, to_uint8
+from t2i_zoo.pictures import caption_grid, interpolate_noise, save_beside, to_pil, to_uint8, truncate_noise
 
 
 def plain(*colours: tuple[int, int, int], side: int = 16) -> torch.Tensor:
@@ -197,3 +197,13 @@ def test_a_quarter_circle_by_hand():
 def test_the_path_from_a_noise_to_itself_is_finite():
     noise = torch.randn(64)
     torch.testing.assert_close(interpolate_noise(noise, noise, 4), noise.expand(4, -1), rtol=1e-3, atol=1e-3)
+
+
+def test_truncated_noise_has_the_distribution_of_a_cut_normal():
+    found = truncate_noise(torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0)), 2.0)
+    assert found.dtype == torch.float32
+    assert found.abs().max() < 2
+    assert found.mean() == pytest.approx(0, abs=0.02)
+    assert found.std() == pytest.approx(0.8796, abs=0.01)  # sqrt(1 - 4 phi(2) / (2 Phi(2) - 1))
+    fixed = truncate_noise(torch.tensor([-1.0, 0.0, 1.0]), 2.0)
+    assert fixed.tolist() == pytest.approx([-0.93775, 0, 0.93775], abs=1e-5)  # by SciPy's distribution functions

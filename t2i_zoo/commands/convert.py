@@ -1,11 +1,10 @@
-"""``t2i-zoo convert``: official weight files to a file of ours, and a model of ours to official files."""
+"""``t2i-zoo convert``: official weight files to a file of the zoo, and a model of the zoo to official files."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from t2i_zoo.files import replacing
 from t2i_zoo.legacy import AttnGANCaptions, read_attngan_captions
 from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
-from t2i_zoo.models.official import Official, State, Weights, no_place
-from t2i_zoo.models.state import read_checkpoint, read_weights
+from t2i_zoo.models.official import Official, State, Weights, no_place, read_official
+from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
 from t2i_zoo.parsing import call
 from t2i_zoo.paths import find_checkpoint
 
@@ -49,19 +48,19 @@ def find_format(name: str) -> Official:
 
 
 def to_ours(name: str, files: Mapping[str, State]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Official state dicts to ours.
+    """Convert official state dicts to ours.
 
     Args:
         name: of the format.
-        files: the state dict of each file, without ``module.``; the file's name is for errors.
+        files: the state dict of each file, without ``module.``; file names appear in errors.
 
     Returns:
         The hyperparameters of a model of that shape, and its weights by their names in its state dict: those of the
-        networks that were given, with zeros for each ``num_batches_tracked`` that is not there.
+        given networks, with zeros for each ``num_batches_tracked`` that is missing.
 
     Raises:
-        T2IError: for a file that is of no network of the format, two of one network, or a weight too many, too few or
-            of another shape, with its name and shape on both sides.
+        T2IError: for a file that belongs to no network of the format, two files of one network, or a weight that is
+            missing, unknown or of another shape, with its name and shape on both sides.
     """
     official, networks = find_format(name), dict[str, Weights]()
     for file, state in files.items():
@@ -93,16 +92,16 @@ def to_ours(name: str, files: Mapping[str, State]) -> tuple[dict[str, Any], dict
 
 
 def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool = True) -> dict[str, dict[str, Tensor]]:
-    """Our weights to official state dicts, without ``module.``, by the name of the official file.
+    """Convert our weights to official state dicts, without ``module.``, by the name of the official file.
 
     Args:
         name: of the format.
         hparams: of the model.
         state: its state dict, or that of some of its networks.
-        ema: take the moving average of the generator's weights, where there is one.
+        ema: use the moving average of the generator's weights, if there is one.
 
     Raises:
-        T2IError: where the format has no place for what the model has, or would be read as another model.
+        T2IError: where the format cannot hold a weight of the model, or would be read as another model.
     """
     official, result = find_format(name), dict[str, dict[str, Tensor]]()
     left: dict[str, Tensor] = {}
@@ -134,7 +133,7 @@ def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool =
 
 
 def _options(name: str, official: Official, networks: Mapping[str, Weights]) -> dict[str, Any]:
-    """What builds a model of the networks' shapes; hashed words stand in for the text encoder."""
+    """The options of a model of the networks' shapes; hashed words replace the text encoder."""
     try:
         options = dict(official.options(networks))
     except (IndexError, ValueError, ArithmeticError) as error:
@@ -151,51 +150,6 @@ def _misshapen(name: str, networks: Mapping[str, Weights], reason: object) -> T2
 
 def _below(network: str, state: State) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key.startswith(f"{network}.")}
-
-
-def read_official(path: Path) -> dict[str, dict[str, Tensor]]:
-    """The state dict of each network in a .pth of any age, without ``module.`` before its keys.
-
-    No code in the file is run. One state dict may be the value of ``state_dict`` in a larger one. Several, by names of
-    their own, may be that of ``model``.
-
-    Returns:
-        By the file's name, with that of the network behind it where there are several: ``a.pth:netG``.
-
-    Raises:
-        T2IError: where there is no such file, or anything else is in it.
-    """
-    if not path.is_file():
-        raise T2IError(f"{path} is a folder: give the files in it" if path.is_dir() else f"found no file {path}")
-    with path.open("rb") as file:
-        if file.read(256).lstrip().startswith(b"<"):
-            raise T2IError(f"{path} is a web page, not the file that it offers: download it again in a browser")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file can raise any kind
-        if named := re.search(r"GLOBAL (\S+)", str(error)):
-            raise T2IError(f"{path} holds {named[1]}, which could run code: give a state dict alone") from error
-        raise T2IError(
-            f"{path} is no readable .pth file ({type(error).__name__}): unpack it where it is an archive, or download "
-            "it again"
-        ) from error
-    if isinstance(found, dict) and isinstance(networks := found.get("model"), dict) and networks:
-        return {f"{path}:{name}": _state_dict(f"{path}:{name}", state) for name, state in networks.items()}
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    return {str(path): _state_dict(str(path), found)}
-
-
-def _state_dict(path: str, found: Any) -> dict[str, Tensor]:
-    """What is at a place in a file, if it is a state dict; without ``module.`` before its keys."""
-    if not isinstance(found, dict) or not found:
-        raise T2IError(f"{path} holds a {type(found).__name__}, expected the state dict of one network")
-    for key, value in found.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise T2IError(f"{path} has a {type(value).__name__} at {key!r}, expected the state dict of one network")
-    while all(key.startswith("module.") for key in found):
-        found = {key.removeprefix("module."): value for key, value in found.items()}
-    return {key: value.detach() for key, value in found.items()}
 
 
 def read_ours(path: Path, official: Official) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -217,7 +171,7 @@ def words_of_table(path: Path, rows: int) -> list[str]:
     """The words of a ``captions.pickle`` in the order of the rows of a word table, from its second row on.
 
     Raises:
-        T2IError: where the file cannot be read, or is of another table.
+        T2IError: where the file cannot be read, or belongs to another table.
     """
     found = read_attngan_captions(path).ixtoword
     if sorted(found) != list(range(rows)):
@@ -229,12 +183,12 @@ def words_of_table(path: Path, rows: int) -> list[str]:
 
 
 def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> Path:
-    """Official files to one .safetensors, which ``load_model``, ``--model.weights`` and ``sample --ckpt`` take.
+    """Convert official files to one .safetensors file, for ``load_model``, ``--model.weights`` and ``sample --ckpt``.
 
     Args:
         name: of the format.
-        sources: .pth files, one a network; some of the networks are enough. Beside a network with a word table, the
-            ``captions.pickle`` that tells its words.
+        sources: .pth files, one for each network; some of the networks are enough. A network with a word table also
+            needs its ``captions.pickle``.
         out: the .safetensors file.
     """
     from safetensors.torch import save_file
@@ -261,8 +215,8 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
     print(f"{len(state)} weights of a {model_class(official.model).__name__}: {path}")
     if hparams.get("text_encoder", "none") != "none":
         print(
-            "note: official files hold no text encoder, and hashed words stand in for it: a new sentence needs the "
-            "encoder that the weights were trained with, whose features go to generate",
+            "note: official files hold no text encoder, and hashed words replace it: for new captions, give generate "
+            "the features of the encoder that the weights were trained with",
             file=sys.stderr,
         )
     return path
@@ -271,14 +225,14 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
 def convert_to(
     name: str, source: str | Path, out: str | Path, ema: bool = True, module_prefix: bool | None = None
 ) -> list[Path]:
-    """A model of ours to official .pth files.
+    """Convert a model of the zoo to official .pth files.
 
     Args:
         name: of the format.
         source: a checkpoint, a run's folder, or a .safetensors file of ``convert_from``.
-        out: the folder; the files are named as the official code names them.
-        ema: take the moving average of the generator's weights, where there is one.
-        module_prefix: put ``module.`` before each key; None does as the official code does.
+        out: the folder; files are named as in the official code.
+        ema: use the moving average of the generator's weights, if there is one.
+        module_prefix: put ``module.`` before each key; by default as the official code does.
     """
     folder, official = Path(out).expanduser(), find_format(name)
     if folder.is_file() or folder.suffix in (".pth", ".safetensors"):
@@ -306,14 +260,6 @@ def convert_to(
     return paths
 
 
-def read_words(path: Path) -> list[str]:
-    """The words that a checkpoint or a converted file holds, in the order of its word table."""
-    place = find_checkpoint(path)
-    about = read_weights(place)[1] if place.suffix == ".safetensors" else read_checkpoint(place)["t2i_zoo"]
-    words: list[str] = about.get("words", [])
-    return words
-
-
 def convert(
     *src: str,
     out: str,
@@ -324,7 +270,8 @@ def convert(
 ) -> None:
     """Convert official weight files to a file of the zoo, or a model of the zoo to official files.
 
-    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan and mirrorgan_stream.
+    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan, dfgan, dfgan_preprint
+    and mirrorgan_stream.
 
     Args:
         src: With --from, .pth files and captions.pickle; with --to, a checkpoint, run or .safetensors file.

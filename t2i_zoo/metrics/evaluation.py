@@ -20,6 +20,7 @@ from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import METRICS, Protocol
 from t2i_zoo.metrics.references import photograph_features, ranks
+from t2i_zoo.pictures import truncate_noise
 
 #: returns images (B, 3, S, S) in [-1, 1] for their positions (B,) among the draws
 Sampler = Callable[[Tensor], Tensor]
@@ -206,13 +207,7 @@ def seeded_noise(model: Any, numbers: list[int], seed: int, truncation: float | 
     """Noise (B, Z) of images by their positions, the same on every device."""
     drawn = [model.noise(1, torch.Generator().manual_seed(stable_seed(seed, "noise", i))) for i in numbers]
     noise = torch.cat(drawn)
-    if truncation is None:
-        return noise
-    # through the distribution functions, from a normal draw to one of the normal distribution cut at the bound
-    low = torch.special.ndtr(torch.tensor(-truncation, dtype=torch.float64))
-    share = low + torch.special.ndtr(noise.double().cpu()) * (1 - 2 * low)
-    cut: Tensor = torch.special.ndtri(share)
-    return cut.to(noise)
+    return noise if truncation is None else truncate_noise(noise, truncation)
 
 
 def _real_sampler(photographs: Photographs, draws: Draws) -> Sampler:

@@ -54,7 +54,7 @@ def comparable(row: Published, data: str | None, network: str | None, images: in
         return "no: another DAMSM was trained for it"
     if row.metric == "msssim_class":
         return "roughly: other images and a corrected script"
-    if network != "inception_v3_tf":
+    if network != "inception_v3_tf" or (row.model == "dfgan" and row.metric == "frechet_distance"):
         return "no: other network"
     if row.metric == "inception_score" and row.model != "tacgan" and row.data != "coco":
         return "no: the published network is fine-tuned on the test classes"

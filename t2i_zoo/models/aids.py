@@ -1,4 +1,4 @@
-"""Training aids that every GAN of the zoo takes as options: what they do to images, networks, losses and averages.
+"""Training aids that every GAN of the zoo takes as options: their effects on images, networks and losses.
 
 Sources are named with the options of ``TextToImageGAN``; the pure functions are in ``t2i_zoo.nn``.
 """
@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
+from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.observed import Observed
 from t2i_zoo.models.projection import Projected, Projection, projected
 from t2i_zoo.models.sampling import SamplingModule
@@ -30,29 +31,21 @@ from t2i_zoo.nn import (
     squared_gradients,
 )
 
-NEEDS_CONTRACT = ("r1", "r2", "matching_penalty", "augment", "lecam")  #: options that look inside
+NEEDS_CONTRACT = ("r1", "r2", "matching_penalty", "augment", "lecam")  #: options that need a ConditionalDiscriminator
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise for values that no training can have."""
-    for name, low, wanted in (
-        ("lr_decay_every", 1, "at least 1 epoch"),
-        ("penalty_every", 1, "at least 1 batch"),
-        ("r1", 0, "0 (off) or more"),
-        ("r2", 0, "0 (off) or more"),
-        ("matching_penalty", 0, "0 (off) or more"),
-        ("lecam", 0, "0 (off) or more"),
-    ):
-        if options[name] < low:
+    """Raise for values outside of their range."""
+    check_at_least("lr_decay_every", options["lr_decay_every"], 1, " epoch")
+    check_at_least("penalty_every", options["penalty_every"], 1, " batch")
+    for name in ("r1", "r2", "matching_penalty", "lecam", "mode_seeking"):
+        check_at_least(name, options[name], 0, ", which turns it off")
+    positive = {"gradient_clip": "a norm above 0, or null not to clip", "ema_half_life": "a number of images above 0"}
+    for name, wanted in positive.items():
+        if options[name] is not None and options[name] <= 0:
             raise T2IError(f"found --model.{name} {options[name]}, expected {wanted}")
-    if (clip := options["gradient_clip"]) is not None and clip <= 0:
-        raise T2IError(f"found --model.gradient_clip {clip}, expected a norm above 0, or null not to clip")
-    if not 0 <= options["ema_decay"] < 1:
-        raise T2IError(
-            f"found --model.ema_decay {options['ema_decay']}, expected 0 (no averaging) or more, and less than 1"
-        )
-    if (half_life := options["ema_half_life"]) is not None and half_life <= 0:
-        raise T2IError(f"found --model.ema_half_life {half_life}, expected a number of images above 0")
+    if not 0 <= (decay := options["ema_decay"]) < 1:
+        raise T2IError(f"found --model.ema_decay {decay}, expected 0 (no averaging) or more, and less than 1")
     if options["augment_target"] is not None and not options["augment"]:
         raise T2IError(
             "found --model.augment_target without --model.augment: name what to augment with, such as [translation]"
@@ -60,9 +53,9 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 class AidedModule(SamplingModule):
-    """The discriminator's side of ``TextToImageGAN``: how losses reach it, and what the options change in it."""
+    """The discriminator's half of ``TextToImageGAN``: how losses reach it, and how options change it."""
 
-    discriminator: nn.Module  #: one ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one a size
+    discriminator: nn.Module  #: one ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one per size
     adversarial: AdversarialLoss
     augment_probability: Tensor  #: of each augmentation, with ``augment_target``
     lecam: LeCam  #: with the option ``lecam``
@@ -72,7 +65,7 @@ class AidedModule(SamplingModule):
         self._judged: dict[bool, list[Logits]] | None = None  # first logits of real and of fake images, in D's step
 
     def aided(self, discriminator: nn.Module) -> nn.Module:
-        """A paper's discriminator as the options ``projected`` and ``spectral_norm`` change it."""
+        """A paper's discriminator, changed as the options ``projected`` and ``spectral_norm`` say."""
         options = self.hparams
         if options["augment_target"] is not None:
             self.register_buffer("augment_probability", torch.zeros(()))
@@ -87,7 +80,7 @@ class AidedModule(SamplingModule):
         return discriminator
 
     def condition(self, fakes: Fakes) -> Tensor | None:
-        """What the discriminator is told of the text: (B, C), by default the sentence embedding; None without text."""
+        """The discriminator's input from the text: (B, C), by default the sentence embedding; None without text."""
         return fakes.text.sentence
 
     @property
@@ -110,9 +103,9 @@ class AidedModule(SamplingModule):
         return Observed(self.discriminators, images, note)
 
     def opponents(self, batch: Batch, condition: Tensor | None) -> list[Logits] | list[None]:
-        """For the generator's loss: logits of the batch's real images, where the adversarial loss compares with them.
+        """Logits of the batch's real images for the generator's loss, if the adversarial loss compares with them.
 
-        Elsewhere None for each size, at no cost. No gradient flows through them.
+        Otherwise None for each size, at no cost. No gradient flows through them.
         """
         if not self.adversarial.relative:
             return [None] * len(self.discriminators)
@@ -120,7 +113,7 @@ class AidedModule(SamplingModule):
             return self.observe(batch["images"], real=True).judge(condition)
 
     def augmented(self, images: list[Tensor]) -> list[Tensor]:
-        """Images of each size with the option ``augment``; each size draws random numbers of its own."""
+        """Images of each size with the option ``augment``; each size draws its own random numbers."""
         if not (policy := self.hparams["augment"]):
             return images
         probability = getattr(self, "augment_probability", None)
@@ -131,12 +124,12 @@ class AidedModule(SamplingModule):
 
         Gradients are of raw logits by images before augmentation, and their squares are summed over all dimensions of
         a sample. R1 and R2 are of the sum of matched and unconditional logits, MA-GP of matched ones; the penalties of
-        several image sizes are added.
+        all image sizes are added.
         """
         options, count, terms = self.hparams, len(batch["images"][-1]), dict[str, Tensor]()
         condition = self.condition(fakes)
         condition = condition if condition is None else condition[:count].detach().float().requires_grad_()
-        # Half precision overflows where a gradient is squared, or raised to the sixth power.
+        # Half precision overflows when a gradient is squared or raised to the sixth power.
         with torch.autocast(self.device.type, enabled=False):
             for name, pyramid, real in (("r1", batch["images"], True), ("r2", fakes.images, False)):
                 matching = real and condition is not None and options["matching_penalty"] > 0
@@ -167,6 +160,19 @@ class AidedModule(SamplingModule):
             "sentence_norm": sentence_norms.mean(),
         }
 
+    def mode_seeking(self, fakes: Fakes) -> dict[str, Tensor]:
+        """The option ``mode_seeking``: the inverse of how far images move with their noise; empty without it.
+
+        Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5.
+        """
+        if not (weight := self.hparams["mode_seeking"]):
+            return {}
+        noise = self.noise(len(fakes.noise), self.rng)
+        others = self.draw(self.generator, noise, fakes.text)
+        moved = (fakes.images[-1].float() - others.images[-1].float()).abs().mean()
+        inverse = 1 / (moved / (fakes.noise - noise).abs().mean() + 1e-5)
+        return {"loss": weight * inverse, "mode_seeking": inverse}
+
     def regularised(self, losses: dict[str, Tensor], judged: Mapping[bool, list[Logits]]) -> dict[str, Tensor]:
         """The discriminator's loss with LeCam's penalty, and the overfitting that adaptive augmentation follows.
 
@@ -188,10 +194,10 @@ class AidedModule(SamplingModule):
         return losses
 
     def prepare_aids(self) -> None:
-        """Raise where an option asks for what the discriminator is not made for; load what the options look at.
+        """Check that the discriminator suits the options, and load the network that the option ``projected`` names.
 
         Raises:
-            T2IError: where a discriminator of your own is no ``ConditionalDiscriminator``.
+            T2IError: if an option needs a ``ConditionalDiscriminator`` and your own is none.
         """
         asked = next((name for name in NEEDS_CONTRACT if self.hparams[name]), None)
         odd = [type(one).__name__ for one in self.discriminators if not isinstance(one, ConditionalDiscriminator)]
@@ -211,12 +217,12 @@ class AidedModule(SamplingModule):
         if penalty and any(isinstance(m, norms) for m in self.discriminator.modules()):
             warnings.warn(
                 f"--model.{penalty} with batch norm in the discriminator: each image's gradient depends on the "
-                "others of its batch, so that the penalty is not quite the paper's",
+                "others of its batch, so the penalty is not quite the paper's",
                 stacklevel=2,
             )
 
 
 def _score(logits: Logits) -> Tensor:
-    """One number an image: matched plus unconditional logit, each averaged where a discriminator has several."""
+    """One number per image: matched plus unconditional logit, each averaged if a discriminator has several."""
     parts = [x.flatten(1).mean(1) if x.dim() > 1 else x for x in logits[:2] if x is not None]
     return torch.stack(parts).sum(0)

@@ -1,7 +1,7 @@
-"""The one adversarial step, and what surrounds it in every GAN of the zoo.
+"""The adversarial step of every GAN of the zoo, and all that surrounds it.
 
 A paper supplies two networks and two losses; the base owns the optimizers, the order of the step, the discriminator's
-training aids, the moving average, the random numbers of each rank, and what a checkpoint must hold.
+training aids, the moving average, the random numbers of each rank, and the content of a checkpoint.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TextToImageGAN(AidedModule):
     subclasses too. One training batch is one step of each of the two optimizers; ``clock`` counts batches, whereas
     Lightning's ``global_step`` counts optimizer steps and so runs twice as fast.
 
-    Training aids are off by default, so that each paper stays itself; docs/training_aids.md says what each is good for.
+    Training aids are off by default, so that each model is its paper's; docs/training_aids.md explains each.
 
     Args:
         text_encoder: ``"hashing"``, or a mapping with ``kind`` and the encoder's own arguments; by default the encoder
@@ -42,40 +42,43 @@ class TextToImageGAN(AidedModule):
         damsm: run of a DAMSM, as a folder or a .ckpt file, whose text encoder reads the captions.
         image_size: side S of the generated images in pixels.
         noise_dim: dimension of the noise vector z.
-        learning_rate: of both networks' Adam.
-        discriminator_learning_rate: of the discriminator's Adam; by default ``learning_rate``.
+        learning_rate: learning rate of both networks' Adam.
+        discriminator_learning_rate: learning rate of the discriminator's Adam, ``learning_rate`` by default.
         beta1: Adam's first-moment decay.
         beta2: Adam's second-moment decay.
-        lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it.
-        lr_decay_every: epochs; as in the authors' code the first cut comes at the start of that very epoch, 1-based.
-        ema_decay: decay a batch of the moving average of the generator's weights, with a warm-up; 0 copies the weights.
-        ema_half_life: in images, instead of ``ema_decay``: how many images halve the weight of what was before. It
-            starts at 5 % of the images seen so far (StyleGAN2-ADA; Karras et al. 2020).
-        gradient_clip: largest norm of one network's gradient; None does not clip.
-        adversarial_loss: the paper's own loss, ``hinge``, or ``relativistic`` pairs of a real and a fake image.
-            ``relativistic_average`` compares with the mean of the batch. A projected discriminator's own loss is the
-            hinge.
-        r1: gamma of the penalty gamma / 2 * E |dD/dx|^2 on real images (Mescheder et al. 2018); 0 leaves it out.
-        r2: gamma of the same on generated images.
-        matching_penalty: coefficient k of DF-GAN's matching-aware penalty k * E |(dD/dx, dD/ds)|^p on real images with
-            their own captions (2 in the paper); 0 leaves it out.
-        matching_power: p (6 in the paper).
-        penalty_every: batches from one computation of the penalties to the next, by which number they are multiplied.
-        penalty_step: add the penalties to the discriminator's loss, or give them a step of their own after it.
-        augment: of all that the discriminator sees, and of nothing else: ``color``, ``translation``, ``cutout``
-            (Zhao et al. 2020). Color contradicts captions that name colours.
-        augment_target: adapt the probability of augmenting, so that the mean sign of real images' logits approaches
-            this value, 0.6 in StyleGAN2-ADA; by default everything is augmented.
+        lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it constant.
+        lr_decay_every: epochs; the first cut comes at the start of that epoch, counted from 1, as in GAN-CLS's code.
+        ema_decay: decay per batch of the moving average of the generator's weights, with a warm-up; 0 copies them.
+        ema_half_life: half-life of the moving average in images, instead of ``ema_decay``; at first 5 % of the images
+            seen so far (StyleGAN2-ADA; Karras et al. 2020).
+        gradient_clip: largest norm of one network's gradient; by default gradients are not clipped.
+        adversarial_loss: ``paper`` for the paper's own loss, ``hinge``, ``relativistic`` for pairs of a real and a fake
+            image, or ``relativistic_average`` for comparison with the mean of the batch. With a projected discriminator
+            ``paper`` is the hinge.
+        r1: gamma of the penalty ``gamma / 2 * mean(norm(dD/dx)**2)`` on real images (Mescheder et al. 2018); 0 leaves
+            it out.
+        r2: gamma of the same penalty on generated images; 0 leaves it out.
+        matching_penalty: coefficient k of DF-GAN's matching-aware penalty ``k * mean(norm(dD/dx, dD/ds)**p)`` on real
+            images with their own captions (2 in the paper); 0 leaves it out.
+        matching_power: exponent p of that penalty (6 in the paper).
+        penalty_every: number n of batches per computation of the penalties, which are then multiplied by n.
+        penalty_step: add the penalties to the discriminator's loss (``joint``), or take a separate step after it.
+        augment: operations on all images that the discriminator sees: ``color``, ``translation``, ``cutout`` (Zhao et
+            al. 2020). Color contradicts captions that name colours.
+        augment_target: adapt the probability of augmenting so that the mean sign of real images' logits approaches this
+            value, 0.6 in StyleGAN2-ADA; by default everything is augmented.
         spectral_norm: divide the discriminator's weights by their largest singular value (Miyato et al. 2018).
         lecam: weight of LeCam's penalty (Tseng et al. 2021), which keeps logits near moving averages; 0 leaves it out.
-        projected: put a projected discriminator (Sauer et al. 2021) in the place of the paper's: the name of a vision
+        mode_seeking: weight of the mode-seeking loss (Mao et al. 2019), a second forward of the generator that keeps
+            it from ignoring the noise; 0 leaves it out. Computed every ``penalty_every`` batches.
+        projected: use a projected discriminator (Sauer et al. 2021) instead of the paper's: the name of a vision
             network, ``efficientnet_lite0`` or ``torchvision:NAME``, or a mapping with ``network`` and the arguments of
             ``t2i_zoo.models.projection.Projection``.
-        weights: checkpoint or .safetensors whose networks are the start of a fine-tuning run.
+        weights: checkpoint or .safetensors file whose networks a fine-tuning run starts from.
     """
 
     own_loss: AdversarialName = "paper"  #: what ``adversarial_loss: paper`` means: the paper's own loss
-    generator_steps = 1  #: generator steps a batch, all with the same noise; TAC-GAN has two
+    generator_steps = 1  #: generator steps per batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
     builds_on: tuple[str, ...] = ("damsm",)
 
@@ -106,6 +109,7 @@ class TextToImageGAN(AidedModule):
         augment_target: float | None = None,
         spectral_norm: bool = False,
         lecam: float = 0.0,
+        mode_seeking: float = 0.0,
         projected: str | dict[str, Any] | None = None,
         weights: str | None = None,
     ) -> None:
@@ -117,7 +121,7 @@ class TextToImageGAN(AidedModule):
         self.text_encoder = build_text_encoder(text_encoder)
         if not (self.conditional or self.text_is_optional):
             raise T2IError(f"found --model.text_encoder none, but {type(self).__name__} reads text: choose an encoder")
-        # files that rebuild the encoder travel in checkpoints alone
+        # The files that rebuild the encoder are kept in checkpoints only, not in the hyperparameters of a run.
         bare = {k: v for k, v in text_encoder.items() if k != "assets"} if isinstance(text_encoder, dict) else None
         self.hparams["text_encoder"] = bare or text_encoder
         own = "hinge" if projected else self.own_loss
@@ -131,7 +135,7 @@ class TextToImageGAN(AidedModule):
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Discriminator's loss under the key ``"loss"`` (scalar), with its terms for the log; ``fakes`` is detached.
 
-        It says which pairs are judged in which order (batch norm depends on it), through ``observe``.
+        It decides which pairs are judged in which order (batch norm depends on it), through ``observe``.
         """
         raise NotImplementedError
 
@@ -140,21 +144,25 @@ class TextToImageGAN(AidedModule):
         raise NotImplementedError
 
     def discriminator_penalty(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """What is added to the discriminator's loss every ``penalty_every`` batches, under the key ``"loss"``.
+        """Penalty on the discriminator every ``penalty_every`` batches under the key ``"loss"``; may be empty.
 
-        It is called in training alone, where gradients are enabled, and may differentiate through the discriminator.
-        By default these are the penalties of the options; an empty dict adds nothing.
+        It is called only in training, where gradients are enabled, and may differentiate through the discriminator. By
+        default it sums the penalties of the options.
         """
         return self.gradient_penalties(batch, fakes)
 
+    def generator_penalty(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
+        """The same for the generator's loss; ``fakes`` has its graph."""
+        return self.mode_seeking(fakes)
+
     def fake(self, batch: Batch) -> Fakes:
-        """The generator's forward of the training step."""
+        """The generator's forward pass of the training step."""
         return self.draw(self.generator, self.noise(len(batch["captions"]), self.rng), batch["text"])
 
     # Networks -------------------------------------------------------------------------------------------------------
 
     def set_networks(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        """Adopt both networks with the aids that change them, copy the generator, and load ``weights`` if given."""
+        """Adopt both networks with their training aids, copy the generator for the average, and load ``weights``."""
         self.generator, self.discriminator = generator, self.aided(discriminator)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
         if self.hparams["weights"]:
@@ -183,8 +191,8 @@ class TextToImageGAN(AidedModule):
             batch: on this model's device.
             optimizer_d: of the discriminator.
             optimizer_g: of the generator.
-            backward: what computes gradients of a loss.
-            lap: told the name of each part as it ends, for benchmarks.
+            backward: computes the gradients of a loss.
+            lap: called with the name of each part as it ends, for benchmarks.
 
         Returns:
             The terms of both losses.
@@ -200,28 +208,36 @@ class TextToImageGAN(AidedModule):
         with frozen(self.discriminator):
             for repeat in range(self.generator_steps):
                 fakes = self.draw(self.generator, fakes.noise, fakes.text) if repeat else fakes
-                losses_g = self.generator_loss(batch, fakes)
-                update(optimizer_g, losses_g["loss"], backward)
+                losses_g, penalties = self.generator_loss(batch, fakes), self._due(self.generator_penalty, batch, fakes)
+                update(optimizer_g, losses_g["loss"] + penalties.pop("loss", 0), backward)
         lap("generator")
         self.clock += 1
         self.update_ema(len(batch["captions"]))
         lap("ema")
-        return {"discriminator": losses_d, "generator": losses_g}
+        return {"discriminator": losses_d, "generator": losses_g | penalties}
 
     def _discriminator_step(self, batch: Batch, fakes: Fakes, optimizer: Any, backward: Any) -> dict[str, Tensor]:
-        options, self._judged = self.hparams, {}
+        self._judged = {}
         losses = self.discriminator_loss(batch, fakes)
         losses, self._judged = self.regularised(losses, self._judged), None
-        separate, loss = options["penalty_step"] == "separate", losses["loss"]
-        if separate:
-            update(optimizer, loss, backward)
-        due = self.clock % options["penalty_every"] == 0
-        if penalties := self.discriminator_penalty(batch, fakes) if due else {}:
-            added = options["penalty_every"] * penalties["loss"]
-            loss = added if separate else loss + added
-        if penalties or not separate:
-            update(optimizer, loss, backward)
-        return losses | {f"penalty_{name}": value for name, value in penalties.items() if name != "loss"}
+        if separate := self.hparams["penalty_step"] == "separate":
+            update(optimizer, losses["loss"], backward)
+        penalties = self._due(self.discriminator_penalty, batch, fakes)
+        added = penalties.pop("loss", None)
+        if not separate:
+            update(optimizer, losses["loss"] if added is None else losses["loss"] + added, backward)
+        elif added is not None:
+            update(optimizer, added, backward)
+        return losses | penalties
+
+    def _due(self, penalty: Callable[[Batch, Fakes], dict[str, Tensor]], *at: Any) -> dict[str, Tensor]:
+        """The terms of a penalty, if this batch computes it; their ``loss`` stands for all batches until the next."""
+        every = self.hparams["penalty_every"]
+        terms = penalty(*at) if self.clock % every == 0 else {}
+        return {
+            f"penalty_{name}" if name != "loss" else name: x * (every if name == "loss" else 1)
+            for name, x in terms.items()
+        }
 
     def update_ema(self, count: int) -> None:
         """Move the averaged weights towards the live ones, after a batch of ``count`` images in each process."""
@@ -237,8 +253,8 @@ class TextToImageGAN(AidedModule):
         if stage != "train":
             self.log_dict(values, batch_size=count, sync_dist=True)
             return
-        # Lightning would keep the values of every batch, and pay for them, without writing them down; what is not
-        # computed in a batch that is logged, as a lazy penalty, is logged as it was last.
+        # Lightning would keep the values of every batch, at a cost, without writing them. What a logged batch does not
+        # compute, such as a lazy penalty, is logged with its last value.
         self._unlogged |= values
         if self.clock % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
             return
@@ -252,8 +268,8 @@ class TextToImageGAN(AidedModule):
         self._unlogged = {}
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
-        """Two Adams, discriminator's first, each with its learning-rate decay."""
-        # Fused is three times as quick as foreach on a CPU, but hides unscaled half-precision gradients from clipping.
+        """Two Adams, the discriminator's first, each with its learning-rate decay."""
+        # Fused is three times as fast as foreach on a CPU, but hides unscaled half-precision gradients from clipping.
         fused = self._trainer is None or self._trainer.precision != "16-mixed"
         found = adams([self.discriminator, self.generator], self.hparams, fused)
         return found, decays(found, self.hparams)
@@ -287,7 +303,7 @@ class TextToImageGAN(AidedModule):
     # Guards and modes -----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Raise for what could only fail, or mislead, once training runs, and load the projected features."""
+        """Raise for mistakes that would only show, or mislead, in training, and load the projected features."""
         super().setup(stage)
         if stage != "predict":
             self.prepare_aids()
@@ -300,7 +316,7 @@ class TextToImageGAN(AidedModule):
             )
 
     def train(self, mode: bool = True) -> TextToImageGAN:
-        """Training mode leaves the averaged generator and the frozen text encoder in eval mode."""
+        """Set the mode; the averaged generator and the frozen text encoder stay in eval mode."""
         super().train(mode)
         if hasattr(self, "generator_ema"):
             self.generator_ema.eval()

@@ -1,7 +1,7 @@
-"""Frozen networks of other runs or files that a model's losses look at and that its checkpoint does not hold.
+"""Frozen networks of other runs or files that a model's losses use and that its checkpoint does not hold.
 
 A DAMSM, a STREAM, the vision network under a projected discriminator: they would be most of the file, and sampling does
-not need them. A resumed run reads them again and knows them by a hash of their weights.
+not need them. A resumed run reads them again and compares a hash of their weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from t2i_zoo.models.zoo import ZooModule
 
 
 class CompanionModule(ZooModule):
-    """A model with companions, by the names of the options that give them."""
+    """A model with companions, named as the options that give them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class CompanionModule(ZooModule):
         """Load the run that the option ``name`` gives, once.
 
         Args:
-            name: of the option, and of the model that it asks for.
-            method: which the run's model must have.
+            name: of the option, which is also the name of the model it expects.
+            method: that the run's model must have.
             otherwise: what a user can do instead of giving a run.
 
         Raises:
-            T2IError: where there is no such run, or it holds another kind of model.
+            T2IError: if there is no such run, or it holds another kind of model.
         """
         if name in self._frozen:
             return
@@ -47,7 +47,7 @@ class CompanionModule(ZooModule):
         self.adopt(name, lambda: model)
 
     def adopt(self, name: str, build: Callable[[], nn.Module]) -> None:
-        """Keep a network as a frozen companion, and build it unless it is there already."""
+        """Build a network and keep it as a frozen companion, unless there is one of this name already."""
         if name not in self._frozen:
             network = build()
             self._digests[name] = state.digest(network)
@@ -64,13 +64,13 @@ class CompanionModule(ZooModule):
         checkpoint["t2i_zoo"]["companions"] = self._digests
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare the hashes with those of the companions that are loaded already."""
+        """Compare the hashes with those of the companions loaded so far."""
         super().on_load_checkpoint(checkpoint)
         own, self._digests = self._digests, dict(checkpoint["t2i_zoo"].get("companions", {}))
         if differing := [name for name in own if self._digests.get(name, own[name]) != own[name]]:
             raise T2IError(
                 f"--model.{differing[0]} {self.hparams[differing[0]]} holds other weights than this run began with: "
-                "give the former, or start a new run with --model.weights"
+                "give those, or start a new run with --model.weights"
             )
 
 
@@ -79,7 +79,7 @@ def _how_to_make(name: str) -> str:
 
 
 def require_run(path: str, name: str) -> None:
-    """Raise where the run that an option names is not there."""
+    """Raise if the run that an option names is missing."""
     if not Path(path).expanduser().exists():
         raise T2IError(
             f"--model.{name} {path} is not there: {_how_to_make(name)}, or let `t2i-zoo pipeline CONFIG` train "
@@ -95,7 +95,7 @@ def reader(text_encoder: str | dict[str, Any] | None, damsm: str | None) -> str 
     if kind not in (None, "rnn"):
         raise T2IError(
             f"found --model.text_encoder {kind} beside --model.damsm, whose own text encoder reads the captions: leave "
-            "out the former"
+            "--model.text_encoder out"
         )
     require_run(damsm, "damsm")
     return text_encoder or {"kind": "rnn", "path": damsm}

@@ -1,4 +1,4 @@
-"""Images as a model's discriminators see them: the one way on which a loss reaches a discriminator."""
+"""Images as a model's discriminators see them: the only way from a loss to a discriminator."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from t2i_zoo.nn import ConditionalDiscriminator, Logits
 
 
 class Observed:
-    """Images of every size, their features computed once, to be judged with any number of conditions.
+    """Images of every size with their features, which are computed once and judged with any number of conditions.
 
     Args:
-        discriminators: one a size, smallest first.
-        images: a pyramid of (B, 3, S, S) in [-1, 1], of which each discriminator sees its own size; augmented already.
-        note: told the logits of each judgement.
+        discriminators: one per size, smallest first.
+        images: pyramid of (B, 3, S, S) in [-1, 1], smallest first, already augmented.
+        note: called with the logits of each judgement.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Observed:
 
         Args:
             condition: (B, C), or (P, C) for P ``rows``; None without text.
-            rows: the images that are judged, all by default. Unconditional logits are computed once for all of them.
+            rows: the images to judge, all by default. Unconditional logits are computed once for all images.
         """
         if self._alone is None:
             pairs = zip(self.discriminators, self.features, strict=True)

@@ -1,4 +1,4 @@
-"""How a paper's official weight files map to our networks; each model's ``official.py`` describes its own.
+"""How a paper's official weight files are read and map to our networks; each model's ``official.py`` describes its own.
 
 The conversion itself is ``t2i_zoo.commands.convert``. A description is pure: names and shapes, no files.
 """
@@ -6,9 +6,12 @@ The conversion itself is ``t2i_zoo.commands.convert``. A description is pure: na
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
@@ -50,7 +53,7 @@ class Official(NamedTuple):
         """Our keys below ``network`` by official key, for every key of ``own``, which has them with ``network``.
 
         Raises:
-            T2IError: where the format has no place for one of them.
+            T2IError: if the format has no place for one of them.
         """
         pairs, found = self.prefixes(network, hparams), dict[str, str]()
         for path, tensor in own.items():
@@ -65,7 +68,7 @@ class Official(NamedTuple):
 
 
 class Weights(dict[str, Tensor]):
-    """An official state dict that knows its file, and names it where a description asks for a key that it lacks."""
+    """An official state dict with its file name, which it names when a description asks for a key that it lacks."""
 
     def __init__(self, file: str, state: State) -> None:
         super().__init__(state)
@@ -75,10 +78,10 @@ class Weights(dict[str, Tensor]):
         raise T2IError(f"{self.file} lacks {key}, from which the width of the networks is read{_near(key, self)}")
 
     def compare(self, expected: Mapping[str, tuple[str, Tensor]]) -> None:
-        """Raise for the first weight that is of another shape, not there, or not ``expected``.
+        """Raise for the first weight that has another shape, is missing, or is not ``expected``.
 
         Args:
-            expected: by official key, our key and a tensor of our shape. Counters of batches may lack.
+            expected: by official key, our key and a tensor of our shape. Counters of batches may be missing.
         """
         for key, (ours, tensor) in expected.items():
             if key in self and self[key].shape != tensor.shape:
@@ -96,28 +99,61 @@ class Weights(dict[str, Tensor]):
             raise T2IError(f"{self.file}: {key} of shape {_shape(tensor)} has no place in our network")
 
 
+def read_official(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The state dict of each network in a .pth of any age, without ``module.`` before its keys.
+
+    No code in the file is run. One state dict may be the value of ``state_dict`` in a larger one. Several, by names of
+    their own, may be that of ``model``.
+
+    Returns:
+        By the file's name, with that of the network behind it where there are several: ``a.pth:netG``.
+
+    Raises:
+        T2IError: where there is no such file, or anything else is in it.
+    """
+    if not path.is_file():
+        raise T2IError(f"{path} is a folder: give the files in it" if path.is_dir() else f"found no file {path}")
+    with path.open("rb") as file:
+        if file.read(256).lstrip().startswith(b"<"):
+            raise T2IError(f"{path} is a web page, not the file that it offers: download it again in a browser")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file can raise any kind
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise T2IError(f"{path} holds {named[1]}, which could run code: give a state dict alone") from error
+        raise T2IError(
+            f"{path} is no readable .pth file ({type(error).__name__}): unpack it where it is an archive, or download "
+            "it again"
+        ) from error
+    if isinstance(found, dict) and isinstance(networks := found.get("model"), dict) and networks:
+        return {f"{path}:{name}": _state_dict(f"{path}:{name}", state) for name, state in networks.items()}
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    return {str(path): _state_dict(str(path), found)}
+
+
+def _state_dict(path: str, found: Any) -> dict[str, Tensor]:
+    """What is at a place in a file, if it is a state dict; without ``module.`` before its keys."""
+    if not isinstance(found, dict) or not found:
+        raise T2IError(f"{path} holds a {type(found).__name__}, expected the state dict of one network")
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise T2IError(f"{path} has a {type(value).__name__} at {key!r}, expected the state dict of one network")
+    while all(key.startswith("module.") for key in found):
+        found = {key.removeprefix("module."): value for key, value in found.items()}
+    return {key: value.detach() for key, value in found.items()}
+
+
 def count_keys(state: State, pattern: str, first: int = 1) -> int:
-    """How many keys the pattern makes with numbers from ``first`` on, without a gap."""
+    """How many keys of the pattern there are, numbered from ``first`` on without a gap."""
     number = first
     while pattern.format(number) in state:
         number += 1
     return number - first
 
 
-def first_stage_pairs() -> list[tuple[str, str]]:
-    """Prefixes of the first stage of StackGAN++'s generator, which AttnGAN and MirrorGAN have too."""
-    return [("h_net1.fc.", "first.fc."), *((f"h_net1.upsample{i + 1}.", f"first.up.{i}.") for i in range(4))]
-
-
-def trunk_pairs(downs: int) -> list[tuple[str, str]]:
-    """Prefixes of their discriminators' trunk, which has ``downs`` halvings more than at 64 px."""
-    pairs = [("img_code_s16.", "trunk.0.")]
-    pairs += [(f"img_code_s{16 * 2**i}.", f"trunk.{i}.") for i in range(1, downs + 1)]
-    return pairs + [(f"img_code_s{16 * 2**downs}_{i}.", f"trunk.{downs + i}.") for i in range(1, downs + 1)]
-
-
 def no_place(ours: str, tensor: Tensor) -> T2IError:
-    """The error about a weight of ours that a format does not know."""
+    """The error for a weight of ours that a format does not know."""
     return T2IError(f"the official networks have no place for {ours} of shape {_shape(tensor)}")
 
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 
 def adams(networks: list[nn.Module], options: Mapping[str, Any], fused: bool) -> list[torch.optim.Optimizer]:
-    """Adam for discriminator and generator, in this order, over what is not frozen in them."""
-    rates = (options["discriminator_learning_rate"], options["learning_rate"])
+    """Adam for each network (discriminator, generator) over its parameters that are not frozen."""
+    rate, of_discriminator = options["learning_rate"], options["discriminator_learning_rate"]
+    rates = (rate if of_discriminator is None else of_discriminator, rate)
     betas = (options["beta1"], options["beta2"])
-    found: list[torch.optim.Optimizer] = []
-    for network, rate in zip(networks, rates, strict=True):
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        found.append(torch.optim.Adam(trained, options["learning_rate"] if rate is None else rate, betas, fused=fused))
-    return found
+    return [
+        torch.optim.Adam([p for p in network.parameters() if p.requires_grad], rate, betas, fused=fused)
+        for network, rate in zip(networks, rates, strict=True)
+    ]
 
 
 def decays(optimizers: list[torch.optim.Optimizer], options: Mapping[str, Any]) -> list[Any]:
@@ -47,7 +47,7 @@ def move_average(average: nn.Module, live: nn.Module, decay: float) -> None:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Keep gradients away from one network's weights; what passes through it still has them."""
+    """Compute no gradients for a network's weights; gradients still pass through it to its inputs."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:
@@ -59,7 +59,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def update(optimizer: Any, loss: Tensor, backward: Callable[[Tensor], Any]) -> None:
-    """One optimizer step; ``backward`` computes the gradients of the loss."""
+    """One optimizer step on a loss; ``backward`` computes its gradients."""
     optimizer.zero_grad()
     backward(loss)
     optimizer.step()

@@ -1,4 +1,4 @@
-"""Projected discriminators in the place of a paper's: trained heads on a frozen network, which is a companion."""
+"""Projected discriminators instead of a paper's: trained heads on a frozen network, which is a companion."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Projection:
     Args:
         network: name of an image network with feature maps at four strides: ``efficientnet_lite0``, or a convolutional
             ``torchvision:NAME``.
-        weights: of the network; see ``t2i_zoo.vision.build_vision``.
-        input_size: side in pixels that images are resized to for it, 224 in the paper; by default they keep their own,
-            which is a tenth of the work at 64 px.
-        channels: of the randomly mixed features.
-        width: most channels of a head; the paper has 512, and 64 suits a CPU.
+        weights: weights of the network; see ``t2i_zoo.vision.build_vision``.
+        input_size: side in pixels that images are resized to for it, 224 in the paper; by default they keep their own
+            size, which is a tenth of the work at 64 px.
+        channels: channels of the randomly mixed features.
+        width: largest number of channels of a head; the paper has 512, and 64 suits a CPU.
         text_scale: factor of the matched logits; below 1 it weakens the text against the unconditional logits.
         separable: cheaper convolutions in the heads.
     """
@@ -48,20 +48,20 @@ class Projection:
         values = {"network": option} if isinstance(option, str) else option
         known = [field.name for field in fields(cls)]
         if odd := [name for name in values if name not in known]:
-            raise T2IError(f"found {odd[0]} in --model.projected, expected keys out of {', '.join(known)}")
+            raise T2IError(f"found {odd[0]} in --model.projected, expected one of {', '.join(known)}")
         if "network" not in values:
             raise T2IError("found --model.projected without a network: add one, such as network: efficientnet_lite0")
         return cls(**values)
 
     def build(self, weights: str | None) -> VisionNetwork:
-        """The network; random weights are the same each time, so that a resumed run meets them again."""
+        """The network; random weights are always the same, so that a resumed run has them again."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return build_vision(self.network, weights=weights, input_size=self.input_size or 0, logits=False)
 
 
 class Projected(ProjectedDiscriminator):
-    """A ``ProjectedDiscriminator`` that looks at images itself, once ``look`` is set to its frozen network."""
+    """A ``ProjectedDiscriminator`` of images, once ``look`` is set to its frozen network."""
 
     look: Callable[[Tensor], list[Tensor]] | None = None
 
@@ -75,17 +75,17 @@ def projected(option: Projection, papers: nn.Module, sizes: Sequence[int]) -> nn
     """A projected discriminator for each of a paper's, with its condition and classes.
 
     Args:
-        option: what they look through.
-        papers: a ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one a size.
+        option: the option ``projected``.
+        papers: a ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one per size.
         sizes: of the images, in pixels.
 
     Raises:
-        T2IError: for a discriminator that does not say what it is told.
+        T2IError: for any other discriminator, whose condition and classes are unknown.
     """
     found: list[Projected] = []
     every: list[nn.Module] = [*papers] if isinstance(papers, nn.ModuleList) else [papers]
     with torch.no_grad():
-        network = option.build("random")  # for the shapes of its maps; training loads the weights
+        network = option.build("random")  # for the shapes of its maps; setup loads the weights
         shapes = [[tap.shape[-1] for tap in network.taps(torch.zeros(1, 3, size, size))] for size in sizes]
     for paper, sides in zip(every, shapes, strict=True):
         if not isinstance(paper, ConditionalDiscriminator):

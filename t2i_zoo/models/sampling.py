@@ -1,4 +1,4 @@
-"""What a trained text-to-image model does: encode captions, draw noise, generate images."""
+"""What a trained text-to-image model does: encode captions, draw noise and generate images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class SamplingModule(CompanionModule):
     text_encoder: TextEncoder
     generator: nn.Module
     generator_ema: nn.Module
-    total_noise_dim: int  #: dimension of all noise that a sample takes: z and, behind it, conditioning augmentation's
+    total_noise_dim: int  #: dimension of all noise of a sample: z and, after it, that of conditioning augmentation
     attends = False  #: whether ``sampled`` returns attention over words
     text_is_optional = False  #: whether the model can sample from noise alone, with ``text_encoder: none``
     noise_is_normal = True  #: whether the noise is standard normal, so that it can be truncated
 
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
-        """Run a generator; papers with other inputs than (noise, sentence) or outputs than one image override it."""
+        """Run a generator; papers with other inputs than noise and sentence, or several images, override it."""
         return Fakes([network(noise, text.sentence)], text, {}, noise)
 
     @property
@@ -36,7 +36,7 @@ class SamplingModule(CompanionModule):
         return self.text_encoder.dim > 0
 
     def encode(self, captions: Sequence[str] | Batch) -> TextFeatures:
-        """Features of captions, or of a batch: its cached ones if the data module brought them."""
+        """Features of captions, or of a batch, whose cached features are used if there are any."""
         if isinstance(captions, dict):
             cached: TextFeatures | None = captions.get("text")
             return cached if cached is not None else self.encode(captions["captions"])
@@ -52,14 +52,14 @@ class SamplingModule(CompanionModule):
     def noise(self, count: int, rng: torch.Generator | None = None) -> Tensor:
         """Standard normal noise (count, ``total_noise_dim``) on the model's device; training passes its ``rng``.
 
-        Everything random in an image is drawn here, so that it can be repeated: the noise vector z and, in papers with
-        conditioning augmentation, its noise behind it.
+        Everything random in a sample is drawn here, so that it can be repeated: the noise vector z and, in papers with
+        conditioning augmentation, the noise of that after it.
         """
         source = rng.device if rng is not None else self.device
         return torch.randn(count, self.total_noise_dim, generator=rng, device=source).to(self.device)
 
     def noise_path(self, steps: int, rng: torch.Generator | None = None) -> Tensor:
-        """Noise (steps, ``total_noise_dim``) on the CPU that leads from one draw to another, both ends included."""
+        """Noise (steps, ``total_noise_dim``) on the CPU on a path between two draws, both ends included."""
         first, second = self.noise(2, rng).cpu()
         return interpolate_noise(first, second, steps)
 
@@ -71,7 +71,7 @@ class SamplingModule(CompanionModule):
         rng: torch.Generator | None = None,
         ema: bool = True,
     ) -> Tensor:
-        """Generate one image a caption: (B, 3, S, S) in [-1, 1], float32, on the model's device.
+        """Generate one image per caption: (B, 3, S, S) in [-1, 1], float32, on the model's device.
 
         Args:
             captions: B sentences, or their features.
@@ -90,10 +90,7 @@ class SamplingModule(CompanionModule):
         rng: torch.Generator | None = None,
         ema: bool = True,
     ) -> Fakes:
-        """Everything that a generator in eval mode returns, images of all sizes and attention included.
-
-        Arguments as of ``generate``.
-        """
+        """All outputs of a generator in eval mode, such as images of every size and attention; see ``generate``."""
         text = captions if isinstance(captions, TextFeatures) else self.encode(captions)
         text = TextFeatures(*(None if part is None else part.to(self.device) for part in text))  # type: ignore[arg-type]
         noise = self.noise(len(text.sentence), rng) if noise is None else noise.to(self.device)

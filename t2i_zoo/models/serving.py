@@ -26,7 +26,10 @@ class ServingModule(ZooModule):
 
     use: str
     known: Any = None
-    class_head: nn.Linear | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_head: nn.Linear | None = None
 
     def training_captions(self) -> list[str]:
         """All captions of the training split.

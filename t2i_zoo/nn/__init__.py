@@ -1,14 +1,23 @@
-"""Blocks that several papers share and mean the same by; torch only."""
+"""Blocks and losses that several papers share with the same meaning; torch only."""
 
 from t2i_zoo.nn.adversarial import ADVERSARIAL, PAPER, AdversarialLoss, AdversarialName, mean
 from t2i_zoo.nn.augment import Augmentation, augment
 from t2i_zoo.nn.checkpointing import checkpointed
-from t2i_zoo.nn.conditioning import CAActivation, ConditioningAugmentation
+from t2i_zoo.nn.conditioning import CAActivation, ConditioningAugmentation, split_noise
 from t2i_zoo.nn.discriminator import ConditionalDiscriminator, Logits
-from t2i_zoo.nn.glu import FirstStage, GLUResidual, conv3x3, glu_block, glu_up, orthogonal_init, tile, to_image
-from t2i_zoo.nn.init import dcgan_init
-from t2i_zoo.nn.joint import JointDiscriminator, JointHeads, picture_trunk
-from t2i_zoo.nn.losses import class_loss, discriminator_loss, generator_loss, kl_to_normal, over_sizes
+from t2i_zoo.nn.glu import FirstStage, PyramidGenerator, conv3x3, glu_block, glu_residuals, glu_up, tile, to_image
+from t2i_zoo.nn.init import dcgan_init, norm_init, orthogonal_init
+from t2i_zoo.nn.joint import JointDiscriminator, JointHeads, activated, encoder, image_trunk, same_block
+from t2i_zoo.nn.losses import (
+    class_loss,
+    discriminator_loss,
+    discriminator_terms,
+    generator_loss,
+    kl_to_normal,
+    of_other_classes,
+    over_sizes,
+    weighted,
+)
 from t2i_zoo.nn.penalties import (
     LeCam,
     adaptive_probability,
@@ -18,7 +27,7 @@ from t2i_zoo.nn.penalties import (
     squared_gradients,
 )
 from t2i_zoo.nn.projected import ProjectedDiscriminator
-from t2i_zoo.nn.words import WordAttention, WordGenerator
+from t2i_zoo.nn.words import WordAttention
 
 __all__ = [
     "ADVERSARIAL",
@@ -29,15 +38,15 @@ __all__ = [
     "ConditionalDiscriminator",
     "ConditioningAugmentation",
     "FirstStage",
-    "GLUResidual",
     "JointDiscriminator",
     "JointHeads",
     "LeCam",
     "Logits",
     "PAPER",
     "ProjectedDiscriminator",
+    "PyramidGenerator",
     "WordAttention",
-    "WordGenerator",
+    "activated",
     "adaptive_probability",
     "augment",
     "checkpointed",
@@ -45,18 +54,26 @@ __all__ = [
     "conv3x3",
     "dcgan_init",
     "discriminator_loss",
+    "discriminator_terms",
+    "encoder",
     "feature_matching",
     "generator_loss",
     "glu_block",
+    "glu_residuals",
     "glu_up",
+    "image_trunk",
     "kl_to_normal",
     "matching_aware_penalty",
     "mean",
+    "norm_init",
+    "of_other_classes",
     "orthogonal_init",
     "over_sizes",
     "overfitting",
-    "picture_trunk",
+    "same_block",
+    "split_noise",
     "squared_gradients",
     "tile",
     "to_image",
+    "weighted",
 ]

@@ -1,6 +1,6 @@
 """Adversarial losses that any model of the zoo can be trained with, as functions of raw logits.
 
-Each loss gives one value a logit, in float32; a paper weighs and averages them. ``real`` are logits of real images with
+Each loss gives one float32 value per logit; a paper weighs and averages them. ``real`` are logits of real images with
 their captions, ``fake`` those of generated images or of mismatched pairs, row by row against the same real image.
 """
 
@@ -16,10 +16,10 @@ AdversarialName = Literal["paper", "hinge", "relativistic", "relativistic_averag
 
 
 class AdversarialLoss:
-    """The non-saturating loss (Goodfellow et al. 2014): binary cross-entropy of logits, which all papers here use.
+    """The non-saturating loss (Goodfellow et al. 2014): binary cross-entropy of logits.
 
-    The references take it of a sigmoid; of logits it differs only where the sigmoid saturates, and half precision is
-    safe.
+    The references take it of a sigmoid. Taken of logits it differs only where the sigmoid saturates, and is safe in
+    half precision.
     """
 
     relative = False  #: whether the generator's loss compares with logits of real images
@@ -42,11 +42,11 @@ class Hinge(AdversarialLoss):
     """Hinge loss (Lim and Ye 2017; Miyato et al. 2018)."""
 
     def real(self, real: Tensor, fake: Tensor | None = None, target: float = 1.0) -> Tensor:
-        """Zero from a margin of 1 on; it has no label to smooth."""
+        """Zero from a margin of 1 on; there is no label to smooth."""
         return F.relu(1 - real.float())
 
     def fake(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """Zero from a margin of -1 down."""
+        """Zero up to a margin of -1."""
         return F.relu(1 + fake.float())
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
@@ -57,7 +57,7 @@ class Hinge(AdversarialLoss):
 class Relativistic(AdversarialLoss):
     """Relativistic pairing (Jolicoeur-Martineau 2018, as in R3GAN): each fake against the real image of its row.
 
-    All of the discriminator's loss is in the pairs, so that the term of real images alone is zero.
+    The discriminator's whole loss is in the pairs, so the term of real images alone is zero.
     """
 
     relative = True
@@ -93,7 +93,7 @@ class RelativisticAverage(AdversarialLoss):
         return F.softplus(fake.float() - real.float().mean())
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """Both of them with the sides exchanged."""
+        """Both of these with the sides exchanged."""
         assert real is not None
         fake, real = fake.float(), real.float()
         return F.softplus(real.mean() - fake) + F.softplus(real - fake.mean()).mean()
@@ -109,10 +109,8 @@ PAPER = ADVERSARIAL["paper"]
 
 
 def mean(losses: Tensor, keep: Tensor | None = None) -> Tensor:
-    """Mean of losses (P,) or (P, N), over the rows that ``keep`` (P, bool) marks; 0 where there are none.
-
-    A mean over a mask rather than over a selection: how many rows are kept need not be known on the host.
-    """
+    """Mean of losses (P,) or (P, N), over the rows that ``keep`` (P, bool) marks; 0 where there are none."""
     if keep is None:
         return losses.sum() / max(losses.numel(), 1)
+    # Over a mask rather than a selection: the number of rows need not be known on the host, which would wait for it.
     return (losses.flatten(1).mean(1) if losses.dim() > 1 else losses).mul(keep).sum() / keep.sum().clamp(min=1)

@@ -1,11 +1,11 @@
 """Differentiable augmentation of everything a discriminator sees.
 
 Zhao et al. 2020, Differentiable Augmentation for Data-Efficient GAN Training (arXiv 2006.10738);
-mit-han-lab/data-efficient-gans. Real and generated images are augmented in both steps, each sample with its own random
+mit-han-lab/data-efficient-gans. Real and generated images are augmented in both steps, each image with its own random
 numbers, and gradients pass through to the generator. Images (B, C, H, W) are in [-1, 1] and may leave that range, since
 nothing is clamped afterwards.
 
-Brightness, saturation and contrast change what a caption says about colours; for matching-aware discriminators
+Brightness, saturation and contrast contradict what a caption says about colours; for matching-aware discriminators
 begin with translation and cutout.
 """
 
@@ -75,32 +75,22 @@ def augment(
         images: (B, C, H, W) in [-1, 1], of any size.
         policy: ``color`` (brightness, saturation and contrast), ``translation`` by up to an eighth of each side,
             ``cutout`` of one rectangle; empty returns the images themselves.
-        rng: source of random numbers, on the device of the images; None uses the global one.
+        rng: source of random numbers, on the device of the images; the global one by default.
         probability: of each operation for each image, as adaptive augmentation sets it; a tensor is never read on the
-            host. None always applies all.
+            host. By default all operations are applied.
         cutout_ratio: sides of the cutout relative to the image's: 0.5 in DiffAugment, 0.2 in Projected GAN and
             StyleGAN-T.
 
     Returns:
         Images of the same shape and dtype.
     """
-    count, _, height, width = images.shape
     device = images.device
 
     def uniform() -> Tensor:
-        return torch.rand(count, device=device, generator=rng)
+        return torch.rand(len(images), device=device, generator=rng)
 
     def integer(low: int, high: int) -> Tensor:  # both inclusive
-        return torch.randint(low, high + 1, (count,), device=device, generator=rng)
-
-    def shifted(x: Tensor) -> Tensor:
-        most = [int(side / 8 + 0.5) for side in (height, width)]
-        return translation(x, integer(-most[0], most[0]), integer(-most[1], most[1]))
-
-    def cut(x: Tensor) -> Tensor:
-        size = (int(height * cutout_ratio + 0.5), int(width * cutout_ratio + 0.5))
-        # an even rectangle has its centre between two pixels, so there is one more place for it
-        return cutout(x, integer(0, height - size[0] % 2), integer(0, width - size[1] % 2), size)
+        return torch.randint(low, high + 1, (len(images),), device=device, generator=rng)
 
     operations: dict[Augmentation, list[Callable[[Tensor], Tensor]]] = {
         "color": [
@@ -108,17 +98,29 @@ def augment(
             lambda x: saturation(x, uniform()),
             lambda x: contrast(x, uniform()),
         ],
-        "translation": [shifted],
-        "cutout": [cut],
+        "translation": [lambda x: _shift(x, integer)],
+        "cutout": [lambda x: _cut(x, integer, cutout_ratio)],
     }
-    for name in operations:
-        for operation in operations[name] if name in policy else ():
-            changed = operation(images)
-            if probability is None:
-                images = changed
-            else:
-                images = torch.where((uniform() < probability).view(-1, 1, 1, 1), changed, images)
+    for operation in (operation for name in operations if name in policy for operation in operations[name]):
+        changed = operation(images)
+        if probability is not None:
+            changed = torch.where((uniform() < probability).view(-1, 1, 1, 1), changed, images)
+        images = changed
     return images
+
+
+def _shift(images: Tensor, integer: Callable[[int, int], Tensor]) -> Tensor:
+    """Translate by up to an eighth of each side."""
+    most = [int(side / 8 + 0.5) for side in images.shape[2:]]
+    return translation(images, *(integer(-reach, reach) for reach in most))
+
+
+def _cut(images: Tensor, integer: Callable[[int, int], Tensor], ratio: float) -> Tensor:
+    """Cut out a rectangle whose sides are ``ratio`` of the image's."""
+    height, width = images.shape[2:]
+    size = (int(height * ratio + 0.5), int(width * ratio + 0.5))
+    # The centre of an even rectangle is between two pixels, so it has one more place.
+    return cutout(images, integer(0, height - size[0] % 2), integer(0, width - size[1] % 2), size)
 
 
 def _per_image(u: Tensor, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: forget what lies inside a network and compute it again in the backward pass."""
+"""Gradient checkpointing: drop a network's intermediate results and compute them again in the backward pass."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 class _Still(AbstractContextManager[None]):
-    """Batch norms of a network leave their running statistics alone; they normalise as ever.
+    """Keep the running statistics of a network's batch norms as they are, for the second forward.
 
-    Whether they keep statistics at all must not change: the second forward has to save the same tensors as the first.
+    Whether they track statistics at all must not change: the second forward has to save the same tensors as the first.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -30,9 +30,9 @@ class _Still(AbstractContextManager[None]):
 
 
 def checkpointed(network: nn.Module, *inputs: Tensor | None) -> Any:
-    """Run a network and keep its inputs alone: the same results as without, for one forward more.
+    """Run a network and keep only its inputs for the backward pass: the same results for one more forward.
 
-    The network must draw no random numbers. Batch statistics count once, although they are computed twice.
+    The network must draw no random numbers. Batch statistics are counted once, although they are computed twice.
     """
     return checkpoint(
         network,

@@ -11,11 +11,11 @@ CAActivation = Literal["relu", "lrelu", "glu"]
 
 
 class ConditioningAugmentation(nn.Module):
-    """A sentence to a normal distribution, and a draw from it: (B, D) and noise (B, C) to three times (B, C).
+    """A sentence embedding to a normal distribution, and a draw from it.
 
     Args:
-        text_dim: D.
-        dim: C, the length of the condition.
+        text_dim: D of the sentence embedding.
+        dim: C of the condition.
         activation: after the linear layer: ``relu`` in the PyTorch code of StackGAN, so that mean and log-variance are
             at least 0; ``lrelu`` (0.2) in its TensorFlow code; ``glu`` in StackGAN++, AttnGAN and MirrorGAN.
     """
@@ -27,6 +27,18 @@ class ConditioningAugmentation(nn.Module):
         self.activation = layers[activation]
 
     def forward(self, sentence: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the condition ``mu + exp(logvar / 2) * noise``, ``mu`` and ``logvar``."""
+        """From (B, D) and noise (B, C), return ``mu + exp(logvar / 2) * noise``, ``mu`` and ``logvar``, (B, C) each."""
         mu, logvar = self.activation(self.fc(sentence)).chunk(2, dim=1)
         return mu + torch.exp(0.5 * logvar) * noise, mu, logvar
+
+
+def split_noise(noise: Tensor, lengths: list[int], *, augment: bool) -> tuple[Tensor, ...]:
+    """The noise vector z, and the noise of each conditioning augmentation after it.
+
+    Args:
+        noise: (B, Z), all random numbers of B images.
+        lengths: dimensions of the parts, Z in sum.
+        augment: whether conditioning augmentation draws; without it the condition is its mean, for noise of 0.
+    """
+    z, *draws = torch.split(noise, lengths, dim=1)
+    return z, *(draws if augment else map(torch.zeros_like, draws))

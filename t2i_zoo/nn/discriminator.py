@@ -1,4 +1,4 @@
-"""What every discriminator of the zoo is: features of images, and judgements of the features with a condition."""
+"""The base of every discriminator: features of images, and judgements of the features with a condition."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Logits(NamedTuple):
     """What a discriminator says of B images.
 
     Attributes:
-        matched: (B,), or (B, N) for several judgements an image: it is real and belongs to its text; None without text.
-        unconditional: (B,) or (B, N): it is real, whatever its text; None where there is no such head.
-        classes: (B, K) of its class; None where there is no such head.
+        matched: (B,), or (B, N) for N judgements per image, that it is real and belongs to its text; None without text.
+        unconditional: (B,) or (B, N), that it is real whatever its text; None without such a head.
+        classes: (B, K) of its class; None without such a head.
     """
 
     matched: Tensor | None = None
@@ -26,38 +26,38 @@ class Logits(NamedTuple):
         return Logits(*(None if logits is None else logits[rows] for logits in self))
 
     def all(self) -> Tensor:
-        """(B, N): whatever judges an image as real, side by side."""
-        return torch.cat([logits.flatten(1) if logits.dim() > 1 else logits[:, None]
-                          for logits in (self.matched, self.unconditional) if logits is not None], 1)  # fmt: skip
+        """All logits that judge an image as real, matched and unconditional, side by side: (B, N)."""
+        found = [logits for logits in (self.matched, self.unconditional) if logits is not None]
+        return torch.cat([logits.flatten(1) if logits.dim() > 1 else logits[:, None] for logits in found], 1)
 
 
 class ConditionalDiscriminator(nn.Module):
     """Base of every discriminator; a subclass writes ``features``, and ``judge`` or ``judge_alone`` or both.
 
-    Features come apart from judgements since one image may be judged with two captions.
+    Features are separate from judgements because one image may be judged with two captions.
 
     Attributes:
-        condition_dim: length of the condition (B, C); 0 without text.
-        num_classes: K of the class logits; 0 where there are none.
+        condition_dim: C of the condition (B, C); 0 without text.
+        num_classes: K of the class logits; 0 without a class head.
     """
 
     condition_dim: int = 0
     num_classes: int = 0
 
     def features(self, images: Tensor) -> Any:
-        """What the image (B, 3, S, S) in [-1, 1] has to say before any text joins; rows can be selected by an index."""
+        """Features of images (B, 3, S, S) in [-1, 1] before any text joins, whose rows an index can select."""
         raise NotImplementedError
 
     def judge(self, features: Any, condition: Tensor) -> Logits:
-        """Matched logits and, where there are any, class logits of features with a condition (B, C)."""
+        """Matched logits and, with a class head, class logits of features with a condition (B, C)."""
         raise NotImplementedError
 
     def judge_alone(self, features: Any) -> Tensor | None:
-        """Unconditional logits, or None where there is no such head."""
+        """Unconditional logits, or None without such a head."""
         return None
 
     def forward(self, images: Tensor, condition: Tensor | None) -> Logits:
-        """Everything that it says of images with a condition."""
+        """All logits of images with a condition."""
         features = self.features(images)
         logits = Logits() if condition is None else self.judge(features, condition)
         return logits._replace(unconditional=self.judge_alone(features))

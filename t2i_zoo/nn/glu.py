@@ -1,16 +1,23 @@
-"""Generator blocks with gated linear units, as StackGAN++, AttnGAN and MirrorGAN have them; no convolution has a bias.
+"""Generator blocks with gated linear units, and the generator of StackGAN++, AttnGAN and MirrorGAN built from them.
 
 A gated linear unit multiplies the first half of the channels by the sigmoid of the second (Dauphin et al. 2017, arXiv
-1612.08083), so the convolution before it has twice the channels that come out. Sources: hanzhanggit/StackGAN-v2 and
-taoxugit/AttnGAN.
+1612.08083), so the convolution before it has twice as many channels as the result. No convolution has a bias. Sources:
+hanzhanggit/StackGAN-v2 and taoxugit/AttnGAN.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from t2i_zoo.nn.checkpointing import checkpointed
+from t2i_zoo.nn.conditioning import ConditioningAugmentation
+from t2i_zoo.nn.init import orthogonal_init
 
 
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -29,7 +36,7 @@ def glu_up(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def to_image(channels: int) -> nn.Sequential:
-    """Features to a picture: (B, channels, S, S) to (B, 3, S, S) in [-1, 1]."""
+    """Features to an image: (B, channels, S, S) to (B, 3, S, S) in [-1, 1]."""
     return nn.Sequential(conv3x3(channels, 3), nn.Tanh())
 
 
@@ -39,7 +46,7 @@ def tile(code: Tensor, features: Tensor) -> Tensor:
 
 
 class GLUResidual(nn.Module):
-    """Add to the map two convolutions of itself, a gate between them and no activation after the sum."""
+    """Add to a map (B, C, H, W) two convolutions of it with a gate between them; no activation after the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,16 +60,21 @@ class GLUResidual(nn.Module):
         return total
 
 
+def glu_residuals(channels: int, count: int) -> nn.Sequential:
+    """``count`` residual blocks in a row, (B, channels, H, W) to the same (``R_NUM`` in the papers' configs)."""
+    return nn.Sequential(*(GLUResidual(channels) for _ in range(count)))
+
+
 class FirstStage(nn.Module):
     """From a code to the first map: (B, inputs) to (B, width, size, size).
 
     A gated linear layer makes a 4 x 4 map, which is doubled up to ``size`` while its channels are halved.
 
     Args:
-        inputs: length of the code.
-        width: channels that come out.
-        size: side, a power of two of at least 8. The papers have 64 and begin with ``16 * width`` channels, which are
-            the most here for larger sizes too.
+        inputs: dimension of the code.
+        width: channels of the result.
+        size: side, a power of two of at least 8. The papers have 64 and begin with ``16 * width`` channels, which is
+            the maximum here for larger sizes too.
     """
 
     def __init__(self, inputs: int, width: int, size: int) -> None:
@@ -75,21 +87,77 @@ class FirstStage(nn.Module):
         self.up = nn.Sequential(*(glu_up(*pair) for pair in pairwise(widths)))
 
     def forward(self, code: Tensor) -> Tensor:
-        """Return the features that the first picture is made of."""
+        """Return the features that the first image is made of."""
         features: Tensor = self.up(self.fc(code).unflatten(1, (-1, 4, 4)))
         return features
 
 
-def orthogonal_init(module: nn.Module) -> None:
-    """Initialise one layer as StackGAN++ and its heirs do; use with ``network.apply(orthogonal_init)``.
+class PyramidGenerator(nn.Module):
+    """Noise, sentence embeddings and words to a pyramid of images in [-1, 1], smallest first.
 
-    Weights of convolutions and linear layers are orthogonal with gain 1 (Saxe et al. 2014, arXiv 1312.6120), batch
-    norms N(1, 0.02); biases are 0 but for those of convolutions, which keep PyTorch's default.
+    Args:
+        text_dim: D of the sentence embedding; with 0 there is no conditioning augmentation, and the noise itself is the
+            condition of the further stages.
+        noise_dim: z.
+        condition_dim: C of the augmented condition.
+        widths: channels of the features at each size.
+        size: side of the first stage's map.
+        stages: the further stages, each of which doubles the side: from features, condition (B, C) and, for a model
+            that reads words, words (B, T, W) and mask (B, T), to the next features and the attention (B, T, H, H) over
+            the map it began with, or None.
+        last_only: only the last stage has an image, as in AttnGAN's DCGAN variant.
+        checkpointing: keep only what passes between the stages, and compute the rest again in the backward pass.
     """
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
-        nn.init.orthogonal_(module.weight)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
+
+    def __init__(
+        self,
+        text_dim: int,
+        noise_dim: int,
+        condition_dim: int,
+        widths: Sequence[int],
+        size: int,
+        stages: Sequence[nn.Module],
+        *,
+        last_only: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.last_only, self.checkpointing = last_only, checkpointing
+        self.augment = ConditioningAugmentation(text_dim, condition_dim, "glu") if text_dim else None
+        self.first = FirstStage(noise_dim + condition_dim if text_dim else noise_dim, widths[0], size)
+        self.stages = nn.ModuleList(stages)
+        self.pictures = nn.ModuleList(to_image(width) for width in (widths[-1:] if last_only else widths))
+        self.apply(orthogonal_init)
+
+    def forward(
+        self, noise: Tensor, sentence: Tensor, augmentation: Tensor, *words: Tensor | None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Generate images.
+
+        Args:
+            noise: (B, z).
+            sentence: (B, D).
+            augmentation: (B, C) normal noise of conditioning augmentation; 0 makes the condition its mean.
+            words: word features (B, T, W) and their mask (B, T) bool, true at words, where the stages read them.
+
+        Returns:
+            The images; and, as far as there are any, ``mu`` and ``logvar`` (B, C) of the condition and the attention of
+            each further stage as ``attention_0`` and so on.
+        """
+        condition, code, extras = noise, noise, dict[str, Tensor]()
+        if self.augment is not None:
+            condition, mu, logvar = self.augment(sentence, augmentation)
+            # The condition comes before the noise, unlike in StackGAN: converted weights depend on it.
+            code, extras = torch.cat([condition, noise], dim=1), {"mu": mu, "logvar": logvar}
+        features = self._run(self.first, code)
+        maps = [features]
+        for i, stage in enumerate(self.stages):
+            features, attention = self._run(stage, features, condition, *words)
+            maps.append(features)
+            if attention is not None:
+                extras[f"attention_{i}"] = attention
+        shown = maps[-1:] if self.last_only else maps
+        return [to_rgb(features) for to_rgb, features in zip(self.pictures, shown, strict=True)], extras
+
+    def _run(self, part: nn.Module, *inputs: Tensor | None) -> Any:
+        return checkpointed(part, *inputs) if self.checkpointing else part(*inputs)

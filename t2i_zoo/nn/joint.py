@@ -1,4 +1,4 @@
-"""Discriminators that judge a picture both alone and with its text, as StackGAN++, AttnGAN and MirrorGAN have them.
+"""Discriminators that judge an image both alone and with its text, as StackGAN++, AttnGAN and MirrorGAN have them.
 
 Sources: hanzhanggit/StackGAN-v2 and taoxugit/AttnGAN; StackGAN's second stage has the trunk too.
 """
@@ -6,6 +6,7 @@ Sources: hanzhanggit/StackGAN-v2 and taoxugit/AttnGAN; StackGAN's second stage h
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -13,57 +14,59 @@ from torch import Tensor, nn
 
 from t2i_zoo.nn.checkpointing import checkpointed
 from t2i_zoo.nn.discriminator import ConditionalDiscriminator, Logits
-from t2i_zoo.nn.glu import conv3x3, orthogonal_init, tile
+from t2i_zoo.nn.glu import conv3x3, tile
+from t2i_zoo.nn.init import orthogonal_init
 
 
-def _activated(conv: nn.Conv2d) -> nn.Sequential:
+def activated(conv: nn.Conv2d) -> nn.Sequential:
+    """A convolution with batch norm and leaky ReLU."""
     return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.LeakyReLU(0.2, inplace=True))
 
 
 def down_block(inputs: int, outputs: int) -> nn.Sequential:
     """Halve the side: 4 x 4 convolution with stride 2, batch norm, leaky ReLU."""
-    return _activated(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
+    return activated(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
 
 
 def same_block(inputs: int, outputs: int) -> nn.Sequential:
     """Keep the side: 3 x 3 convolution, batch norm, leaky ReLU."""
-    return _activated(conv3x3(inputs, outputs))
+    return activated(conv3x3(inputs, outputs))
 
 
-def encoder(width: int, halvings: int) -> nn.Sequential:
-    """A picture to ``8 * width`` channels, halved as often as told; the papers' first layer of four has ``width``."""
-    widths = [8 * width >> (halvings - 1 - i) for i in range(halvings)]
+def encoder(widths: Sequence[int]) -> nn.Sequential:
+    """Images (B, 3, S, S) to features, one halving of the side per width; the first has no batch norm, as in DCGAN."""
     first = nn.Conv2d(3, widths[0], 4, 2, 1, bias=False)
     layers = [layer for pair in pairwise(widths) for layer in down_block(*pair)]
     return nn.Sequential(first, nn.LeakyReLU(0.2, inplace=True), *layers)
 
 
-def picture_trunk(width: int, image_size: int) -> nn.Sequential:
-    """What all heads share: pictures (B, 3, S, S) to features (B, 8 * width, 4, 4).
+def image_trunk(width: int, image_size: int) -> nn.Sequential:
+    """What all heads share: images (B, 3, S, S) to features (B, 8 * width, 4, 4).
 
-    An encoder to a 16th of the side; above 64 px as many halvings more as lead to 4 x 4, which double the channels, and
-    as many 3 x 3 blocks that halve them again. Below 64 px the encoder lacks its first layers.
+    An encoder reduces the side to a 16th. Above 64 px further halvings lead to 4 x 4 and double the channels, and as
+    many 3 x 3 blocks halve the channels again. Below 64 px the encoder lacks its first layers.
 
     Args:
         width: channels after the first layer at 64 px and above.
         image_size: S, a power of two of at least 8.
     """
     halvings = round(math.log2(image_size)) - 2
-    widths = [8 * width * 2**i for i in range(max(halvings - 4, 0) + 1)]
+    first = min(halvings, 4)
+    widths = [8 * width * 2**i for i in range(halvings - first + 1)]
     return nn.Sequential(
-        encoder(width, min(halvings, 4)),
+        encoder([8 * width >> i for i in reversed(range(first))]),
         *(down_block(*pair) for pair in pairwise(widths)),
         *(same_block(*pair) for pair in pairwise(reversed(widths))),
     )
 
 
 class JointHeads(nn.Module):
-    """Two judgements of the features of a picture: alone, and joined with a condition that is repeated over the map.
+    """Two judgements of the features of an image: alone, and joined with a condition that is repeated over the map.
 
     Args:
         channels: of the features, (B, channels, 4, 4).
-        condition_dim: length C of the condition (B, C); with 0 there is the unconditional head alone.
-        condition_first: its channels come before the features (StackGAN++) or behind them (StackGAN, AttnGAN).
+        condition_dim: C of the condition (B, C); 0 leaves only the unconditional head.
+        condition_first: its channels come before the features (StackGAN++) or after them (StackGAN, AttnGAN).
         unconditional: whether there is the unconditional head; AttnGAN's DCGAN variant has only the other.
     """
 
@@ -76,7 +79,7 @@ class JointHeads(nn.Module):
             self.conditional = nn.Conv2d(channels, 1, 4)
 
     def match(self, features: Tensor, condition: Tensor) -> Tensor:
-        """Logits (B,) that the pictures are real and belong to the condition."""
+        """Logits (B,) that the images are real and belong to the condition."""
         parts = (tile(condition, features), features)
         logits: Tensor = self.conditional(self.joint(torch.cat(parts if self.condition_first else parts[::-1], 1)))
         return logits.flatten()
@@ -93,26 +96,17 @@ class JointDiscriminator(ConditionalDiscriminator):
         condition_dim: C; 0 without text.
         width: channels after the first layer (``DF_DIM``).
         image_size: S.
-        condition_first: as of ``JointHeads``.
-        unconditional: as of ``JointHeads``.
-        checkpointing: keep the pictures alone, and compute all that follows again in the backward pass.
+        checkpointing: keep only the images, and compute all that follows again in the backward pass.
+        heads: ``condition_first`` and ``unconditional`` of ``JointHeads``.
     """
 
     def __init__(
-        self,
-        condition_dim: int,
-        width: int,
-        image_size: int,
-        *,
-        condition_first: bool,
-        unconditional: bool = True,
-        checkpointing: bool = False,
+        self, condition_dim: int, width: int, image_size: int, *, checkpointing: bool = False, **heads: bool
     ) -> None:
         super().__init__()
         self.condition_dim, self.checkpointing = condition_dim, checkpointing
-        self.trunk = picture_trunk(width, image_size)
-        order = {"condition_first": condition_first, "unconditional": unconditional}
-        self.heads = JointHeads(8 * width, condition_dim, **order)
+        self.trunk = image_trunk(width, image_size)
+        self.heads = JointHeads(8 * width, condition_dim, **heads)
         self.apply(orthogonal_init)
 
     def features(self, images: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
-"""Terms that any discriminator may have beside its loss, and the meters that go with them.
+"""Terms that any discriminator may have beside its loss, and the statistics that go with them.
 
-Every penalty is a gradient of raw logits, before a sigmoid or a hinge, and needs a discriminator that does not mix the
+Every gradient penalty is of raw logits, before a sigmoid or a hinge, and needs a discriminator that does not mix the
 samples of a batch: batch norm would pollute the gradient of each sample with those of the others. Run the
 discriminator in float32 for them, since squares overflow in float16. All results are float32.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,7 +57,7 @@ def matching_aware_penalty(
     Args:
         logits: (B, ...), of real images with their own captions.
         images: (B, C, H, W), or features of them (GALIP); ``requires_grad``.
-        sentence: (B, D), ``requires_grad``.
+        sentence: (B, D) embeddings; ``requires_grad``.
         weight: k of the paper.
         power: p of the paper.
     """
@@ -67,51 +66,53 @@ def matching_aware_penalty(
     return MatchingAwarePenalty(penalty, image.detach().sqrt().mean(), text.detach().sqrt().mean())
 
 
+def lecam_loss(real: Tensor, fake: Tensor, real_average: Tensor, fake_average: Tensor) -> Tensor:
+    """``mean relu(real - fake_average)**2 + mean relu(real_average - fake)**2`` for logits of any shape.
+
+    Source: Tseng et al. 2021 (arXiv 2104.03310), with the relu of google/lecam-gan, which the paper's formula lacks.
+    """
+    real, fake = real.float(), fake.float()
+    return F.relu(real - fake_average).square().mean() + F.relu(real_average - fake).square().mean()
+
+
 class LeCam(nn.Module):
     """Pull the logits of real and generated images towards moving averages of each other's, against overfitting.
 
-    ``mean relu(real - average fake)**2 + mean relu(average real - fake)**2``. The averages are buffers and belong to a
-    checkpoint.
-
-    Source: Tseng et al. 2021 (arXiv 2104.03310), with the relu of google/lecam-gan, which the paper's formula lacks.
+    The averages are buffers and belong to a checkpoint. The loss is ``lecam_loss``.
 
     Args:
-        decay: of the moving averages.
-        debias: divide by ``1 - decay**n`` after n updates, as the authors do. Without it the averages begin near 0.
+        decay: of the moving averages, which are divided by ``1 - decay**n`` after n updates, as the authors do: without
+            it they would begin near 0.
     """
 
     averages: Tensor
     updates: Tensor
 
-    def __init__(self, decay: float = 0.99, debias: bool = True) -> None:
+    def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
-        self.decay, self.debias = decay, debias
+        self.decay = decay
         self.register_buffer("averages", torch.zeros(2))
         self.register_buffer("updates", torch.zeros(()))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
         """Penalty of logits of any shape; in training mode the batch enters the averages first."""
-        real, fake = real.float(), fake.float()
         if self.training:
-            self.averages.lerp_(torch.stack([real.detach().mean(), fake.detach().mean()]), 1 - self.decay)
+            means = torch.stack([real.detach().float().mean(), fake.detach().float().mean()])
+            self.averages.lerp_(means, 1 - self.decay)
             self.updates.add_(1)
-        real_average, fake_average = self.anchors
-        return F.relu(real - fake_average).square().mean() + F.relu(real_average - fake).square().mean()
+        return lecam_loss(real, fake, *self.anchors)
 
     @property
     def anchors(self) -> tuple[Tensor, Tensor]:
         """Average logits of real and of generated images, as the penalty reads them."""
-        real, fake = self.averages
-        if self.debias:
-            scale = 1 - self.decay ** self.updates.clamp(min=1)
-            real, fake = real / scale, fake / scale
+        real, fake = self.averages / (1 - self.decay ** self.updates.clamp(min=1))
         return real, fake
 
 
 def overfitting(real: Tensor) -> Tensor:
     """Mean sign of the logits of real training images, in [-1, 1]: near 0 without overfitting, 1 when it is complete.
 
-    Called r_t by Karras et al. 2020 (arXiv 2006.06676); it is worth a line in the log of any model.
+    Karras et al. 2020 (arXiv 2006.06676) call it r_t; it is worth logging for any model.
     """
     return real.detach().float().sign().mean()
 
@@ -124,7 +125,7 @@ def adaptive_probability(
     Source: Karras et al. 2020 (arXiv 2006.06676), who take a step every 4 batches.
 
     Args:
-        probability: the present one, a scalar on any device, which is never read on the host.
+        probability: the current one, a scalar on any device, which is never read on the host.
         overfitting: mean of ``overfitting`` since the last step.
         images: number of images since the last step.
         target: of ``overfitting``.
@@ -133,22 +134,9 @@ def adaptive_probability(
     return (probability + (overfitting - target).sign() * (images / swing)).clamp(0, 1)
 
 
-def top_k(losses: Tensor, k: int) -> Tensor:
-    """Mean of the k smallest losses (B,) of the generator: its most convincing images alone.
+def feature_matching(real: Tensor, fake: Tensor) -> Tensor:
+    """Mean squared difference between the batch means of real and of generated features, (B, ...) each.
 
-    Source: Sinha et al. 2020, Top-k Training of GANs (arXiv 2002.06224).
+    Source: Salimans et al. 2016 (arXiv 1606.03498), section 3.1, which has a sum in place of the mean over features.
     """
-    return losses.float().topk(k, largest=False).values.mean()
-
-
-def top_k_count(batch: int, epoch: int, decay: float = 0.99, floor: float = 0.5) -> int:
-    """k of an epoch, from 0: the whole batch at first, times ``decay`` each epoch, never below ``floor * batch``."""
-    return max(int(batch * decay**epoch), math.ceil(floor * batch), 1)
-
-
-def feature_matching(real: Tensor, fake: Tensor, power: int = 2) -> Tensor:
-    """Mean of ``|mean of real features - mean of generated features| ** power`` over the features (B, ...).
-
-    Source: Salimans et al. 2016 (arXiv 1606.03498), equation 2, with power 2 and a sum in place of the mean.
-    """
-    return (real.detach().float().mean(0) - fake.float().mean(0)).abs().pow(power).mean()
+    return F.mse_loss(fake.float().mean(0), real.detach().float().mean(0))

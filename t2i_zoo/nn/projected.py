@@ -3,7 +3,7 @@
 Sauer et al. 2021, Projected GANs Converge Faster (arXiv 2111.01007); autonomousvision/projected-gan. Text enters each
 head as StyleGAN-T has it (Sauer et al. 2023, arXiv 2301.09515): a dot product of the features with a linear map of the
 sentence embedding. The frozen network is not part of these modules; they read its feature maps at four strides, the
-taps, whose sizes decide how many logits come out.
+taps, whose sizes decide the number of logits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from t2i_zoo.nn.discriminator import ConditionalDiscriminator, Logits
 
-_WIDTHS = (64, 128, 256, 512)  #: channels after each block of the first head; every further head has one block fewer
+_WIDTHS = (64, 128, 256, 512)  #: channels after each block of the first head; each further head has one block fewer
 
 
 class FrozenConv1x1(nn.Module):
@@ -42,15 +42,15 @@ class FrozenConv1x1(nn.Module):
 class FeatureMixer(nn.Module):
     """Mix taps at random across channels (CCM) and, from the coarsest to the finest, across scales (CSM).
 
-    Without it a discriminator attends to a small part of the features. It is frozen and belongs to a checkpoint, since
-    the same seed gives other numbers in other versions of PyTorch.
+    Without mixing, a discriminator attends to a small part of the features. The mixer is frozen and part of the
+    checkpoint, because the same seed gives other numbers in other versions of PyTorch.
 
     Args:
         tap_channels: of the taps, the finest first.
-        channels: of the two finest maps that come out; each coarser one has twice as many.
+        channels: of the two finest resulting maps; each coarser one has twice as many.
 
     Attributes:
-        out_channels: of the maps that come out: 64, 64, 128 and 256 by default.
+        out_channels: of the resulting maps, 64, 64, 128 and 256 by default.
     """
 
     def __init__(self, tap_channels: Sequence[int], channels: int = 64) -> None:
@@ -69,7 +69,7 @@ class FeatureMixer(nn.Module):
             x = self.across_channels[level](taps[level])
             if mixed:
                 x = x + mixed[0]
-            # the paper enlarges first; the two commute, and this way takes a quarter of the work
+            # The paper enlarges first. The two commute, and this order takes a quarter of the work.
             x = self.across_scales[level](x)
             mixed.insert(0, F.interpolate(x, sizes[level], mode="bilinear", align_corners=True))
         return mixed
@@ -79,10 +79,10 @@ def down_block(inputs: int, outputs: int, separable: bool = False) -> nn.Sequent
     """Halve the side: convolution with spectral norm, batch norm, leaky ReLU.
 
     Args:
-        inputs: channels that come in.
-        outputs: channels that come out.
-        separable: one 3 x 3 filter per channel, a 1 x 1 convolution and average pooling in place of a 4 x 4 convolution
-            of stride 2, as the authors have it beside StyleGAN2.
+        inputs: channels of the map (B, inputs, H, W).
+        outputs: channels of the result (B, outputs, H / 2, W / 2).
+        separable: one 3 x 3 filter per channel, a 1 x 1 convolution and average pooling instead of a 4 x 4 convolution
+            with stride 2, as the authors use it with StyleGAN2.
     """
     rest = [nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
     if not separable:
@@ -92,16 +92,16 @@ def down_block(inputs: int, outputs: int, separable: bool = False) -> nn.Sequent
 
 
 class ProjectedHead(nn.Module):
-    """The discriminator of one map: blocks that halve it, then logits at every place.
+    """The discriminator of one map: blocks that halve its side, then logits at every place.
 
     Args:
         inputs: channels of the map.
-        side: of the map. Blocks that would reduce it below 1 x 1 are left out, and the last kernel is 4 x 4 or, on
-            smaller maps, as large as what the blocks leave.
+        side: of the map. Blocks that would reduce it below 1 x 1 are left out, and the last kernel is 4 x 4 or, if the
+            blocks leave less, of that size.
         widths: channels after each block.
         condition_dim: D of the sentence embedding; 0 for no text.
-        text_channels: length of the vectors whose dot product judges a pair.
-        separable: of ``down_block``.
+        text_channels: dimension of the vectors whose dot product judges a pair.
+        separable: as in ``down_block``.
 
     Attributes:
         out_channels: of the features.
@@ -129,34 +129,34 @@ class ProjectedHead(nn.Module):
             self.text = nn.Linear(condition_dim, text_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features that all logits are made of, (B, out_channels, h, w)."""
+        """Features that all logits are computed from: (B, inputs, side, side) to (B, out_channels, h, w)."""
         features: Tensor = self.trunk(x)
         return features
 
     def matched(self, features: Tensor, condition: Tensor) -> Tensor:
-        """Logits (B, n) of features with sentence embeddings (B, D), one for each place."""
+        """Logits (B, n) of features with sentence embeddings (B, D), one per place."""
         image, text = self.conditional(features), self.text(condition)
         logits: Tensor = (image * text[:, :, None, None]).sum(1).flatten(1) / math.sqrt(text.shape[1])
         return logits
 
 
 class ProjectedDiscriminator(ConditionalDiscriminator):
-    """Feature mixing and one head per tap; every image has as many logits as there are places in all heads together.
+    """Feature mixing and one head per tap; each image gets one logit per place of every head.
 
-    Its batch norms mix samples, so gradient penalties do not go with it.
+    Its batch norms mix the images of a batch, so it does not go with gradient penalties.
 
     Args:
         tap_channels: of the frozen network's maps, the finest first.
-        tap_sizes: their sides; those of 224 px images are 56, 28, 14 and 7. From 64 px images on (16, 8, 4 and 2) all
-            blocks of the paper fit.
+        tap_sizes: their sides, 56, 28, 14 and 7 for 224 px images. From 64 px images on (16, 8, 4 and 2) all blocks of
+            the paper fit.
         condition_dim: D of the sentence embedding; 0 for no text.
-        num_classes: K; 0 for no class logits, which are linear in the mean features of all heads.
+        num_classes: K of the class logits, which are linear in the mean features of all heads; 0 for none.
         channels: of the mixed features, see ``FeatureMixer``.
         width: most channels of a head. The paper has 512; 64 gives small heads for training on a CPU.
-        text_channels: length of the vectors whose dot product judges a pair.
-        text_scale: factor of the matched logits. Below 1 it weakens the text, which otherwise can make samples of one
-            caption all the same.
-        separable: cheaper blocks, see ``down_block``.
+        text_channels: dimension of the vectors whose dot product judges a pair.
+        text_scale: factor of the matched logits. Below 1 it weakens the text, which can otherwise make all samples of
+            one caption the same.
+        separable: cheaper blocks; see ``down_block``.
     """
 
     heads: Any  # a ModuleList of ProjectedHead
@@ -187,12 +187,12 @@ class ProjectedDiscriminator(ConditionalDiscriminator):
         self.classify = nn.Linear(total, num_classes) if num_classes else None
 
     def features(self, taps: Sequence[Tensor]) -> list[Tensor]:  # type: ignore[override]
-        """Features of each head from the taps of images: the frozen network is not part of this module."""
+        """Features of each head from the taps (B, C, h, w) of images, the finest first."""
         mixed = self.mixer(taps)
         return [head(x) for head, x in zip(self.heads, mixed, strict=True)]
 
     def judge(self, features: Sequence[Tensor], condition: Tensor | None) -> Logits:
-        """Matched logits (B, N) with sentence embeddings (B, D), where text is read, and class logits (B, K)."""
+        """Matched logits (B, N) with sentence embeddings (B, D), and class logits (B, K); None without such heads."""
         matched = classes = None
         if condition is not None and self.condition_dim:
             logits = [head.matched(x, condition) for head, x in zip(self.heads, features, strict=True)]

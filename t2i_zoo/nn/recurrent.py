@@ -16,9 +16,9 @@ def run_recurrent(layer: nn.Module, inputs: Tensor | PackedSequence, state: Any 
     would end with "could not create a primitive descriptor". On a GPU, autocast decides.
 
     Args:
-        layer: ``nn.LSTM``, ``nn.GRU``, or another layer that is called in the same way.
+        layer: ``nn.LSTM``, ``nn.GRU``, or another layer called in the same way.
         inputs: what the layer reads.
-        state: the state to begin with; None begins with the layer's own.
+        state: the initial state; the layer's own by default.
 
     Returns:
         What the layer returns.

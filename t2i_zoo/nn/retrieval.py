@@ -1,4 +1,4 @@
-"""How well images and captions find each other: recall at one, and R-precision against captions of other classes."""
+"""How well images and captions retrieve each other: recall at 1, and R-precision against captions of other classes."""
 
 from __future__ import annotations
 

@@ -154,18 +154,32 @@ def _load(net: nn.Module, model: str, weights: str | None, published: Any) -> No
             ) from error
     else:
         values = read_state(Path(weights).expanduser())
+    load_exactly(net, values, f"{weights or published.url}", model, optional=("AuxLogits.", "aux1.", "aux2."))
+
+
+def load_exactly(
+    net: nn.Module, values: dict[str, Tensor], source: str, name: str, optional: tuple[str, ...] = ()
+) -> None:
+    """Load a state dict that has the names and shapes of the network.
+
+    Args:
+        net: the network.
+        values: the state dict. Counters of batch normalization may be missing.
+        source: where the weights come from, for the error.
+        name: of the network, for the error.
+        optional: prefixes of further weights that may be missing.
+
+    Raises:
+        T2IError: a weight is missing, unexpected or of another shape.
+    """
     own = net.state_dict()
-    optional = {key for key in own if key.startswith(("AuxLogits.", "aux1.", "aux2.")) or key.endswith("_tracked")}
-    missing = [key for key in own if key not in values and key not in optional]
-    wrong = [key for key in values if key not in own or own[key].shape != values[key].shape]
-    if missing or wrong:
-        key = (missing or wrong)[0]
-        there = f"{tuple(values[key].shape)}" if key in values else "nothing"
-        here = f"{tuple(own[key].shape)}" if key in own else "nothing"
-        raise T2IError(
-            f"the weights {weights or published.url} do not fit {model}: {key} is {there} in the file and {here} in "
-            "the network: give weights of that network"
-        )
+    for key in [*own, *values]:
+        there, here = (tuple(state[key].shape) if key in state else "nothing" for state in (values, own))
+        if there != here and not (key not in values and (key.startswith(optional) or key.endswith("_tracked"))):
+            raise T2IError(
+                f"the weights {source} do not fit {name}: {key} is {there} in the file and {here} in the network: use "
+                "the weights of that network"
+            )
     net.load_state_dict(values, strict=False)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import sha256
-from t2i_zoo.vision.backbones import read_state
+from t2i_zoo.vision.backbones import load_exactly, read_state
 from t2i_zoo.vision.network import Seen, VisionNetwork
 
 NAME = "efficientnet_lite0"
@@ -136,15 +136,7 @@ class EfficientNetLite0(VisionNetwork):
     def _load(self, path: Path) -> None:
         # the published names begin with an underscore: _blocks.0._bn1.weight
         values = {re.sub(r"(^|\.)_", r"\1", key): value for key, value in read_state(path).items()}
-        own = self.state_dict()
-        for key in [*own, *values]:
-            there, here = (tuple(state[key].shape) if key in state else "nothing" for state in (values, own))
-            if there != here and not key.endswith("num_batches_tracked"):
-                raise T2IError(
-                    f"the weights {path} do not fit {NAME}: {key} is {there} in the file and {here} in the network; "
-                    f"give {_FILE} of the package {_PACKAGE}"
-                )
-        self.load_state_dict(values, strict=False)
+        load_exactly(self, values, str(path), NAME)
 
 
 def _package_file() -> Path:

@@ -113,5 +113,7 @@ def test_when_numbers_may_be_compared():
     assert comparable(row, None, "inception_v3_tf", 30000).startswith("no: oxford102")
     (row,) = published("stackgan", "oxford102", "inception_score")
     assert "fine-tuned" in comparable(row, "oxford102", "inception_v3_tf", 30000)
+    (row,) = published("dfgan", "coco", "frechet_distance")  # by a network of its authors' choice
+    assert comparable(row, "coco", "inception_v3_tf", 40_480) == "no: other network"
     (row,) = published("attngan", "coco", "inception_score")
     assert comparable(row, "coco", "inception_v3_tf", 10) == "no: fewer images"

@@ -67,7 +67,7 @@ def data(build_data: Any) -> Any:
     return module
 
 
-def test_attngan_adds_damsms_losses_of_its_last_picture(runs: dict[str, str], data: Any) -> None:
+def test_attngan_adds_damsms_losses_of_its_last_image(runs: dict[str, str], data: Any) -> None:
     torch.manual_seed(0)
     model = AttnGAN(damsm=runs["damsm"], damsm_weight=3.0, **SMALL)
     model.take("damsm", "features", "")
@@ -86,11 +86,11 @@ def test_attngan_adds_damsms_losses_of_its_last_picture(runs: dict[str, str], da
     adversarial = sum(terms[f"at_{size}"] for size in (8, 16, 32)) + terms["kl"]
     assert float(terms["loss"]) == pytest.approx(float(adversarial + 3 * (sum(words) + sum(sentence))), rel=1e-5)
     terms["words"].backward()
-    assert model.generator.pictures[-1][0].weight.grad.abs().sum() > 0  # through the frozen picture encoder
+    assert model.generator.pictures[-1][0].weight.grad.abs().sum() > 0  # through the frozen image encoder
     assert all(p.grad is None for p in model.frozen("damsm").parameters())
 
 
-def test_mirrorgan_adds_streams_loss_of_its_last_picture(runs: dict[str, str], data: Any) -> None:
+def test_mirrorgan_adds_streams_loss_of_its_last_image(runs: dict[str, str], data: Any) -> None:
     torch.manual_seed(0)
     model = MirrorGAN(damsm=runs["damsm"], stream=runs["stream"], stream_weight=7.0, damsm_weight=2.0, **SMALL)
     for name, method in (("damsm", "features"), ("stream", "caption_loss")):
@@ -153,7 +153,7 @@ def test_attention_by_hand() -> None:
     assert torch.allclose(context.flatten(), expected)
 
 
-def test_pictures_do_not_depend_on_the_other_captions_of_a_batch() -> None:
+def test_images_do_not_depend_on_the_other_captions_of_a_batch() -> None:
     model = AttnGAN(text_encoder={"kind": "hashing", "dim": 32}, damsm_weight=0.0, **SMALL).eval()
     captions, noise = ["a red flower", "a much longer caption about a blue flower"], model.noise(2)
     together = model.generate(captions, noise=noise)

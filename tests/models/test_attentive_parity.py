@@ -98,15 +98,16 @@ def drawn(text: tuple[Tensor, Tensor, Tensor]) -> Outputs:
                 if isinstance(module, WordAttention):
                     module.legacy_mask = mask == "legacy"
             with torch.no_grad():
-                images, extras, attention = generator(noise, *text, still)
+                sentence, *words = text
+                images, extras = generator(noise, sentence, still, *words)
             outputs |= {(name, mode, mask, f"img{i}"): image for i, image in enumerate(images)}
-            outputs |= {(name, mode, mask, f"att{i}"): weights for i, weights in enumerate(attention)}
+            outputs |= {(name, mode, mask, f"att{i}"): extras[f"attention_{i}"] for i in range(2)}
             outputs[name, mode, mask, "mu"] = extras["mu"]
     return outputs
 
 
 @pytest.mark.parametrize("key", GOLDEN, ids="-".join)
-def test_golden_pictures(drawn: Outputs, key: tuple[str, str, str, str]) -> None:
+def test_golden_images(drawn: Outputs, key: tuple[str, str, str, str]) -> None:
     assert agrees(drawn[key], *GOLDEN[key])
 
 
@@ -122,15 +123,15 @@ def test_golden_discriminators(drawn: Outputs, text: tuple[Tensor, Tensor, Tenso
     for i, size in enumerate(SIZES):
         judge = fill(FORMATS["attngan"], model, f"discriminator.{i}")
         assert isinstance(judge, JointDiscriminator)
-        pictures = inputs(3 + i, 4, 3, size, size).tanh()
+        images = inputs(3 + i, 4, 3, size, size).tanh()
         fakes, heads = drawn["attngan", "train", "legacy", f"img{i}"], judge.heads
         with torch.no_grad():
             for mode in ("eval", "train"):
-                logits = judge.train(mode == "train")(pictures, sentence)
+                logits = judge.train(mode == "train")(images, sentence)
                 for head, value in zip(("matched", "unconditional"), logits, strict=False):
                     if (mode, i, head) in JUDGED:
                         assert agrees(value.sigmoid(), *JUDGED[mode, i, head]), (mode, i, head)
-            real, fake = judge.features(pictures), judge.features(fakes)
+            real, fake = judge.features(images), judge.features(fakes)
             first = Logits(heads.match(real, sentence), heads.alone(real))
             wrong = Logits(heads.match(real[:-1], sentence[1:]))
             last = Logits(heads.match(fake, sentence), heads.alone(fake))

@@ -141,7 +141,7 @@ def test_interpolated_sentences() -> None:
 
 
 class Witness(L.Callback):
-    """The first batch, and what enters the discriminator's picture and text branches in each step."""
+    """The first batch, and what enters the discriminator's image and text branches in each step."""
 
     def __init__(self) -> None:
         self.batch: dict[str, Any] = {}
@@ -185,12 +185,12 @@ def test_mismatched_text(watch: Any) -> None:
     assert "wrong_images" not in seen.batch
     assert not torch.equal(text, wrong)
     assert_are(seen.pictures["d"][:1], [real])
-    assert len(seen.pictures["d"]) == 2  # the real picture is read once for both of its pairs
+    assert len(seen.pictures["d"]) == 2  # the real image is read once for both of its pairs
     assert_are(seen.sentences["d"], [text, wrong, text])
     assert_are(seen.sentences["g"], [text])
 
 
-def test_mismatched_picture(watch: Any) -> None:
+def test_mismatched_image(watch: Any) -> None:
     model, seen = watch(mismatch="image")
     assert_are(seen.pictures["d"][:2], [seen.batch["images"][-1], seen.batch["wrong_images"][-1]])
     assert_are(seen.sentences["d"], [seen.batch["text"].sentence] * 3)

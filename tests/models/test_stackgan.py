@@ -149,7 +149,7 @@ def test_mismatched_pairs_that_count(keep: list[bool], wanted: float) -> None:
     found.backward()
     assert found.item() == pytest.approx(wanted)
     assert (logits.grad != 0).tolist() == keep
-    assert float(mean(PAPER.fake(torch.zeros(0)))) == 0.0  # the shift of one picture
+    assert float(mean(PAPER.fake(torch.zeros(0)))) == 0.0  # the shift of one image
 
 
 @pytest.mark.parametrize("weight", [2.0, 0.5])
@@ -201,7 +201,7 @@ def assert_pairs(found: list[tuple[Tensor, Tensor]], wanted: list[tuple[Tensor, 
 
 
 @pytest.mark.parametrize("options", [{}, SECOND])
-def test_each_picture_with_the_next_sentence(build: Any, build_data: Any, build_trainer: Any, options: Any) -> None:
+def test_each_image_with_the_next_sentence(build: Any, build_data: Any, build_trainer: Any, options: Any) -> None:
     model = build(**options)
     seen = watch(model, build_data(image_size=model.hparams["image_size"]), build_trainer)
     (mu,), (real, fake, again) = seen.means, seen.features
@@ -212,7 +212,7 @@ def test_each_picture_with_the_next_sentence(build: Any, build_data: Any, build_
     assert steps == {4}
 
 
-def test_each_picture_with_a_sentence_of_another_class(build: Any, tiny_data: Any, build_trainer: Any) -> None:
+def test_each_image_with_a_sentence_of_another_class(build: Any, tiny_data: Any, build_trainer: Any) -> None:
     model = build(mismatch="class")
     sentences: list[Tensor] = []
     model.generator.ca.register_forward_pre_hook(lambda _, inputs: sentences.append(inputs[0]))

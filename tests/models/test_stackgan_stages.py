@@ -137,7 +137,7 @@ def test_stage_two_needs_a_stage_one(build: Any, build_data: Any, build_trainer:
             {"kind": "hashing", "dim": 48},
             r"'dim': 32} and this Stage II has {'kind': 'hashing', 'dim': 48}",
         ),
-        ("image_size", 64, "draws 8 px and this Stage II 64 px: set --model.image_size and --data.image_size to 32"),
+        ("image_size", 64, "has 8 px and this Stage II 64 px: set --model.image_size and --data.image_size to 32"),
     ],
 )
 def test_another_stage_one_is_refused(first: Any, build: Any, option: str, other: Any, sentence: str) -> None:
@@ -171,11 +171,11 @@ def test_what_is_no_stage_one(build: Any, build_data: Any, build_trainer: Any, t
     ("changed", "sentence"),
     [
         ({"stage": 3}, r"found --model\.stage 3, expected 1 or 2"),
-        ({"image_size": 4}, r"image_size 4, expected a power of two of at least 8 in stage 1, such as 64"),
-        ({"image_size": 48}, r"image_size 48, expected a power of two"),
+        ({"image_size": 4}, r"image_size 4 in stage 1, expected a power of two of at least 8, such as 64"),
+        ({"image_size": 48}, r"image_size 48 in stage 1, expected a power of two"),
         (
             {**SECOND, "image_size": 16},
-            r"image_size 16, expected a power of two of at least 32 in stage 2, such as 256",
+            r"image_size 16 in stage 2, expected a power of two of at least 32, such as 256",
         ),
         ({"stage1": "untrained"}, r"found --model\.stage1 untrained in stage 1: set --model\.stage 2"),
         ({"mismatch": "class", "exclude_same_class": True}, r"exclude_same_class with --model\.mismatch class"),
@@ -186,7 +186,7 @@ def test_options_that_do_not_fit(build: Any, changed: dict[str, Any], sentence: 
         build(**changed)
 
 
-def test_one_picture_a_batch(build: Any, build_data: Any, build_trainer: Any) -> None:
+def test_one_image_a_batch(build: Any, build_data: Any, build_trainer: Any) -> None:
     model = build(**FIRST)
     with pytest.raises(T2IError, match=r"found --data\.batch_size 1, expected at least 2 images in a batch"):
         build_trainer().fit(model, build_data(image_size=8, batch_size=1))

@@ -35,7 +35,7 @@ def build(tiny_options: dict[str, Any]) -> Any:
 
 
 def batch_for(model: StackGANPlusPlus, count: int = 4) -> Batch:
-    """Random pictures and sentences."""
+    """Random images and sentences."""
     rng = torch.Generator().manual_seed(1)
     real, wrong = ([torch.rand(count, 3, s, s, generator=rng) * 2 - 1 for s in model.needs.sizes] for _ in range(2))
     text = TextFeatures(torch.randn(count, model.text_encoder.dim, generator=rng))
@@ -167,7 +167,7 @@ def test_the_discriminators_teach_the_augmentation_in_the_generators_step_alone(
 
 
 class Witness(L.Callback):
-    """The first batch, and the pictures and conditions that each discriminator is given, in order."""
+    """The first batch, and the images and conditions that each discriminator is given, in order."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.seen: list[list[Tensor]] = [[] for _ in pl_module.discriminator]
@@ -198,7 +198,7 @@ def watch(build: Any, build_data: Any, build_trainer: Any) -> Any:
     return run
 
 
-def test_each_discriminator_sees_real_mismatched_and_drawn_pictures_apart(watch: Any) -> None:
+def test_each_discriminator_sees_real_mismatched_and_drawn_images_apart(watch: Any) -> None:
     model, witness = watch()
     images, extras = witness.drawn
     for i, (seen, told) in enumerate(zip(witness.seen, witness.told, strict=True)):

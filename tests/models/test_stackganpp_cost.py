@@ -36,7 +36,7 @@ def forward(model: StackGANPlusPlus, count: int) -> tuple[int, int, int, int]:
 
 
 def test_a_step_computes_no_gradient_in_vain(tiny_options: dict[str, Any], build_data: Any, build_trainer: Any) -> None:
-    """Frozen networks get no weight gradients, and pictures and sentences of the data none at all."""
+    """Frozen networks get no weight gradients, and images and sentences of the data none at all."""
     options = {"image_size": 32, "condition_dim": 4, "generator_width": 8, "discriminator_width": 4}
     model = StackGANPlusPlus(**{**tiny_options, **options})
     costs: list[int] = []
@@ -68,7 +68,7 @@ def test_a_code_need_not_be_repeated(side: int) -> None:
 
 
 def test_the_step_at_the_widths_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """123.9 GFLOP a picture, and 142.6 as the authors do it.
+    """123.9 GFLOP an image, and 142.6 as the authors do it.
 
     They repeat the condition over the maps, and compute gradients of the discriminators in the generator's step.
     """

@@ -1,4 +1,4 @@
-"""TAC-GAN: each loss by hand, who sees which pair and how often, and what pictures are drawn with."""
+"""TAC-GAN: each loss by hand, who sees which pair and how often, and what images are drawn with."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_pairs_and_their_labels(build: Any, kind: Any) -> None:
 
 
 class Witness(L.Callback):
-    """Noise of the generator's forwards, pictures of the discriminator's, and the batch."""
+    """Noise of the generator's forwards, images of the discriminator's, and the batch."""
 
     def __init__(self) -> None:
         self.noise: list[Tensor] = []
@@ -156,7 +156,7 @@ def test_the_path_between_two_noises(
     torch.testing.assert_close(drawn[0], wanted, rtol=0, atol=1e-5)
 
 
-# What pictures are drawn with ---------------------------------------------------------------------------------------
+# What images are drawn with ---------------------------------------------------------------------------------------
 
 CAPTIONS = ["a red flower with round petals", "a white blossom on the sand", "five blue petals"]
 
@@ -175,18 +175,18 @@ def test_the_context_is_training_captions(trained: TACGAN, tiny_data: Any) -> No
     assert trained.context_noise.abs().max() <= 1
 
 
-def test_a_picture_does_not_depend_on_its_neighbours(trained: TACGAN) -> None:
+def test_an_image_does_not_depend_on_its_neighbours(trained: TACGAN) -> None:
     noise = trained.noise(3, torch.Generator().manual_seed(2))
     together = trained.generate(CAPTIONS, noise=noise)
     for i, caption in enumerate(CAPTIONS):
         alone = trained.generate([caption], noise=noise[i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-5)
-    trained.context_sentence.zero_()  # without a context, the statistics are those of the pictures drawn
+    trained.context_sentence.zero_()  # without a context, the statistics are those of the images drawn
     without = trained.generate(CAPTIONS, noise=noise)
     assert (without[:1] - trained.generate(CAPTIONS[:1], noise=noise[:1])).abs().max() > 1e-2
 
 
-def test_pictures_have_the_statistics_of_the_context(trained: TACGAN) -> None:
+def test_images_have_the_statistics_of_the_context(trained: TACGAN) -> None:
     noise, network = trained.noise(1), trained.generator_ema
     rows = torch.cat([trained.context_noise, noise])
     sentences = torch.cat([trained.context_sentence, trained.encode(CAPTIONS[:1]).sentence])
@@ -261,7 +261,7 @@ def test_without_a_data_module_there_is_no_context(build: Any, build_trainer: An
         ({"num_classes": 0}, r"--model\.num_classes 0"),
         ({"generator_steps": 0}, r"--model\.generator_steps 0, expected at least 1"),
         ({"discriminator_widths": [1, 2, 4, 8]}, r"--model\.discriminator_widths \[1, 2, 4, 8\], expected head"),
-        ({"discriminator_widths": [1, 2, 4, 8, 0]}, r"--model\.discriminator_widths .* five whole numbers from 1"),
+        ({"discriminator_widths": [1, 2, 4, 8, 0]}, r"--model\.discriminator_widths .* five integers from 1"),
     ],
 )
 def test_options_that_do_not_fit(build: Any, options: dict[str, Any], found: str) -> None:

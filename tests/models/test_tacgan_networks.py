@@ -57,7 +57,7 @@ def test_sizes(size: int) -> None:
 
 
 def tensorflow_same_conv(x: Tensor, layer: nn.Conv2d) -> np.ndarray:
-    """``tf.nn.conv2d(..., padding="SAME")`` of one picture (C, n, n), as its manual defines it, pixel by pixel."""
+    """``tf.nn.conv2d(..., padding="SAME")`` of one image (C, n, n), as its manual defines it, pixel by pixel."""
     picture, weight, bias = x.numpy(), layer.weight.detach().numpy(), layer.bias.detach().numpy()
     n, kernel, stride = picture.shape[-1], 5, 2
     out = ceil(n / stride)
@@ -132,7 +132,7 @@ def test_statistics_of_the_first_rows_alone() -> None:
     assert not layer.state_dict().keys() - {"bias"}
 
 
-def test_one_picture_of_one_pixel_is_the_bias() -> None:
+def test_one_image_of_one_pixel_is_the_bias() -> None:
     layer = BatchNorm(2, tracked=False).eval()
     layer.bias.data = torch.tensor([0.5, -1.0])
     assert layer(torch.randn(1, 2, 1, 1)).flatten().tolist() == pytest.approx([0.5, -1.0], abs=1e-5)

@@ -124,7 +124,7 @@ def test_nothing_in_a_file_is_run(zipped: bool, tmp_path: Path, mistake: Any) ->
 FILES: dict[str, tuple[Any, str]] = {
     "page.pth": (b"\n<!DOCTYPE html><html></html>", "is a web page, not the file that it offers"),
     "empty.pth": (b"", "is no readable .pth file"),
-    "archive.pth": (b"\x1f\x8b" + b"0" * 99, "is no readable .pth file .*unpack it where it is an archive"),
+    "archive.pth": (b"\x1f\x8b" + b"0" * 99, "is no readable .pth file .*unpack it if it is an archive"),
     "module.pth": (torch.nn.Linear(1, 1), "holds torch.nn.modules.linear.Linear, which could run code"),
     "list.pth": ([torch.zeros(1)], "holds a list, expected the state dict"),
     "nothing.pth": ({}, "holds a dict, expected the state dict"),
@@ -175,6 +175,11 @@ WRONG_MODELS: list[tuple[str, dict[str, Any], str]] = [
     ("aelnouby_gancls", {"architecture": "dcgan", "image_size": 32, **WIDTHS}, "image_size 32, expected image_size 64"),
     ("stackgan_v1", {"ca_activation": "glu", **WIDTHS}, "ca_activation"),
     ("stackgan_v2", {"branches": 1, "image_size": 32, **WIDTHS}, "32 px, expected 64 px"),
+    ("dfgan", {"image_size": 16, **WIDTHS}, "image_size 16, expected at least 32"),
+    ("dfgan", {"variant": "preprint", "image_size": 64, **WIDTHS}, "variant preprint, expected variant cvpr"),
+    ("dfgan_preprint", {"image_size": 64, **WIDTHS}, "variant cvpr, expected variant preprint"),
+    ("dfgan_preprint", {"variant": "preprint", "image_size": 64, **WIDTHS}, "image_size 64, expected 256"),
+    ("dfgan_preprint", {"variant": "preprint", **WIDTHS}, "sentence embedding of dimension 16, expected 256"),
 ]
 
 

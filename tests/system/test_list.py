@@ -48,3 +48,12 @@ def test_quick_answers_do_without_torch():
     code = "import sys; from t2i_zoo.__main__ import main; main(['list']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_help_of_convert_names_every_format(capsys):
+    from t2i_zoo.commands.convert import FORMATS
+
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in FORMATS)

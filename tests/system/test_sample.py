@@ -13,8 +13,10 @@ from PIL import Image
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands import sample as command
 from t2i_zoo.commands.sample import sample
+from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
-from t2i_zoo.pictures import to_pil
+from t2i_zoo.models.tacgan import TACGAN
+from t2i_zoo.pictures import to_pil, truncate_noise
 
 RED, BLUE = "a flower with red petals", "a flower with blue petals"
 
@@ -78,6 +80,24 @@ def test_live_weights(draw, trained, drawn_rows):
     live, averaged = (model.generate([RED] * 2, noise=noise, ema=ema) for ema in (False, True))
     torch.testing.assert_close(drawn_rows[0][1][0], live, rtol=0, atol=1e-5)
     assert (live - averaged).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("path", [[], ["--interpolate-noise"], ["--interpolate", BLUE]])
+def test_truncated_noise(path, draw, trained, drawn_rows):
+    words = ["--interpolate", RED, BLUE] if "--interpolate" in path else ["--text", RED, *path]
+    draw(*words, "--n", "2", "--truncation", "0.5")
+    rng = torch.Generator().manual_seed(0)
+    noise = 0.5 * truncate_noise(torch.randn(4 if "--interpolate" in path else 2, 8, generator=rng), 2.0)
+    first = load_model(trained).generate([RED], noise=noise[:1])
+    torch.testing.assert_close(drawn_rows[0][1][0][:1], first, rtol=0, atol=1e-5)
+
+
+def test_only_normal_noise_can_be_truncated(tiny_options, tiny_widths, build_trainer, tmp_path):
+    trainer = build_trainer()
+    trainer.strategy.connect(TACGAN(**tiny_options, **tiny_widths("tacgan")))
+    trainer.save_checkpoint(tmp_path / "tac.ckpt")
+    with pytest.raises(T2IError, match=r"found --truncation 0\.88 and a TACGAN, whose noise is not normal"):
+        sample(str(tmp_path / "tac.ckpt"), [RED], truncation=0.88, out=str(tmp_path / "x.png"))
 
 
 def test_a_text_file_follows_text(draw, drawn_rows, tmp_path):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def generator_objective(adversarial: Tensor, words: Tensor | None, sentence: Tensor | None, weight: float) -> Tensor:
-    """Adversarial losses of all sizes plus lambda times both losses of DAMSM; all are float32 scalars.
+def generator_objective(adversarial: Tensor, matching: dict[str, Tensor], weight: float) -> Tensor:
+    """Adversarial losses of all sizes plus lambda times the losses of DAMSM; all are float32 scalars.
 
-    The divergence of the condition's distribution, which the code has and the equation lacks, is part of the former.
-    Without DAMSM (None) nothing is added.
+    Args:
+        adversarial: sum over all sizes, with the condition's divergence, which the code has and the equation lacks.
+        matching: the losses of words and sentence; empty without a DAMSM.
+        weight: lambda.
     """
-    if words is None or sentence is None:
-        return adversarial
-    return adversarial + weight * (words + sentence)
+    return adversarial + weight * sum(matching.values()) if matching else adversarial

@@ -1,4 +1,4 @@
-"""AttnGAN: words attended to at each place of the picture, and DAMSM's judgement of how picture and words match.
+"""AttnGAN: words attended to at each place of the image, and DAMSM's judgement of how image and words match.
 
 Xu, Zhang, Huang, Zhang, Gan, Huang, He: AttnGAN: Fine-Grained Text to Image Generation with Attentional Generative
 Adversarial Networks, 2018, arXiv 1711.10485. Authors' code: taoxugit/AttnGAN. Deviations, all listed in the card:
@@ -17,19 +17,18 @@ from t2i_zoo.models.attngan.networks import NextStage
 
 
 class AttnGAN(AttentiveGAN):
-    """AttnGAN; defaults are those of the authors' ``bird_attn2``, the card has their other configs.
+    """AttnGAN; defaults are those of the authors' ``bird_attn2``, and the card has their other configs.
 
     All options are those of ``AttentiveGAN``.
     """
 
     def next_stage(self) -> nn.Module:
         """Word attention, residual blocks, doubling."""
-        options = self.hparams
-        width, blocks, legacy = (options[k] for k in ("generator_width", "residual_blocks", "legacy_mask"))
-        return NextStage(self.text_encoder.word_dim, width, blocks, legacy)
+        names = ("generator_width", "residual_blocks", "legacy_mask")
+        return NextStage(self.text_encoder.word_dim, *(self.hparams[name] for name in names))
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """The losses of ``AttentiveGAN``, and DAMSM's of the largest pictures."""
-        terms = super().generator_loss(batch, fakes) | self.matching_losses(batch, fakes)
-        parts = (terms.get("words"), terms.get("sentence"))
-        return {**terms, "loss": losses.generator_objective(terms["loss"], *parts, self.hparams["damsm_weight"])}
+        """The losses of ``AttentiveGAN``, and DAMSM's of the largest images."""
+        terms, matching = super().generator_loss(batch, fakes), self.matching_losses(batch, fakes)
+        loss = losses.generator_objective(terms["loss"], matching, self.hparams["damsm_weight"])
+        return {**terms, **matching, "loss": loss}

@@ -1,6 +1,6 @@
-"""AttnGAN's further stages; trunk, attention and discriminators are ``t2i_zoo.nn``'s, since MirrorGAN has them too.
+"""AttnGAN's further stages; generator, attention and discriminators are in ``t2i_zoo.nn``, as MirrorGAN's.
 
-Authors' code: taoxugit/AttnGAN. Shapes: B batch, T words, W length of a word vector, C length of the condition.
+Authors' code: taoxugit/AttnGAN. Shapes: B batch, T words, W dimension of a word embedding, C of the condition.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.nn import GLUResidual, WordAttention, glu_up
+from t2i_zoo.nn import WordAttention, glu_residuals, glu_up
 
 
 class NextStage(nn.Module):
@@ -16,18 +16,18 @@ class NextStage(nn.Module):
 
     Args:
         word_dim: W.
-        width: channels that come in and out.
+        width: channels of the features, and of the next ones.
         residual_blocks: ``R_NUM``.
-        legacy_mask: as of ``WordAttention``.
+        legacy_mask: as in ``WordAttention``.
     """
 
     def __init__(self, word_dim: int, width: int, residual_blocks: int, legacy_mask: bool) -> None:
         super().__init__()
         self.attention = WordAttention(word_dim, width, legacy_mask)
-        self.residual = nn.Sequential(*(GLUResidual(2 * width) for _ in range(residual_blocks)))
+        self.residual = glu_residuals(2 * width, residual_blocks)
         self.up = glu_up(2 * width, width)
 
     def forward(self, features: Tensor, condition: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, width, 2 H, 2 H) and attention (B, T, H, H); the condition is not looked at."""
+        """Return features (B, width, 2 H, 2 H) and attention (B, T, H, H); the condition is unused, as in the code."""
         context, attention = self.attention(features, words, mask)
         return self.up(self.residual(torch.cat([features, context], 1))), attention

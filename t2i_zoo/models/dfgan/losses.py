@@ -23,9 +23,3 @@ def mismatched_pairs(count: int, *, wraps: bool, device: torch.device | None = N
     if wraps and count > 1:  # a single image has no neighbour but itself
         return order.roll(-1), order
     return order[:-1], order[1:]
-
-
-def of_other_classes(labels: Tensor, images: Tensor, sentences: Tensor) -> Tensor:
-    """(P,) bool, the pairs whose image and sentence are of different classes; -1 in ``labels`` (B,) is no class."""
-    ours, theirs = labels[images], labels[sentences]
-    return (ours != theirs) | (ours < 0)

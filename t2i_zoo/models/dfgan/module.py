@@ -12,10 +12,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
-from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.models.dfgan import losses, networks
-from t2i_zoo.nn import discriminator_loss, generator_loss
+from t2i_zoo.nn import discriminator_loss, generator_loss, of_other_classes
 
 
 class DFGAN(TextToImageGAN):
@@ -71,8 +71,7 @@ class DFGAN(TextToImageGAN):
             penalty_step=penalty_step,
             **options,
         )
-        if image_size < 16 or image_size & (image_size - 1):
-            raise T2IError(f"found --model.image_size {image_size}, expected a power of two of at least 16, such as 64")
+        check_image_size(image_size, 16)
         text_dim, noise_dim = self.text_encoder.dim, self.hparams["noise_dim"]
         self.set_networks(
             networks.Generator(text_dim, noise_dim, generator_width, image_size, variant),
@@ -87,7 +86,7 @@ class DFGAN(TextToImageGAN):
         wraps = options["variant"] == "cvpr"
         rows, others = losses.mismatched_pairs(len(sentence), wraps=wraps, device=sentence.device)
         (wrong,) = images.judge(sentence[others], rows)
-        keep = losses.of_other_classes(batch["labels"], rows, others) if options["exclude_same_class"] else None
+        keep = of_other_classes(batch["labels"], rows, others) if options["exclude_same_class"] else None
         (fake,) = self.observe(fakes.images, real=False).judge(sentence)
         return discriminator_loss(real, wrong, fake, keep=keep, against=real.rows(rows), loss=self.adversarial)
 

@@ -173,7 +173,7 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features, without an activation after the last sum."""
-        x = self.stem(images)
+        x: Tensor = self.stem(images)
         for block in self.blocks:
             x = block(x)
         return x

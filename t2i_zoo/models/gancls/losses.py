@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from t2i_zoo import nn
-from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, mean
+from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, discriminator_terms, weighted
 
 
 def discriminator_loss(
@@ -31,25 +31,12 @@ def discriminator_loss(
         wrong: of mismatched pairs; None, with ``mismatch_weight=0``, is a plain conditional GAN.
         fake: of generated images with the captions they were generated from.
         mismatch_weight: w.
-        fake_weight: weight of the fake term; by default 1 - w (the PyTorch port has 1).
+        fake_weight: weight of the fake term; 1 - w by default (the PyTorch port has 1).
         label_smoothing: subtracted from the target of the real term (the port has 0.1).
         loss: the adversarial loss; only the paper's has a label to smooth.
     """
-    assert real.matched is not None
-    assert fake.matched is not None
-    terms = {
-        "real": mean(loss.real(real.matched, fake.matched, 1.0 - label_smoothing)),
-        "fake": mean(loss.fake(fake.matched, real.matched)),
-    }
-    total = terms["real"] + (1.0 - mismatch_weight if fake_weight is None else fake_weight) * terms["fake"]
-    if wrong is not None and wrong.matched is not None:
-        terms["wrong"] = mean(loss.fake(wrong.matched, real.matched))
-        total = total + mismatch_weight * terms["wrong"]
-    if real.unconditional is not None and fake.unconditional is not None:
-        terms["real_alone"] = mean(loss.real(real.unconditional, fake.unconditional))
-        terms["fake_alone"] = mean(loss.fake(fake.unconditional, real.unconditional))
-        total = total + terms["real_alone"] + terms["fake_alone"]
-    return {"loss": total, **terms}
+    terms = discriminator_terms(real, wrong, fake, target=1.0 - label_smoothing, loss=loss)
+    return weighted(terms, wrong=mismatch_weight, fake=1.0 - mismatch_weight if fake_weight is None else fake_weight)
 
 
 def generator_loss(
@@ -68,19 +55,20 @@ def generator_loss(
     Args:
         fake: of B + I generated images, the ``matched`` ones first.
         matched: B.
-        interpolation_weight: what an interpolated sample counts (authors' ``interp_weight``; equation 5).
-        real: of real images with the matched sentences, where ``loss`` is relative.
+        interpolation_weight: weight of an interpolated sample (authors' ``interp_weight``; equation 5).
+        real: of real images with the matched sentences, for a relative ``loss``.
         loss: the adversarial loss.
     """
     assert fake.matched is not None
-    if len(fake.matched) == matched:
-        return {"loss": nn.generator_loss(fake, real, loss)}
-    real_text = nn.generator_loss(fake.rows(slice(matched)), real, loss)
     count = len(fake.matched) - matched
-    between = nn.generator_loss(fake.rows(slice(matched, None)), real and real.rows(slice(count)), loss)
+    if not count:
+        return {"loss": nn.generator_loss(fake, real, loss)}
+    terms = {
+        "matched": nn.generator_loss(fake.rows(slice(matched)), real, loss),
+        "interpolated": nn.generator_loss(fake.rows(slice(matched, None)), real and real.rows(slice(count)), loss),
+    }
     share = matched / len(fake.matched)
-    total = share * real_text + (1.0 - share) * interpolation_weight * between
-    return {"loss": total, "matched": real_text, "interpolated": between}
+    return weighted(terms, matched=share, interpolated=(1.0 - share) * interpolation_weight)
 
 
 def interpolate(sentences: Tensor, spread: Tensor | None = None) -> Tensor:
@@ -89,7 +77,7 @@ def interpolate(sentences: Tensor, spread: Tensor | None = None) -> Tensor:
     Args:
         sentences: the batch's sentence embeddings.
         spread: (B // 2, 1) in [-1, 1] to move along the line and beyond its ends (authors' ``interp_type 2``, beta from
-            -0.5 to 1.5); None is the midpoint (``interp_type 1``, beta = 0.5, the default).
+            -0.5 to 1.5); by default the midpoint (``interp_type 1``, beta = 0.5, the authors' default).
     """
     half = sentences.shape[0] // 2
     first, second = sentences[:half], sentences[half : 2 * half]

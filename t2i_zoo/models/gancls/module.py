@@ -1,7 +1,7 @@
 """GAN-CLS, GAN-INT and GAN-INT-CLS.
 
 Reed, Akata, Yan, Logeswaran, Schiele, Lee: Generative Adversarial Text to Image Synthesis, 2016, arXiv 1605.05396.
-Authors' code: reedscot/icml2016. PyTorch port: aelnouby/Text-to-Image-Synthesis. Deviations are listed in the card.
+Authors' code: reedscot/icml2016. PyTorch port: aelnouby/Text-to-Image-Synthesis. The card lists the deviations.
 """
 
 from __future__ import annotations
@@ -14,49 +14,51 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
-from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.models.gancls import losses, networks
+from t2i_zoo.nn import feature_matching
 from t2i_zoo.text import TextFeatures
 
 
 class GANCLS(TextToImageGAN):
-    """GAN-CLS; with ``interpolation_weight`` GAN-INT-CLS, and with ``mismatch_weight=0`` besides GAN-INT.
+    """GAN-CLS; with ``interpolation_weight`` GAN-INT-CLS, and with ``mismatch_weight=0`` as well GAN-INT.
 
-    Defaults are those of ``main_cls.lua`` with widths of the flowers and birds scripts, but for the mismatched pair:
-    it is the paper's (a real picture with a caption of another class), not the code's (a picture of another class).
+    Defaults are those of ``main_cls.lua`` with the widths of the flowers and birds scripts, except the mismatched pair:
+    it is the paper's (a real image with a caption of another class), not the code's (an image of another class).
 
     Args:
-        architecture: the authors' residual networks, or the plain DCGAN ones of the PyTorch port.
-        projection_dim: length of the projected sentence in both networks (``nt``).
-        generator_width: ``ngf``.
-        discriminator_width: ``ndf``.
+        architecture: the authors' residual networks, the plain DCGAN ones of the PyTorch port, or ``light``: a small
+            generator of ours with noise and text at every size, beside the authors' discriminator.
+        projection_dim: dimension of the projected sentence in both networks (``nt``).
+        generator_width: channels before the generator's last layer (``ngf``).
+        discriminator_width: channels after the discriminator's first layer (``ndf``).
         large: second residual blocks in the authors' generator.
         third_activation: activate after the discriminator's third convolution, as ``main_cls.lua`` does and
             ``main_cls_int.lua`` does not.
         text_norm: batch norm on the discriminator's projected sentence, as ``main_cls_int.lua`` has and
             ``main_cls.lua`` has not.
-        mismatch: pair a real picture with a caption of another class (the paper), or a caption with a picture of
-            another class (the authors' code).
+        mismatch: pair a real image with a caption of another class (``text``, the paper), or a caption with an image
+            of another class (``image``, the authors' code).
         mismatch_weight: weight w of the mismatched term; 0 leaves it out.
-        fake_weight: weight of the fake term where it is not to be 1 - w.
+        fake_weight: weight of the fake term, 1 - w by default.
         interpolation_weight: GAN-INT's weight on sentences between two captions (1 in the authors' scripts).
         interpolation: their midpoint, or a random point from -0.5 to 1.5 along the line.
-        redraw_noise: a second generator forward with fresh noise for the generator's step, as the authors do; without
-            it both steps share one forward, which saves about a sixth of the step.
+        redraw_noise: a second generator forward with fresh noise for the generator's step, as the authors do; otherwise
+            both steps share one forward, which saves about a sixth of the step.
         label_smoothing: subtracted from the real target (0.1 in the port).
-        feature_matching_weight: squared distance between batch means of the discriminator's features (100 in the port).
-        pixel_weight: mean absolute difference from the caption's own picture (50 in the port).
+        feature_matching_weight: weight of the squared distance between batch means of features (100 in the port).
+        pixel_weight: weight of the mean absolute difference from the caption's own image (50 in the port).
         lr_decay: factor on the learning rate every ``lr_decay_every`` (100) epochs; the authors halve it.
-        options: what every model takes; see ``TextToImageGAN``.
+        options: options of every model; see ``TextToImageGAN``.
     """
 
-    generator: networks.Generator | networks.DCGANGenerator
+    generator: networks.Generator
 
     def __init__(
         self,
         *,
-        architecture: Literal["residual", "dcgan"] = "residual",
+        architecture: Literal["residual", "dcgan", "light"] = "residual",
         projection_dim: int = 128,
         generator_width: int = 128,
         discriminator_width: int = 64,
@@ -76,28 +78,22 @@ class GANCLS(TextToImageGAN):
         **options: Any,
     ) -> None:
         super().__init__(lr_decay=lr_decay, **options)
-        size, text_dim, noise_dim = (
-            self.hparams["image_size"],
-            self.text_encoder.dim,
-            self.hparams["noise_dim"],
-        )
-        if size < 16 or size & (size - 1):
-            raise T2IError(f"found --model.image_size {size}, expected a power of two of at least 16, such as 64")
-        if architecture == "residual":
-            generator = networks.Generator(text_dim, noise_dim, projection_dim, generator_width, size, large)
-            discriminator = networks.Discriminator(
-                text_dim, projection_dim, discriminator_width, size, third_activation, text_norm
-            )
-            self.set_networks(generator, discriminator)
-        else:
+        size, text_dim = self.hparams["image_size"], self.text_encoder.dim
+        check_image_size(size, 16)
+        of_generator = (text_dim, self.hparams["noise_dim"], projection_dim, generator_width, size)
+        of_discriminator = (text_dim, projection_dim, discriminator_width, size)
+        if architecture != "dcgan":
+            light = architecture == "light"
             self.set_networks(
-                networks.DCGANGenerator(text_dim, noise_dim, projection_dim, generator_width, size),
-                networks.DCGANDiscriminator(text_dim, projection_dim, discriminator_width, size),
+                networks.LightGenerator(*of_generator) if light else networks.Generator(*of_generator, large),
+                networks.Discriminator(*of_discriminator, third_activation, text_norm),
             )
+        else:
+            self.set_networks(networks.DCGANGenerator(*of_generator), networks.DCGANDiscriminator(*of_discriminator))
         self.needs = replace(self.needs, wrong_images=mismatch == "image" and mismatch_weight > 0)
 
     def fake(self, batch: Batch) -> Fakes:
-        """One forward on the batch's sentences and, with GAN-INT, on B/2 between them (they share the batch norm)."""
+        """One forward on the batch's sentences and, with GAN-INT, on B/2 between them: they share batch statistics."""
         text = batch["text"].sentence
         if self.hparams["interpolation_weight"] > 0:
             spread = None
@@ -115,7 +111,7 @@ class GANCLS(TextToImageGAN):
             (wrong,) = images.judge(self.encode_wrong(batch).sentence)
         elif hparams["mismatch_weight"] > 0:
             (wrong,) = self.observe(batch["wrong_images"], real=True).judge(text)
-        drawn = [x[: len(text)] for x in fakes.images]  # GAN-INT's further ones are the generator's alone
+        drawn = [x[: len(text)] for x in fakes.images]  # the discriminator does not see GAN-INT's interpolated ones
         (fake,) = self.observe(drawn, real=False).judge(text)
         weights = {name: hparams[name] for name in ("mismatch_weight", "fake_weight", "label_smoothing")}
         return losses.discriminator_loss(real, wrong, fake, **weights, loss=self.adversarial)
@@ -131,10 +127,9 @@ class GANCLS(TextToImageGAN):
         terms = losses.generator_loss(fake, len(text), weight, real=real, loss=self.adversarial)
         if hparams["feature_matching_weight"] > 0:
             with torch.no_grad():
-                target = [x.float().mean(0) for x in self.observe(batch["images"], real=True).maps()]
-            ours = [x[: len(text)].float().mean(0) for x in observed.maps()]
-            pairs = [F.mse_loss(one, other) for one, other in zip(ours, target, strict=True)]
-            terms["feature_matching"] = torch.stack(pairs).mean()
+                target = self.observe(batch["images"], real=True).maps()
+            pairs = zip(target, observed.maps(), strict=True)
+            terms["feature_matching"] = torch.stack([feature_matching(x, y[: len(text)]) for x, y in pairs]).mean()
             terms["loss"] = terms["loss"] + hparams["feature_matching_weight"] * terms["feature_matching"]
         if hparams["pixel_weight"] > 0:
             terms["pixel"] = F.l1_loss(fakes.images[-1][: len(text)].float(), images)

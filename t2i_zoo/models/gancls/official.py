@@ -12,16 +12,16 @@ from typing import Any
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.official import Official, State
 
-#: the port's prefix and ours; the numbers behind them are the same, since both are the same sequence of layers
+#: the port's prefix and ours; the numbers after them are the same, since both are the same sequence of layers
 PREFIXES = {
     "generator": [("projection.", "project."), ("netG.", "layers.")],
     "discriminator": [("projector.projection.", "project."), ("netD_1.", "image."), ("netD_2.0.", "joint.")],
 }
-WIDTH, NOISE = 64, 100  # written into the port's classes; for the network that is not there
+WIDTH, NOISE = 64, 100  # constants of the port's classes, for a network that is not given
 
 
 def identify(state: State) -> str | None:
-    """Each of the two has a trunk with a name of its own."""
+    """The two networks have differently named trunks."""
     for trunk, network in (("netG.", "generator"), ("netD_1.", "discriminator")):
         if any(name.startswith(trunk) for name in state):
             return network
@@ -29,7 +29,7 @@ def identify(state: State) -> str | None:
 
 
 def options(networks: Mapping[str, State]) -> dict[str, Any]:
-    """Widths from the first and the last layer of each network; the size is 64 px always."""
+    """Widths from the first and the last layer of each network; the size is always 64 px."""
     found: dict[str, Any] = {"architecture": "dcgan", "image_size": 64}
     found |= {"generator_width": WIDTH, "discriminator_width": WIDTH, "noise_dim": NOISE}
     if "discriminator" in networks:
@@ -45,7 +45,7 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
 
 
 def prefixes(network: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    """The same for every width; other networks than the port's have no place in its files."""
+    """The same for every width; only the port's networks have a place in its files."""
     for name, expected in (("architecture", "dcgan"), ("image_size", 64)):
         if hparams[name] != expected:
             raise T2IError(
@@ -55,7 +55,7 @@ def prefixes(network: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, st
 
 
 def files(hparams: Mapping[str, Any]) -> dict[str, str]:
-    """Named as the last ones that the port writes in its 200 epochs."""
+    """The names of the last files that the port writes in its 200 epochs."""
     return {"generator": "gen_190.pth", "discriminator": "disc_190.pth"}
 
 

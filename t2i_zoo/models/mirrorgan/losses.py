@@ -6,22 +6,16 @@ from torch import Tensor
 
 
 def generator_objective(
-    adversarial: Tensor,
-    caption: Tensor | None,
-    weight: float,
-    matching: Tensor | None = None,
-    matching_weight: float = 0.0,
+    adversarial: Tensor, caption: Tensor | None, weight: float, matching: dict[str, Tensor], matching_weight: float
 ) -> Tensor:
     """Adversarial losses of all sizes plus lambda times the cross-entropy of the caption; all are float32 scalars.
 
-    The divergence of the condition's distribution, which the code has and the equation lacks, is part of the first.
-
     Args:
-        adversarial: sum over all sizes.
-        caption: mean over words, as STREAM finds them in the largest pictures; None leaves it out.
+        adversarial: sum over all sizes, with the condition's divergence, which the code has and the equation lacks.
+        caption: mean over words, as STREAM finds them in the largest images; None leaves it out.
         weight: lambda.
-        matching: sum of DAMSM's losses, which neither paper nor code has; None leaves it out.
-        matching_weight: its weight.
+        matching: DAMSM's losses of words and sentence, which neither paper nor code has; empty without a DAMSM.
+        matching_weight: their weight.
     """
     loss = adversarial if caption is None else adversarial + weight * caption
-    return loss if matching is None else loss + matching_weight * matching
+    return loss + matching_weight * sum(matching.values()) if matching else loss

@@ -1,9 +1,9 @@
-"""MirrorGAN: pictures that can be described by the caption that they were drawn from.
+"""MirrorGAN: images that can be described by the caption they were generated from.
 
 Qiao, Zhang, Xu, Tao: MirrorGAN: Learning Text-to-image Generation by Redescription, 2019, arXiv 1903.05854. Authors'
 code: qiaott/MirrorGAN, built on AttnGAN's. STEM is the text encoder of a DAMSM, GLAM the attention of the generator,
-STREAM the caption writer. Deviations, all listed in the card: those of AttnGAN, and STREAM sees the pictures as it was
-trained to (``imagenet_norm`` of STREAM).
+STREAM the caption writer. Deviations, all listed in the card: those of AttnGAN, and STREAM sees the images as in its
+own training (``imagenet_norm`` of STREAM).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ class MirrorGAN(AttentiveGAN):
     """MirrorGAN; defaults are those of the authors' ``train_bird``.
 
     Args:
-        stream: run of a STREAM, as a folder or a .ckpt file, that describes the largest pictures. It is read again when
-            a run is resumed; for drawing, a checkpoint needs it no more.
-        stream_weight: lambda of the description's loss, 10 in the authors' config and 20 in the paper; 0 leaves it out.
-        damsm_weight: lambda of DAMSM's matching losses, which the authors' code leaves out.
-        options: those of ``AttentiveGAN``.
+        stream: run of a STREAM that describes the largest images, as a folder or a .ckpt file. A resumed run reads it
+            again; sampling does not need it.
+        stream_weight: weight lambda of the description's loss, 10 in the authors' config and 20 in the paper; 0 leaves
+            it out.
+        damsm_weight: weight lambda of DAMSM's matching losses, which the authors' code leaves out.
+        options: options of ``AttentiveGAN``.
     """
 
     builds_on = ("damsm", "stream")
@@ -38,9 +39,8 @@ class MirrorGAN(AttentiveGAN):
 
     def next_stage(self) -> nn.Module:
         """Attention to words and to the sentence, residual blocks, doubling."""
-        options = self.hparams
         names = ("condition_dim", "generator_width", "residual_blocks", "legacy_mask")
-        return NextStage(self.text_encoder.word_dim, *(options[name] for name in names))
+        return NextStage(self.text_encoder.word_dim, *(self.hparams[name] for name in names))
 
     def setup(self, stage: str) -> None:
         """Load STREAM too, and raise where it is missing."""
@@ -49,11 +49,11 @@ class MirrorGAN(AttentiveGAN):
             self.take("stream", "caption_loss", "or set --model.stream_weight 0")
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """The losses of ``AttentiveGAN``, and how unlikely STREAM finds the captions for the largest pictures."""
-        matching, caption, options = self.matching_losses(batch, fakes), {}, self.hparams
+        """The losses of ``AttentiveGAN``, and how unlikely STREAM finds the captions for the largest images."""
+        terms, options = super().generator_loss(batch, fakes), self.hparams
+        matching, caption = self.matching_losses(batch, fakes), None
         if options["stream_weight"]:
-            caption["caption"] = self.frozen("stream").caption_loss(fakes.images[-1], batch["captions"])
-        terms = super().generator_loss(batch, fakes) | matching | caption
-        match = terms["words"] + terms["sentence"] if matching else None
-        weights = options["stream_weight"], match, options["damsm_weight"]
-        return {**terms, "loss": losses.generator_objective(terms["loss"], terms.get("caption"), *weights)}
+            caption = self.frozen("stream").caption_loss(fakes.images[-1], batch["captions"])
+            terms["caption"] = caption
+        weights = (options["stream_weight"], matching, options["damsm_weight"])
+        return {**terms, **matching, "loss": losses.generator_objective(terms["loss"], caption, *weights)}

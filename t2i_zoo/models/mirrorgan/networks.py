@@ -1,6 +1,6 @@
-"""MirrorGAN's further stages (GLAM); trunk, word attention and discriminators are in ``t2i_zoo.nn``, as AttnGAN's.
+"""MirrorGAN's further stages (GLAM); generator, attention and discriminators are in ``t2i_zoo.nn``, as AttnGAN's.
 
-Authors' code: qiaott/MirrorGAN. Shapes: B batch, T words, W length of a word vector, C length of the condition.
+Authors' code: qiaott/MirrorGAN. Shapes: B batch, T words, W dimension of a word embedding, C of the condition.
 """
 
 from __future__ import annotations
@@ -8,14 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.nn import GLUResidual, WordAttention, glu_up, tile
+from t2i_zoo.nn import WordAttention, glu_residuals, glu_up, tile
 
 
 class SentenceAttention(nn.Module):
     """The condition, projected and weighted at each place by its attention (Qiao et al. 2019, equation 5).
-
-    The authors' softmax runs over the channels of each place: its axis was left to the framework, and for maps that is
-    axis 1. The 1 x 1 convolution before it is the code's, not the paper's.
 
     Args:
         condition_dim: C.
@@ -25,11 +22,12 @@ class SentenceAttention(nn.Module):
     def __init__(self, condition_dim: int, width: int) -> None:
         super().__init__()
         self.project = nn.Linear(condition_dim, width)
-        self.look = nn.Conv2d(width, width, 1, bias=False)
+        self.look = nn.Conv2d(width, width, 1, bias=False)  # the code has it, the paper has not
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """From features (B, width, H, H) and a condition (B, C) to (B, width, H, H)."""
         sentence = tile(self.project(condition), features)
+        # Over the channels of each place: the authors leave the axis to the framework, which takes axis 1 for maps.
         weights: Tensor = self.look(features * sentence).softmax(dim=1)
         return sentence * weights
 
@@ -40,9 +38,9 @@ class NextStage(nn.Module):
     Args:
         word_dim: W.
         condition_dim: C.
-        width: channels that come in and out.
+        width: channels of the features, and of the next ones.
         residual_blocks: ``R_NUM``.
-        legacy_mask: as of ``WordAttention``.
+        legacy_mask: as in ``WordAttention``.
     """
 
     def __init__(self, word_dim: int, condition_dim: int, width: int, residual_blocks: int, legacy_mask: bool) -> None:
@@ -50,7 +48,7 @@ class NextStage(nn.Module):
         self.local = WordAttention(word_dim, width, legacy_mask)
         self.whole = SentenceAttention(condition_dim, width)
         self.fuse = nn.Conv2d(3 * width, 2 * width, 1, bias=False)
-        self.residual = nn.Sequential(*(GLUResidual(2 * width) for _ in range(residual_blocks)))
+        self.residual = glu_residuals(2 * width, residual_blocks)
         self.up = glu_up(2 * width, width)
 
     def forward(self, features: Tensor, condition: Tensor, words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

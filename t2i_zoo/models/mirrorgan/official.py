@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
-from t2i_zoo.models import official_words as words
-from t2i_zoo.models.official import Official
+from t2i_zoo.models.official_pyramid import attentive
 
 STAGE = {
     "att.conv_context.": "local.project.",
@@ -15,19 +11,4 @@ STAGE = {
     "conv.": "fuse.",
 }
 
-
-def options(networks: Any) -> dict[str, Any]:
-    """As of AttnGAN; a converted model is no run, so no STREAM is looked for."""
-    return {**words.options(networks), "stream_weight": 0.0}
-
-
-OFFICIAL = {
-    "mirrorgan": Official(
-        "mirrorgan",
-        partial(words.identify, redescribing=True),
-        options,
-        partial(words.prefixes, stage=STAGE),
-        words.files,
-        loose=(*words.LOOSE, "stream_weight"),
-    )
-}
+OFFICIAL = {"mirrorgan": attentive("mirrorgan", STAGE, redescribing=True)}

@@ -72,7 +72,7 @@ class SkipThought(ServingModule):
         self.bi_decoders = networks.Decoders(vocabulary_size, word_dim, 2 * bi_dim)
         self.apply(partial(networks.skip_thought_init, word_dim=word_dim))
         self.known = Vocabulary([])
-        self._loss = MeanMetric(nan_strategy="disable")
+        self._loss = MeanMetric()
 
     def setup(self, stage: str) -> None:
         """Take the words of the training captions, unless a checkpoint brought its own."""

@@ -6,10 +6,9 @@ are the code's. The discriminator's loss is ``t2i_zoo.nn.discriminator_loss``.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, kl_to_normal, mean
+from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, kl_to_normal, mean, weighted
 
 
 def generator_loss(
@@ -28,11 +27,9 @@ def generator_loss(
         mu: (B, C), mean of the condition.
         logvar: (B, C), its log-variance.
         kl_weight: the authors' ``COEFF.KL``.
-        real: of real images with the same captions, where ``loss`` is relative.
+        real: of real images with the same captions, for a relative ``loss``.
         loss: the adversarial loss.
     """
     pairs = zip(("adversarial", "alone"), fake, real or Logits(), strict=False)
     terms = {name: mean(loss.generator(ours, theirs)) for name, ours, theirs in pairs if ours is not None}
-    total = torch.stack(list(terms.values())).sum()
-    terms["kl"] = kl_to_normal(mu, logvar)
-    return {"loss": total + kl_weight * terms["kl"], **terms}
+    return weighted(terms | {"kl": kl_to_normal(mu, logvar)}, kl=kl_weight)

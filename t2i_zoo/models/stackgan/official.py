@@ -1,6 +1,6 @@
 """The weight files of hanzhanggit/StackGAN-Pytorch: ``netG_epoch_90.pth`` and ``netD_epoch_last.pth`` of either stage.
 
-Those of the TensorFlow code, hanzhanggit/StackGAN, are of other networks and do not load.
+Files of the TensorFlow code, hanzhanggit/StackGAN, hold other networks and do not load.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.official import Official, State
+from t2i_zoo.models.official import Official, State, count_keys
 
-SIZES = {1: 64, 2: 256}  #: of each stage's pictures, for which the authors' networks are written
+SIZES = {1: 64, 2: 256}  #: of each stage's images, for which the authors' networks are written
 MATCHED, ALONE = "get_cond_logits.outlogits.", "get_uncond_logits.outlogits."  #: the heads with and without text
 
 
@@ -22,12 +22,8 @@ def identify(found: State) -> str | None:
     return "discriminator" if {"encode_img.0.weight", f"{MATCHED}0.weight"} <= set(found) else None
 
 
-def _count(found: State, pattern: str) -> int:
-    return sum(pattern.format(i) in found for i in range(100))
-
-
 def options(networks: Mapping[str, State]) -> dict[str, Any]:
-    """Stage and widths, from the shapes of the weights; the generator's where one is given."""
+    """Stage and widths from the shapes of the weights; the generator's if it is given."""
     found: dict[str, Any] = {"ca_activation": "relu"}
     if state := networks.get("discriminator", {}):
         outputs, inputs = state[f"{MATCHED}0.weight"].shape[:2]
@@ -40,7 +36,7 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
         outputs, inputs = state[f"{first}fc.0.weight"].shape
         found |= {"generator_width": outputs // (8 * 4 * 4), "noise_dim": inputs - found["condition_dim"]}
         if first:
-            found["residual_blocks"] = _count(state, "residual.{}.block.0.weight")
+            found["residual_blocks"] = count_keys(state, "residual.{}.block.0.weight", first=0)
     return found | {"image_size": SIZES[found["stage"]]}
 
 
@@ -62,7 +58,7 @@ def prefixes(path: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, str]]
 
 
 def files(hparams: Mapping[str, Any]) -> dict[str, str]:
-    """The authors' generators have the number of their epoch in place of ``last``."""
+    """The authors' generators have the number of the epoch instead of ``last``."""
     return {"generator": "netG_epoch_last.pth", "discriminator": "netD_epoch_last.pth"}
 
 

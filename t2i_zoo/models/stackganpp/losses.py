@@ -1,6 +1,7 @@
 """The losses of StackGAN++ (Zhang et al. 2017, equations 4 to 7) as functions of logits and images.
 
-All results are scalars in float32. Where equations and authors' code differ in weights, these are the code's.
+All results are float32 scalars. Where equations and authors' code differ in weights, these are the code's. The
+generator's adversarial loss is ``t2i_zoo.nn.generator_loss``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, mean
+from t2i_zoo.nn import PAPER, AdversarialLoss, Logits, discriminator_terms, mean, weighted
 
 
 def discriminator_loss(
@@ -23,42 +24,19 @@ def discriminator_loss(
     Args:
         real: of images with their own text.
         wrong: of images of other classes with the same text; None without text.
-        fake: of generated images with the text that they were generated from.
-        uncond_weight: of the unconditional terms; without text these are the loss, and it has no effect.
+        fake: of generated images with the text they were generated from.
+        uncond_weight: of the unconditional terms; without text they are the whole loss, and it has no effect.
         loss: the adversarial loss.
     """
-    assert real.unconditional is not None
-    assert fake.unconditional is not None
-    alone = {
-        "real": mean(loss.real(real.unconditional, fake.unconditional)),
-        "fake": mean(loss.fake(fake.unconditional, real.unconditional)),
-    }
-    if real.matched is None or wrong is None or fake.matched is None:
-        return {"loss": alone["real"] + alone["fake"], **alone}
-    assert wrong.matched is not None
-    assert wrong.unconditional is not None
-    terms = {
-        "real": mean(loss.real(real.matched, fake.matched)),
-        "wrong": mean(loss.fake(wrong.matched, real.matched)),
-        "fake": mean(loss.fake(fake.matched, real.matched)),
-    }
+    terms = discriminator_terms(real, wrong, fake, loss=loss)
+    if wrong is None or "wrong" not in terms:
+        return weighted({"real": terms["real_alone"], "fake": terms["fake_alone"]})
+    names = ("real", "wrong", "fake")
     if uncond_weight == 0:
-        return {"loss": terms["real"] + 0.5 * (terms["wrong"] + terms["fake"]), **terms}
-    alone["wrong"] = mean(loss.real(wrong.unconditional, fake.unconditional))
-    terms = {name: term + uncond_weight * alone[name] for name, term in terms.items()}
-    return {"loss": terms["real"] + terms["wrong"] + terms["fake"], **terms}
-
-
-def generator_loss(
-    fake: Logits, uncond_weight: float = 1.0, *, real: Logits | None = None, loss: AdversarialLoss = PAPER
-) -> Tensor:
-    """Adversarial loss of one branch: images are to look real and, with their text, to belong to it."""
-    assert fake.unconditional is not None
-    real = real or Logits()
-    alone = mean(loss.generator(fake.unconditional, real.unconditional))
-    if fake.matched is None:
-        return alone
-    return mean(loss.generator(fake.matched, real.matched)) + uncond_weight * alone
+        return weighted({name: terms[name] for name in names}, wrong=0.5, fake=0.5)
+    assert wrong.unconditional is not None
+    terms["wrong_alone"] = mean(loss.real(wrong.unconditional, fake.unconditional))
+    return weighted({name: terms[name] + uncond_weight * terms[f"{name}_alone"] for name in names})
 
 
 def colour_consistency(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +45,7 @@ def colour_consistency(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
     The paper (equation 7) sums over the channels and averages over the images alone; the code averages over all.
 
     Args:
-        high: (B, 3, S, S), which is pulled towards the other.
+        high: (B, 3, S, S) in [-1, 1], which is pulled towards the other.
         low: (B, 3, s, s) of the branch before; it gets no gradient.
     """
     (mean, covariance), (low_mean, low_covariance) = _colours(high), _colours(low.detach())
@@ -76,7 +54,7 @@ def colour_consistency(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
 
 def _colours(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (B, 3) and biased covariance (B, 3, 3) of each image's colours."""
-    with torch.autocast(images.device.type, enabled=False):  # it would make the product half precision
+    with torch.autocast(images.device.type, enabled=False):  # it would compute the product in half precision
         pixels = images.float().flatten(2)
         mean = pixels.mean(2, keepdim=True)
         centred = pixels - mean

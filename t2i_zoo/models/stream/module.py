@@ -98,7 +98,7 @@ class STREAM(ServingModule):
         self.writer = networks.Writer(vocabulary_size or 1, embed_dim, hidden_dim)
         self.add_class_head(network.feature_dim)
         self.known = Words()
-        self._loss, self._bleu = MeanMetric(nan_strategy="disable"), BLEUScore(n_gram=4)
+        self._loss, self._bleu = MeanMetric(), BLEUScore(n_gram=4)
         if weights:
             self.know(state.read_words(weights))
             state.load_networks(self, find_checkpoint(weights), self.parts)

@@ -1,9 +1,9 @@
 """TAC-GAN.
 
 Dash, Gamboa, Ahmed, Liwicki, Afzal: TAC-GAN - Text Conditioned Auxiliary Classifier Generative Adversarial Network,
-2017, arXiv 1703.06412. Authors' code: dashayushman/TAC-GAN. Deviations, all in the card: mismatched pictures are always
-of another class, the batch statistics of a drawn picture come from 64 training captions alone, samples come from a
-moving average of the weights, PyTorch's Adam, Pillow's resizing, all captions of a picture, the last batch dropped.
+2017, arXiv 1703.06412. Authors' code: dashayushman/TAC-GAN. Deviations, all in the card: mismatched images are always
+of another class, the batch statistics of a sample come from 64 training captions alone, samples come from a moving
+average of the weights, PyTorch's Adam, Pillow's resizing, all captions of an image, the last batch dropped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.tacgan import losses, networks
 from t2i_zoo.text import TextFeatures
 
@@ -23,25 +24,25 @@ CONTEXT = 64  # the authors' batch size, in training and in sampling
 
 
 class TACGAN(TextToImageGAN):
-    """GAN-CLS with a class head: the discriminator also names the class, and the generator is to make that easy.
+    """GAN-CLS with a class head: the discriminator also predicts the class, and the generator learns to be recognised.
 
-    Batch norm always takes the statistics of the batch, also when it draws. Alone, a caption would have statistics
-    unlike training's, and beside others its picture would depend on them. So, as the authors' script fills its batch
-    with random training captions, ``draw`` in eval mode puts 64 of them (``context_sentence``) in front, and these
-    alone decide the statistics. They are chosen when training starts and travel in the checkpoint.
+    Batch norm always takes the statistics of the batch, even in sampling. A caption alone would have other statistics
+    than in training, and among others its image would depend on them. So, as the authors' script fills its batch with
+    random training captions, ``draw`` in eval mode puts 64 of them (``context_sentence``) in front, and these alone
+    decide the statistics. They are chosen when training starts and saved in the checkpoint.
 
     Args:
-        num_classes: C, which must be the data module's; Oxford-102 has 102.
-        projection_dim: length of the projected sentence in both networks (``t_dim``; the README's command has 100).
-        generator_width: ``gf_dim``.
-        discriminator_width: ``df_dim``.
-        discriminator_widths: multiples of it in the four convolutions and in the joint one: a list of five,
+        num_classes: number C of classes, the same as in the data; Oxford-102 has 102.
+        projection_dim: dimension of the projected sentence in both networks (``t_dim``; the README's command has 100).
+        generator_width: channels before the generator's last layer (``gf_dim``).
+        discriminator_width: unit of the discriminator's channels (``df_dim``).
+        discriminator_widths: channels of the four convolutions and of the joint one, in that unit: a list of five,
             ``head`` (1, 2, 4, 8, 8), or ``paper_era`` (1, 8, 6, 6, 4), the code until after the paper.
         class_loss: C independent sigmoids, or one softmax over the classes.
         batch_stats: batch statistics ``always``, or running averages that are ``tracked`` in training and used for
-            drawing.
-        generator_steps: steps of the generator a batch, all with the batch's one noise.
-        options: what every model takes; see ``TextToImageGAN``.
+            sampling.
+        generator_steps: generator steps per batch, all with the same noise.
+        options: options of every model; see ``TextToImageGAN``.
     """
 
     generator: networks.Generator
@@ -67,17 +68,15 @@ class TACGAN(TextToImageGAN):
         size, text_dim, tracked = self.hparams["image_size"], self.text_encoder.dim, batch_stats == "tracked"
         if size < 16 or size % 16:
             raise T2IError(f"found --model.image_size {size}, expected a multiple of 16, such as 128")
-        if num_classes < 1:
-            raise T2IError(f"found --model.num_classes {num_classes}, expected the number of classes of the data")
-        if generator_steps < 1:
-            raise T2IError(f"found --model.generator_steps {generator_steps}, expected at least 1")
+        check_at_least("num_classes", num_classes, 1, ", the number of classes of the data")
+        check_at_least("generator_steps", generator_steps, 1)
         multiples = discriminator_widths
         if isinstance(multiples, str):
             multiples = list(networks.DISCRIMINATOR_WIDTHS[multiples])
         if len(multiples) != 5 or min(multiples) < 1:
             raise T2IError(
-                f"found --model.discriminator_widths {discriminator_widths}, expected head, paper_era, or five whole "
-                "numbers from 1, for four convolutions and the joint one"
+                f"found --model.discriminator_widths {discriminator_widths}, expected head, paper_era, or "
+                "five integers from 1, for four convolutions and the joint one"
             )
         self.generator_steps = generator_steps
         if not tracked:
@@ -92,7 +91,7 @@ class TACGAN(TextToImageGAN):
         )
 
     def on_fit_start(self) -> None:
-        """Choose the training captions whose batch statistics pictures are drawn with; a resumed run has its own."""
+        """Choose the training captions that decide the batch statistics of samples; a resumed run has its own."""
         super().on_fit_start()
         data = self.data_module
         if self.hparams["batch_stats"] == "always" and self._resumed_states is None and data is not None:
@@ -106,11 +105,11 @@ class TACGAN(TextToImageGAN):
         return 2 * torch.rand(count, self.total_noise_dim, generator=rng, device=source).to(self.device) - 1
 
     def noise_path(self, steps: int, rng: torch.Generator | None = None) -> Tensor:
-        """From all -1 to all 1, in a straight line, as the authors' script: (steps, z); nothing is random."""
+        """A straight line from all -1 to all 1, as in the authors' script: (steps, z); nothing is random."""
         return torch.linspace(-1, 1, steps)[:, None].repeat(1, self.total_noise_dim)
 
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
-        """Run a generator; in eval mode behind the context, where there is one (running averages need none)."""
+        """Run a generator; in eval mode after the context, if there is one (running averages need none)."""
         rows, sentences, context = noise, text.sentence, 0
         if not network.training and self.hparams["batch_stats"] == "always" and self.context_sentence.any():
             context = CONTEXT
@@ -129,7 +128,7 @@ class TACGAN(TextToImageGAN):
         return losses.discriminator_loss(real, wrong, fake, *labels, kind, self.adversarial)
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
-        """The discriminator is to take the images for real, and for their caption's class."""
+        """How far the discriminator is from judging the images real, and of their caption's class."""
         sentence = fakes.text.sentence
         (fake,), (real,) = self.observe(fakes.images, real=False).judge(sentence), self.opponents(batch, sentence)
         kind = self.hparams["class_loss"]

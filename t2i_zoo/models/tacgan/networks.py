@@ -1,7 +1,8 @@
 """TAC-GAN networks after dashayushman/TAC-GAN (TensorFlow 1), with TensorFlow's padding and batch norm.
 
-The generator's images are in [0, 1] here, and the module maps them to [-1, 1]. Shapes: B batch, D sentence dimension,
-S image side, s = S / 16, z noise dimension, t projected sentence, C classes.
+The generator's images are in [0, 1] here, and the module maps them to [-1, 1]. Shapes: B batch, D sentence embedding
+(``text_dim``), z noise (``noise_dim``), t projected sentence (``projection_dim``), C classes, S image side
+(``image_size``, a multiple of 16), s = S / 16.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2i_zoo.nn import ConditionalDiscriminator, Logits
+from t2i_zoo.nn import ConditionalDiscriminator, Logits, tile
 
 #: multiples of the width in the discriminator's four convolutions and in its joint one
 DISCRIMINATOR_WIDTHS = {"head": (1, 2, 4, 8, 8), "paper_era": (1, 8, 6, 6, 4)}
 
 
 class SameConv(nn.Conv2d):
-    """5 x 5 convolution of stride 2, padded as TensorFlow's ``SAME`` pads an even side: one before, two behind."""
+    """5 x 5 convolution of stride 2, padded as TensorFlow's ``SAME`` pads an even side: one before, two after."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 5, 2)
@@ -47,7 +48,7 @@ class BatchNorm(nn.Module):
     Args:
         channels: of the maps (B, channels, H, W).
         tracked: keep running averages (decay 0.999, from 0 and 1 on) and normalise with them in eval mode. The
-            authors never update theirs, and so use batch statistics always.
+            authors never update theirs, and so always use batch statistics.
     """
 
     running_mean: Tensor
@@ -74,12 +75,12 @@ class BatchNorm(nn.Module):
         elif reference:
             var, mean = torch.var_mean(x[:reference].float(), (0, 2, 3), correction=0)
         scale = torch.ones_like(self.bias)  # without one, the backward on a GPU has no shape for the bias' gradient
-        # not that of torch.nn.functional, which refuses a single picture of one pixel
+        # Not F.batch_norm, which refuses a single image of one pixel.
         return torch.batch_norm(x, scale, self.bias, mean, var, mean is None, 0.0, 1e-3, True)
 
 
 class Layers(nn.Sequential):
-    """Layers one after the other; batch norms hear how many rows their statistics come from."""
+    """Layers one after the other; batch norms are told how many rows their statistics come from."""
 
     def forward(self, x: Tensor, reference: int = 0) -> Tensor:
         """Run all layers."""
@@ -97,15 +98,11 @@ def xavier_init(module: nn.Module) -> None:
 
 
 class Generator(nn.Module):
-    """Noise (B, z) and sentences (B, D) to pictures (B, 3, S, S) in [0, 1].
+    """Noise (B, z) and sentence embeddings (B, D) to images (B, 3, S, S) in [0, 1].
 
     Args:
-        text_dim: D.
-        noise_dim: z.
-        projection_dim: t.
         width: channels before the last layer (``gf_dim``); the first map has eight times as many.
-        image_size: S, a multiple of 16.
-        tracked: see ``BatchNorm``.
+        tracked: as in ``BatchNorm``.
     """
 
     def __init__(
@@ -123,24 +120,20 @@ class Generator(nn.Module):
         self.apply(xavier_init)
 
     def forward(self, noise: Tensor, sentence: Tensor, reference: int = 0) -> Tensor:
-        """Draw; with ``reference`` only the first so many rows decide the batch statistics."""
+        """Generate images; with ``reference`` above 0 the batch statistics are those of that many first rows."""
         code = self.first(torch.cat([noise, self.project(sentence)], dim=1))
-        first = code.view(len(code), self.side, self.side, -1).permute(0, 3, 1, 2)  # TensorFlow's order of a map
+        first = code.view(len(code), self.side, self.side, -1).permute(0, 3, 1, 2)  # TensorFlow has channels last
         images: Tensor = self.layers(first, reference).float()  # half precision has too few steps in [0, 1]
         return images.tanh() / 2 + 0.5
 
 
 class Discriminator(ConditionalDiscriminator):
-    """Images (B, 3, S, S) in [-1, 1] and sentences (B, D) to logits (B,) of a real pair and (B, C) of the class.
+    """Images (B, 3, S, S) in [-1, 1] and sentence embeddings (B, D) to logits (B,) of a match and (B, C) of the class.
 
     Args:
-        text_dim: D.
-        projection_dim: t.
-        width: ``df_dim``, which ``multiples`` multiply.
-        multiples: of the four convolutions and of the joint one, as in ``DISCRIMINATOR_WIDTHS``.
-        classes: C.
-        image_size: S, a multiple of 16.
-        tracked: see ``BatchNorm``.
+        width: unit of the channels (``df_dim``).
+        multiples: channels of the four convolutions and of the joint one in that unit, as in ``DISCRIMINATOR_WIDTHS``.
+        tracked: as in ``BatchNorm``.
     """
 
     def __init__(
@@ -169,12 +162,12 @@ class Discriminator(ConditionalDiscriminator):
         self.apply(xavier_init)
 
     def features(self, images: Tensor) -> Tensor:
-        """Image features (B, F, s, s) before the text joins; the convolutions see [0, 1], as the authors'."""
+        """Image features (B, F, s, s) before the text joins; the convolutions read [0, 1], as the authors' do."""
         features: Tensor = self.image((images + 1) / 2)
         return features
 
     def judge(self, features: Tensor, condition: Tensor) -> Logits:
         """Matched logits (B,) and class logits (B, C)."""
-        text = self.project(condition)[:, :, None, None].expand(-1, -1, *features.shape[2:])
-        joint = self.joint(torch.cat([features, text], dim=1)).permute(0, 2, 3, 1).flatten(1)  # TensorFlow's order
+        text = tile(self.project(condition), features)
+        joint = self.joint(torch.cat([features, text], dim=1)).permute(0, 2, 3, 1).flatten(1)  # channels last again
         return Logits(self.matching(joint).flatten(), classes=self.classes(joint))
