@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from t2i_zoo.data.download import Remote, fetch
-from t2i_zoo.data.reading import inside, is_file, lines_of, numbered_lines, read_text
+from t2i_zoo.data.reading import captions_in, inside, is_file, lines_of, numbered_lines, read_text
 from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
 from t2i_zoo.errors import T2IError
@@ -89,7 +89,7 @@ class CUB200(Source):
         return [
             Record(
                 _image(base, name),
-                _captions(texts, name),
+                captions_in(texts / f"{name.rsplit('.', 1)[0]}.txt", name),
                 labels[number] - 1,
                 around(boxes[number]) if boxes else None,
                 splits[number],
@@ -226,15 +226,6 @@ def _image(base: Path, name: str) -> Path:
     if not is_file(path):
         raise T2IError(f"there is no image {path}, which images.txt lists: unpack the images again")
     return path
-
-
-def _captions(texts: Path, name: str) -> tuple[str, ...]:
-    path = texts / f"{name.rsplit('.', 1)[0]}.txt"
-    captions = lines_of(read_text(path)) if is_file(path) else ()
-    if not captions:
-        found = "holds blank lines only" if is_file(path) else "is missing"
-        raise T2IError(f"{name} has no caption ({path} {found}), expected one a line: write that file")
-    return captions
 
 
 def _first(folders: tuple[Path, ...], train: str, test: str) -> tuple[Path, Path] | None:

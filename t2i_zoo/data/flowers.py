@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from t2i_zoo.data.download import Remote, fetch
-from t2i_zoo.data.reading import lines_of, numbered_lines, read_text
+from t2i_zoo.data.reading import captions_in, numbered_lines
 from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
 from t2i_zoo.errors import T2IError
@@ -172,8 +172,7 @@ def _labels(root: Path) -> list[int]:
 
 
 def _captions(root: Path, labels: list[int]) -> dict[int, tuple[str, ...]]:
-    """Captions by image number; every text file is read once."""
-    captions: dict[int, tuple[str, ...]] = {}
+    """Captions by image number."""
     text = root / "text_c10"
     for class_number, folder in _numbered(text, _CLASS):
         for n, name in _numbered(text / folder, _IMAGE):
@@ -189,13 +188,10 @@ def _captions(root: Path, labels: list[int]) -> dict[int, tuple[str, ...]]:
                     f"caption file {path} is in {folder} but imagelabels.mat gives image_{n:05d}.jpg the label "
                     f"{labels[n - 1]}: move the file to class_{labels[n - 1]:05d}"
                 )
-            captions[n] = lines_of(read_text(path))
-    for n, label in enumerate(labels, start=1):
-        if not captions.get(n):
-            path = text / f"class_{label:05d}" / f"image_{n:05d}.txt"
-            found = "holds blank lines only" if n in captions else "is missing"
-            raise T2IError(f"image_{n:05d}.jpg has no caption ({path} {found}), expected one a line: write that file")
-    return captions
+    return {
+        n: captions_in(text / f"class_{label:05d}" / f"image_{n:05d}.txt", f"image_{n:05d}.jpg")
+        for n, label in enumerate(labels, start=1)
+    }
 
 
 def _class_list(path: Path) -> Iterator[str]:

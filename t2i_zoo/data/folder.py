@@ -11,15 +11,14 @@ from t2i_zoo.data.rows import (
     FILE_KEYS,
     Entry,
     check_share,
-    draw_splits,
     json_rows,
     merge,
-    number_classes,
     row_captions,
     row_label,
     row_split,
     show,
     table_rows,
+    to_records,
     value,
 )
 from t2i_zoo.errors import T2IError
@@ -81,12 +80,7 @@ class CaptionFolder(Source):
                 f"{metadata or self.path} names no image, expected at least one ({' '.join(SUFFIXES)}): add images "
                 "or change --data.source.root"
             )
-        class_ids = number_classes(entries)
-        splits = draw_splits(entries, self.val_fraction, self.seed)
-        return [
-            Record(entry.image, tuple(entry.captions), class_id, None, split)
-            for entry, class_id, split in zip(entries, class_ids, splits, strict=True)
-        ]
+        return to_records(entries, self.val_fraction, self.seed)
 
     def _metadata(self) -> Path | None:
         if self.metadata is None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from t2i_zoo.data.reading import is_file, tree_fingerprint
 from t2i_zoo.data.records import Embedded, Record, Source, Split
-from t2i_zoo.data.rows import Entry, check_share, draw_splits, number_classes, row_label, show
+from t2i_zoo.data.rows import Entry, check_share, row_label, show, to_records
 from t2i_zoo.errors import T2IError
 
 _CAPTIONS = ("captions", "caption", "text", "texts", "sentences", "sentence", "description")
@@ -64,12 +64,7 @@ class HFDataset(Source):
         )
         if not entries:
             raise T2IError(f"{self.root} has no rows: change --data.source.root or --data.source.splits")
-        class_ids = number_classes(entries)
-        drawn = draw_splits(entries, self.val_fraction, self.seed)
-        return [
-            Record(entry.image, tuple(entry.captions), class_id, None, split)
-            for entry, class_id, split in zip(entries, class_ids, drawn, strict=True)
-        ]
+        return to_records(entries, self.val_fraction, self.seed)
 
     def fingerprint(self, without: Path | None = None) -> str:
         """Digest of a folder's files, or the library's own fingerprint of a set on the hub."""

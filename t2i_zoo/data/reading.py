@@ -47,6 +47,19 @@ def lines_of(text: str) -> tuple[str, ...]:
     return tuple(line for raw in text.split("\n") if (line := raw.strip()))
 
 
+def captions_in(path: Path, image: str) -> tuple[str, ...]:
+    """The captions of an image in a text file, one on each line.
+
+    Raises:
+        T2IError: if there are none.
+    """
+    captions = lines_of(read_text(path)) if is_file(path) else ()
+    if not captions:
+        found = "holds blank lines only" if is_file(path) else "is missing"
+        raise T2IError(f"{image} has no caption ({path} {found}), expected one a line: write that file")
+    return captions
+
+
 def numbered_lines(path: Path, fields: int) -> Iterator[tuple[str, list[str]]]:
     """The lines of a table whose fields are separated by spaces; the last field may contain spaces.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from t2i_zoo.data.reading import read_text
-from t2i_zoo.data.records import Embedded, Split
+from t2i_zoo.data.records import Embedded, Record, Split
 from t2i_zoo.errors import T2IError
 
 Row = dict[str, Any]
@@ -187,6 +187,16 @@ def draw_splits(entries: Sequence[Entry], share: float, seed: int) -> list[Split
     order = np.random.default_rng(seed).permutation(len(free)).tolist()
     held_out = {free[i] for i in order[:wanted]}
     return [cast("Split", entry.split or ("test" if i in held_out else "train")) for i, entry in enumerate(entries)]
+
+
+def to_records(entries: Sequence[Entry], share: float, seed: int) -> list[Record]:
+    """The records of all entries, with numbered classes and a split for each; arguments as of ``draw_splits``."""
+    return [
+        Record(entry.image, tuple(entry.captions), class_id, None, split)
+        for entry, class_id, split in zip(
+            entries, number_classes(entries), draw_splits(entries, share, seed), strict=True
+        )
+    ]
 
 
 def check_share(share: float) -> None:
