@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from t2i_zoo.models.stream import STREAM
     from t2i_zoo.models.tacgan import TACGAN
     from t2i_zoo.pictures import caption_grid
+    from t2i_zoo.sampling import draw_rows
     from t2i_zoo.text import TextFeatures
 
 _PLACES = {
@@ -74,6 +75,7 @@ _PLACES = {
     "TextFeatures": "text",
     "TextToImageGAN": "models.base",
     "caption_grid": "pictures",
+    "draw_rows": "sampling",
     "list_models": "models",
     "load_model": "models",
 }
@@ -109,6 +111,7 @@ __all__ = [
     "WebDataset",
     "__version__",
     "caption_grid",
+    "draw_rows",
     "list_models",
     "load_model",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from t2i_zoo.batch import Batch
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.version import __version__
 
@@ -42,24 +44,18 @@ class BareLoop:
 
     Args:
         model: supplies the step; a copy of it is trained.
-        data: supplies the batches through its own hooks.
+        data: supplies the batches.
         autocast: dtype of the half precision, or None.
     """
 
     def __init__(self, model: TextToImageGAN, data: CaptionDataModule, autocast: torch.dtype | None) -> None:
-        self.model, self.data, self.autocast = copy.deepcopy(model).train(), data, autocast
+        self.model, self.autocast = copy.deepcopy(model).train(), autocast
         self.adams = [Adam(self.model, optimizer) for optimizer in self.model.configure_optimizers()[0]]
-        self.batches = self._endless()
-
-    def _endless(self) -> Iterator[Any]:
-        while True:
-            yield from self.data.train_dataloader()
+        self.batches = (batch for epoch in itertools.count() for batch in data.batches("train", self.model, epoch))
 
     def batch(self) -> Batch:
         """The next batch on the model's device."""
-        part = self.data.on_before_batch_transfer(next(self.batches))
-        moved = L.fabric.utilities.move_data_to_device(part, self.model.device)
-        return self.data.on_after_batch_transfer(moved)
+        return next(self.batches)
 
     def step(self, lap: Callable[[str], None] = lambda part: None) -> None:
         """One batch through both optimizers; ``lap`` is told each part as it ends."""
@@ -182,7 +178,7 @@ def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5) -> dict[s
 
 
 def main(words: Sequence[str]) -> None:
-    """Parse our three options; the others are those of ``fit``."""
+    """Parse the benchmark's own options; the others are those of ``fit``, whose parser is built with the run."""
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -207,6 +203,5 @@ def main(words: Sequence[str]) -> None:
 
     figures = (benchmark if own.what == "step" else measure_data)(rest, own.window, own.rounds)
     if own.out:
-        path = Path(own.out).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=1), "utf-8")
+        with replacing(Path(own.out).expanduser()) as partial:
+            partial.write_text(json.dumps(figures, indent=1), "utf-8")

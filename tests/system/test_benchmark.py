@@ -61,6 +61,7 @@ class Beside(L.Callback):
         rng, pl_module.rng = pl_module.rng, None
         if batch_idx == 0 and trainer.current_epoch == 0:
             self.loop = BareLoop(pl_module, trainer.datamodule, self.autocast)
+            assert torch.equal(self.loop.batch()["images"][-1], batch["images"][-1])  # its first batch is Lightning's
         pl_module.rng = rng
         self.loop.model.rng = torch.Generator().manual_seed(0)
         self.loop.model.rng.set_state(rng.get_state())
