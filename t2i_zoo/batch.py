@@ -37,7 +37,10 @@ class ReadsBatches(Protocol):
     """A model that a data module serves: every ``ZooModule``, and any object with these attributes."""
 
     needs: BatchNeeds
-    text_encoder: TextEncoder | None
+
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        """What reads its captions."""
 
     @property
     def device(self) -> torch.device:

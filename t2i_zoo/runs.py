@@ -91,7 +91,7 @@ def resolve_checkpoint(wish: str, root: Path) -> Path:
 
 def default_options(cls: type) -> dict[str, Any]:
     """Defaults of all options of a model, those of its bases included."""
-    signatures = [inspect.signature(c.__init__) for c in reversed(cls.__mro__) if "__init__" in vars(c)]
+    signatures = [inspect.signature(vars(c)["__init__"]) for c in reversed(cls.__mro__[:-1]) if "__init__" in vars(c)]
     options = [p for signature in signatures for p in signature.parameters.values()]
     return {p.name: p.default for p in options if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
 

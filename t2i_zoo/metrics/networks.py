@@ -132,11 +132,11 @@ def build_network(
 
 def _of_model(model: Any, path: str) -> Network:
     """A dual encoder or captioner of the zoo."""
-    label = type(model).__name__
+    label, fingerprint = type(model).__name__, weights_hash(model)
     if isinstance(model, DualEncoder):
-        return Network(label, weights_hash(model), dual=model)
+        return Network(label, fingerprint, dual=model)
     if isinstance(model, Captioner):
-        return Network(label, weights_hash(model), captioner=model)
+        return Network(label, fingerprint, captioner=model)
     raise T2IError(
         f"found a {label} in {path}, expected a model with codes of images and captions, such as DAMSM, or one that "
         "writes captions, such as STREAM: give its checkpoint to --network checkpoint:PATH"

@@ -58,8 +58,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise T2IError(f"found --model.augment_target {target}, expected a mean sign from -1 to 1, such as 0.6")
     if options["spectral_norm"] and options.get("gradient_checkpointing"):
         raise T2IError(  # the second forward would take another power iteration, and so other weights
-            "found --model.spectral_norm with --model.gradient_checkpointing, whose gradients would be wrong: leave one "
-            "out"
+            "found --model.spectral_norm with --model.gradient_checkpointing, whose gradients would be wrong: leave "
+            "one of them out"
         )
     if options["augment_target"] is not None and not options["augment"]:
         raise T2IError(

@@ -61,7 +61,7 @@ class Projection:
     def build(self, weights: str | None) -> VisionNetwork:
         """The network; random weights are always the same, so that a resumed run has them again."""
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(0)  # not CUDA's, which is not forked
+            torch.default_generator.manual_seed(0)  # not CUDA's, which is not forked
             return build_vision(self.network, weights=weights, input_size=self.input_size or 0, logits=False)
 
 

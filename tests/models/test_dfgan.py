@@ -14,7 +14,6 @@ from torch import Tensor
 from t2i_zoo.commands.convert import convert_from, convert_to
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.dfgan import DFGAN, losses, networks
-from t2i_zoo.nn import of_other_classes
 from t2i_zoo.text import TextFeatures
 
 WIDTHS: dict[str, Any] = {"generator_width": 4, "discriminator_width": 4, "noise_dim": 4}
