@@ -21,7 +21,7 @@ from t2i_zoo.data.store import open_store
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import sha256
 from t2i_zoo.metrics.evaluation import evaluate as run_protocol
-from t2i_zoo.metrics.networks import Network, build_network, weights_hash
+from t2i_zoo.metrics.networks import Network, build_network
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
@@ -30,6 +30,7 @@ from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.parsing import Parser, call, find_config, named_model
 from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
+from t2i_zoo.vision.network import weights_hash
 
 REAL, UNTRAINED = "real", "untrained:"
 
