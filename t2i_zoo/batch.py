@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypedDict, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -32,15 +32,16 @@ class BatchNeeds:
     references: bool = False
 
 
-@runtime_checkable
 class ReadsBatches(Protocol):
     """A model that a data module serves: every ``ZooModule``, and any object with these attributes."""
 
-    needs: BatchNeeds
+    @property
+    def needs(self) -> BatchNeeds:
+        """What it reads of a batch."""
 
     @property
     def text_encoder(self) -> TextEncoder | None:
-        """What reads its captions."""
+        """The frozen encoder whose features the data module caches, if any."""
 
     @property
     def device(self) -> torch.device:

@@ -77,8 +77,9 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
     @property
     def model(self) -> ReadsBatches | None:
         """The model in training, or the one that was given to ``batches``."""
-        found = self.trainer.lightning_module if self.trainer is not None else self._given
-        return found if isinstance(found, ReadsBatches) else None
+        found: Any = self.trainer.lightning_module if self.trainer is not None else self._given
+        # isinstance of a protocol finds no submodules from Python 3.12 on, and a text encoder is one
+        return found if all(hasattr(found, name) for name in ("needs", "text_encoder")) else None
 
     @property
     def needs(self) -> BatchNeeds:

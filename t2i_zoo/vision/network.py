@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -89,8 +89,8 @@ class VisionNetwork(nn.Module):
         return weights_hash(self, f"{self.name} {self.input_size} {self.align_corners} {self.antialias}")
 
 
-def weights_hash(module: nn.Module, about: str = "") -> str:
-    """Hash of all weights of a module, and of what is said about it, in 16 hexadecimal digits.
+def weights_hash(module: Any, about: str = "") -> str:
+    """Hash of all weights of an ``nn.Module``, and of what is said about it, in 16 hexadecimal digits.
 
     Stored results hold it, and checkpoints hold the other one of ``models.state.digest``: neither may change.
     """
