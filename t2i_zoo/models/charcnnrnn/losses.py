@@ -14,9 +14,9 @@ __all__ = ["class_loss", "class_retrieval", "joint_embedding_loss"]
 def joint_embedding_loss(
     images: Tensor, sentences: Tensor, labels: Tensor | None, margin: float = 1.0, symmetric: bool = True
 ) -> dict[str, Tensor]:
-    """Structured joint embedding: each picture scores higher with its caption than with those of other classes.
+    """Structured joint embedding: each image scores higher with its caption than with those of other classes.
 
-    As in the authors' code, the hinge is summed over all classes of the batch, each of which has one picture and one
+    As in the authors' code, the hinge is summed over all classes of the batch, each of which has one image and one
     caption, and divided by the number of pairs; the paper takes the worst class, and the mean score of its captions.
 
     Args:
@@ -24,7 +24,7 @@ def joint_embedding_loss(
         sentences: (B, D).
         labels: (B,) int64; other pairs within a class are left out, -1 is no class. None leaves nothing out.
         margin: by which the true pair is to score higher.
-        symmetric: also hold pictures of other classes against each caption; else ``loss`` is the first term alone.
+        symmetric: also compare each caption with the images of other classes; otherwise ``loss`` is the first term.
 
     Returns:
         ``loss``, the sum of both terms, ``image_to_text`` and ``text_to_image``, float32 scalars.
@@ -43,9 +43,9 @@ def joint_embedding_loss(
 
 
 def class_retrieval(images: Tensor, sentences: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """How often a class is found by the mean vector of its captions, and by that of its pictures.
+    """How often a class is found by the mean vector of its captions, and by that of its images.
 
-    This is the zero-shot classification of the paper where the classes are held out. A picture without a class is a
+    This is the zero-shot classification of the paper where the classes are held out. An image without a class is a
     class of its own.
 
     Args:
@@ -54,8 +54,8 @@ def class_retrieval(images: Tensor, sentences: Tensor, labels: Tensor) -> dict[s
         labels: (N,) int64 classes, -1 for none.
 
     Returns:
-        Scalars float32: ``class_accuracy``, the share of pictures whose highest score is with the mean caption of their
-        class; ``caption_class_accuracy``, that of captions with the mean picture of theirs; both are means over the
+        Scalars float32: ``class_accuracy``, the share of images whose highest score is with the mean caption of their
+        class; ``caption_class_accuracy``, that of captions with the mean image of theirs; both are means over the
         classes, so a guess has ``class_chance``, one over their number. Of k equal highest scores the true one counts
         as a k-th.
     """

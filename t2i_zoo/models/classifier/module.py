@@ -25,7 +25,7 @@ from t2i_zoo.vision.on_backbone import initial_weights
 
 
 class Classifier(ServingModule):
-    """Trains a linear layer on a picture network, or both; ``--network classifier:RUN`` gives it to a metric.
+    """Trains a linear layer on an image network, or both; ``--network classifier:RUN`` gives it to a metric.
 
     Args:
         backbone: image network, as ``build_vision`` names it: ``torchvision:NAME``; or ``file:PATH``, which stays

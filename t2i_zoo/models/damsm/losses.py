@@ -28,7 +28,7 @@ def matching_loss(
         regions: (B, D, H, W).
         codes: (B, D).
         text: sentence (B, D), words (B, T, D) and their mask.
-        labels: (B,) int64; pairs of two pictures of one class are left out, -1 is no class. None leaves nothing out.
+        labels: (B,) int64; pairs of two images of one class are left out, -1 is no class. None leaves nothing out.
         gammas: gamma 1, 2 and 3.
         chunk: captions at a time; see ``t2i_zoo.nn.damsm.words_loss``.
     """

@@ -12,12 +12,12 @@ from typing import Any
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.official import Official, State
 
-INCEPTION, REGIONS = "torchvision:inception_v3", "Mixed_6e"  #: the authors' only picture network
+INCEPTION, REGIONS = "torchvision:inception_v3", "Mixed_6e"  #: the authors' only image network
 TEXT, IMAGE = "text_network", "image_network"
 
 
 def identify(found: State) -> str | None:
-    """The text encoder or the picture encoder."""
+    """``TEXT`` or ``IMAGE``, the encoder whose weights these are; None for other weights."""
     if {"encoder.weight", "rnn.weight_hh_l0_reverse"} <= found.keys():
         return TEXT
     return IMAGE if {"emb_features.weight", "emb_cnn_code.weight"} <= found.keys() else None
@@ -41,7 +41,7 @@ def prefixes(path: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, str]]
         return [("encoder.", "encoder."), ("rnn.", "rnn.")]
     if hparams["backbone"] != INCEPTION or hparams["layer"] not in (None, REGIONS):
         found = f"{hparams['backbone']} with regions of {hparams['layer'] or 'its last map'}"
-        raise T2IError(f"found {found}, expected {INCEPTION} with {REGIONS}, the authors' only picture network")
+        raise T2IError(f"found {found}, expected {INCEPTION} with {REGIONS}, the authors' only image network")
     pairs = [(block, f"backbone.net.{block}") for block in ("Conv2d_", "Mixed_")]
     return [*pairs, ("emb_features.", "emb_features."), ("emb_cnn_code.", "emb_cnn_code.")]
 
