@@ -20,7 +20,7 @@ from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 torch.set_num_threads(1)
 
 WORDS = {"image_size": 32, "condition_dim": 4, "generator_width": 4, "discriminator_width": 4, "residual_blocks": 1}
-TINY_BACKBONE = {  # a picture network that needs no weights from elsewhere
+TINY_BACKBONE = {  # an image network that needs no weights from elsewhere
     **{"backbone": "torchvision:shufflenet_v2_x0_5", "backbone_weights": "random", "train_backbone": True},
     "input_size": 32,
 }

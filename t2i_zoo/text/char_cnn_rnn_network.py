@@ -1,8 +1,8 @@
-"""The networks of char-CNN-RNN (Reed et al. 2016, arXiv 1605.05395): captions, character by character, to vectors.
+"""The networks of char-CNN-RNN (Reed et al. 2016, arXiv 1605.05395): captions, character by character, to embeddings.
 
 Sources: ``HybridCNN`` of reedscot/cvpr2016 (``rnn``, the flowers of GAN-CLS and StackGAN) and ``HybridCNNLong`` of
 reedscot/icml2016 (``gru``, COCO and, by the name of its file, the birds). Letters in shapes: B captions, L = 201
-characters, S steps of the recurrent layer, C its units, D numbers of a caption.
+characters, S steps of the recurrent layer, C its units, D the dimension of a caption.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from t2i_zoo.nn.recurrent import run_recurrent
 
 Variant = Literal["rnn", "gru"]
 
-#: the 70 characters, numbered from 1; "-" stands there twice, and the authors' look-up finds the second one, 60
+#: the 70 characters, numbered from 1; "-" is listed twice, and the authors' look-up finds the second, 60
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
 LENGTH = 201  #: L; what is longer is cut
-UNSEEN = 0  #: number of every other character, and of what lies behind the end: no input at all
+UNSEEN = 0  #: number of every other character and of padding: no input
 WIDTHS: dict[str, int] = {"rnn": 256, "gru": 512}  #: C of the authors' networks
 STEPS: dict[str, int] = {"rnn": 8, "gru": 18}  #: S
 STRIDES: dict[str, int] = {"rnn": 18, "gru": 9}  #: characters from one step to the next
@@ -35,7 +35,7 @@ def numbers_of(captions: Sequence[str], lowercase: bool = False) -> Tensor:
 
     Args:
         captions: B texts. Of a longer one the first 201 characters are read.
-        lowercase: take capital letters for small ones; the authors see nothing in their place.
+        lowercase: read capital letters as small ones; the authors ignore capitals.
     """
     table = torch.zeros(len(captions), LENGTH, dtype=torch.int64)
     for row, caption in enumerate(captions):
@@ -67,7 +67,7 @@ class FixedRNN(nn.Module):
 
 
 class FixedGRU(nn.Module):
-    """The authors' gated layer, another than ``torch.nn.GRU``.
+    """The authors' gated layer, which differs from ``torch.nn.GRU``.
 
     z, r = sigmoid(i2h(x) + h2h(h)); n = tanh(i2h(x) + h2h(r * h)), the reset gate *before* the matrix; and
     h' = z * n + (1 - z) * h, the update gate on the *candidate*. The first state is tanh(i2h(x)) without gates. Both

@@ -1,6 +1,6 @@
-"""The recurrent text encoder of AttnGAN, MirrorGAN and their descendants: one vector a word, one a sentence.
+"""The recurrent text encoder of AttnGAN, MirrorGAN and their descendants: one vector per word, one per sentence.
 
-Source: ``RNN_ENCODER`` of taoxugit/AttnGAN. ``DAMSM`` trains it together with an image encoder; a GAN reads it frozen.
+Source: ``RNN_ENCODER`` of taoxugit/AttnGAN. ``DAMSM`` trains it together with an image encoder; a GAN uses it frozen.
 Deviations: captions need not be sorted by length; of captions that are too long a GAN reads the first words, where the
 authors draw a random subset of them each time (so does ``DAMSM`` in training), since each caption is encoded once.
 """
@@ -34,8 +34,8 @@ class RNNNetwork(nn.Module):
 
     Args:
         words: rows V of the word table.
-        word_dim: numbers E of a word in the table.
-        dim: D, numbers of a sentence and of a word in it, both directions together.
+        word_dim: dimension E of a word in the table.
+        dim: D, the dimension of a sentence and of a word in it, both directions together.
         kind: of the recurrent layer.
         dropout: on the table's rows, in training; the reference's further dropout argument does nothing in one layer.
     """
@@ -49,7 +49,7 @@ class RNNNetwork(nn.Module):
         nn.init.uniform_(self.encoder.weight, -0.1, 0.1)
 
     def forward(self, numbers: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode sentences; what lies behind their ends has no influence.
+        """Encode sentences; padding has no influence.
 
         Args:
             numbers: (B, T) int64, on the network's device.
@@ -76,7 +76,7 @@ class RNNNetwork(nn.Module):
 
 
 class RNNEncoder(EncoderWithWeights):
-    """The frozen text encoder of a ``DAMSM``, of one's own or converted from published weights.
+    """The frozen text encoder of a ``DAMSM`` that was trained here or converted from published weights.
 
     Args:
         path: a run of ``DAMSM``, its .ckpt, or a .safetensors file of ``t2i-zoo convert --from attngan_damsm``.

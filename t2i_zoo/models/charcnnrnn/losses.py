@@ -24,7 +24,7 @@ def joint_embedding_loss(
         sentences: (B, D).
         labels: (B,) int64; other pairs within a class are left out, -1 is no class. None leaves nothing out.
         margin: by which the true pair is to score higher.
-        symmetric: also hold images of other classes against each caption; else ``loss`` is the first term alone.
+        symmetric: also compare each caption with the images of other classes; otherwise ``loss`` is the first term.
 
     Returns:
         ``loss``, the sum of both terms, ``image_to_text`` and ``text_to_image``, float32 scalars.

@@ -1,4 +1,4 @@
-"""A classifier of a data set's own classes, which metrics can look at generated images with."""
+"""A classifier of a data set's own classes, with which metrics judge generated images."""
 
 from t2i_zoo.models.classifier.module import Classifier
 

@@ -17,7 +17,7 @@ TEXT, IMAGE = "text_network", "image_network"
 
 
 def identify(found: State) -> str | None:
-    """The text encoder or the image encoder."""
+    """``TEXT`` or ``IMAGE``, the encoder whose weights these are; None for other weights."""
     if {"encoder.weight", "rnn.weight_hh_l0_reverse"} <= found.keys():
         return TEXT
     return IMAGE if {"emb_features.weight", "emb_cnn_code.weight"} <= found.keys() else None

@@ -10,7 +10,7 @@ from torch import Tensor
 def neighbour_loss(before: Tensor, before_words: Tensor, after: Tensor, after_words: Tensor) -> Tensor:
     """Mean cross-entropy of a word, over all words of the sentences before and after: a float32 scalar.
 
-    The paper has the sum of the log-probabilities, which differs by the number of words, and so weighs long batches
+    The paper has the sum of the log-probabilities, so that long batches weigh
     more.
 
     Args:

@@ -1,7 +1,7 @@
 """The decoders of skip-thought vectors; the encoder is ``t2i_zoo.text.skip_thought.SkipThoughtNetwork``.
 
-Shapes: B sentences, T words, D numbers of a sentence vector, E of a word, N words of all sentences together, V words of
-the vocabulary.
+Shapes: B sentences, T words, D the dimension of a sentence embedding, E of a word, N words of all sentences
+together, V words of the vocabulary.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from t2i_zoo.nn.recurrent import run_recurrent
 
 
 class Decoders(nn.Module):
-    """Two conditional GRUs that guess the sentences before and after one, word by word (paper, equations 5 to 9).
+    """Two conditional GRUs that predict the sentences before and after one, word by word (paper, equations 5 to 9).
 
     The sentence's vector biases all three gates in each step (matrices C_r, C_z and C): it is given beside each word,
-    so C is a part of ``weight_ih``. The decoders share the matrix from states to words alone. The reset gate stands
-    behind the recurrent product, as in the authors' code.
+    so C is a part of ``weight_ih``. The decoders share the matrix from states to words alone. The reset gate comes
+    after the recurrent product, as in the authors' code.
 
     Args:
         words: V.
@@ -60,7 +60,7 @@ class Decoders(nn.Module):
 
 
 def flat(numbers: Tensor, lengths: Tensor) -> Tensor:
-    """Word numbers (B, T) without what lies behind the ends (N,), in the order of the logits of ``Decoders``."""
+    """Word numbers (B, T) without padding (N,), in the order of the logits of ``Decoders``."""
     return pack_padded_sequence(numbers, lengths, True, enforce_sorted=False).data
 
 
@@ -70,7 +70,7 @@ def skip_thought_init(module: nn.Module, word_dim: int) -> None:
 
     As in the authors' code, recurrent matrices are orthogonal, each gate's by itself, biases are 0, and word tables and
     output are uniform in [-0.1, 0.1]. What leads into a GRU is uniform within the root of 6 / E, which is their 0.1 at
-    their 620 numbers a word; in a narrower model 0.1 would leave so small a signal that decoders learn to do without.
+    their 620 dimensions of a word; in a narrower model, 0.1 leaves so small a signal that decoders learn to ignore it.
     """
     if isinstance(module, nn.GRU):
         for name, weight in module.named_parameters():

@@ -30,7 +30,7 @@ def identify(state: State) -> str | None:
 
 
 def options(networks: Mapping[str, State]) -> dict[str, Any]:
-    """Backbone and widths from the shapes; images go in without ImageNet's mean, as in MirrorGAN's training."""
+    """Backbone and widths from the shapes; images are not normalised by ImageNet's mean, as in MirrorGAN's training."""
     found: dict[str, Any] = {"backbone_weights": None, "imagenet_norm": False}
     if state := networks.get("reader", {}):
         first, second, third = (count_keys(state, f"resnet.{i}.{{}}.conv1.weight", first=0) for i in (4, 5, 6))
