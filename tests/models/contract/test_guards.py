@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.runs import check_no_overrides, default_options
 
 
 def test_learning_rates_move(build: Any, build_trainer: Any, tiny_data: Any) -> None:
@@ -70,3 +72,14 @@ def test_a_pyramid_of_other_sizes_is_refused(build: Any, build_trainer: Any, bui
     else:
         with pytest.raises(T2IError, match=r"needs .* px and --data\.pyramid gives \[4, \d+\]: leave"):
             build_trainer().fit(model, build_data(pyramid=[4]))
+
+
+def test_the_options_of_a_run_are_those_of_its_checkpoint(build: Any, options: dict[str, Any]) -> None:
+    """What a model resolves it keeps elsewhere: a resumed run compares its config with the checkpoint's options."""
+    model = build()
+    defaults = default_options(type(model))
+    check_no_overrides(dict(model.hparams), {**defaults, **options}, Path("last.ckpt"), defaults=defaults)
+    older = {name: value for name, value in model.hparams.items() if name not in ("r1", "adversarial_loss")}
+    check_no_overrides(older, {**defaults, **options}, Path("last.ckpt"), defaults=defaults)
+    with pytest.raises(T2IError, match=r"was trained with --model\.r1 0\.0 and the command says 3\.0"):
+        check_no_overrides(older, {**defaults, **options, "r1": 3.0}, Path("last.ckpt"), defaults=defaults)
