@@ -122,7 +122,7 @@ def read_official(path: Path) -> dict[str, dict[str, Tensor]]:
         if named := re.search(r"GLOBAL (\S+)", str(error)):
             raise T2IError(f"{path} holds {named[1]}, which could run code: give a state dict alone") from error
         raise T2IError(
-            f"{path} is no readable .pth file ({type(error).__name__}): unpack it where it is an archive, or download "
+            f"{path} is no readable .pth file ({type(error).__name__}): unpack it if it is an archive, or download "
             "it again"
         ) from error
     if isinstance(found, dict) and isinstance(networks := found.get("model"), dict) and networks:

@@ -65,7 +65,7 @@ def test_the_same_captions_and_noise_in_each_epoch(fit, drawn):
 
 
 def test_two_grids_of_the_same_weights_are_the_same_pixels(fit, monkeypatch):
-    monkeypatch.setattr(GANCLS, "update_ema", lambda self: None)  # for batch norm moves without any learning
+    monkeypatch.setattr(GANCLS, "update_ema", lambda self, count: None)  # for batch norm moves without any learning
     _, folder = fit(SampleGrid(1, rows=2, columns=2), epochs=2, learning_rate=0.0)
     assert (folder / "epoch_0001.png").read_bytes() == (folder / "epoch_0002.png").read_bytes()
 

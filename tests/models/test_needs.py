@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from t2i_zoo.batch import BatchNeeds, CaptionedData, ReadsBatches
+from t2i_zoo.batch import BatchNeeds, CaptionedData
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.zoo import ZooModule
 
@@ -47,7 +47,6 @@ def test_the_former_attributes_are_not_ignored_in_silence(
 
 def test_the_data_module_reads_the_model_in_training(build_trainer: Any, tiny_data: Any) -> None:
     model = Plain()
-    assert isinstance(model, ReadsBatches)
     assert isinstance(tiny_data, CaptionedData)
     model.needs = BatchNeeds(sizes=(4, 16), wrong_images=True)
     assert tiny_data.needs == BatchNeeds()
