@@ -61,6 +61,9 @@ def check_options(options: Mapping[str, Any]) -> None:
             "found --model.spectral_norm with --model.gradient_checkpointing, whose gradients would be wrong: leave "
             "one of them out"
         )
+    for name in ("beta1", "beta2"):
+        if not 0 <= options[name] < 1:
+            raise T2IError(f"found --model.{name} {options[name]}, expected at least 0 and less than 1, such as 0.5")
     if options["augment_target"] is not None and not options["augment"]:
         raise T2IError(
             "found --model.augment_target without --model.augment: name what to augment with, such as [translation]"
