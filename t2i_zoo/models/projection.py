@@ -43,7 +43,8 @@ class Projection:
         """Read the option.
 
         Raises:
-            T2IError: for a mapping without ``network``, or with another key than the arguments above.
+            T2IError: for a mapping without ``network``, with another key than the arguments above, or with a value that
+                no network can have.
         """
         values = {"network": option} if isinstance(option, str) else option
         known = [field.name for field in fields(cls)]
@@ -56,6 +57,11 @@ class Projection:
                 f"found --model.projected {values['network']}, expected efficientnet_lite0 or a convolutional network "
                 "such as torchvision:mobilenet_v2"
             )
+        for name in ("input_size", "channels", "width"):
+            if (value := values.get(name)) is not None and (type(value) is not int or value < 1):
+                raise T2IError(f"found {name}: {value} in --model.projected, expected an integer such as 64")
+        if not isinstance(scale := values.get("text_scale", 1.0), (int, float)):
+            raise T2IError(f"found text_scale: {scale} in --model.projected, expected a number such as 0.5")
         return cls(**values)
 
     def build(self, weights: str | None) -> VisionNetwork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.models import model_class
 from t2i_zoo.runs import check_no_overrides, default_options
 
 
@@ -83,3 +85,21 @@ def test_the_options_of_a_run_are_those_of_its_checkpoint(build: Any, options: d
     check_no_overrides(older, {**defaults, **options}, Path("last.ckpt"), defaults=defaults)
     with pytest.raises(T2IError, match=r"was trained with --model\.r1 0\.0 and the command says 3\.0"):
         check_no_overrides(older, {**defaults, **options, "r1": 3.0}, Path("last.ckpt"), defaults=defaults)
+
+
+@pytest.mark.parametrize(
+    ("aids", "sentence"),
+    [
+        ({"projected": {"network": "efficientnet_lite0", "width": "wide"}}, "found width: wide in --model.projected"),
+        ({"projected": {"netwrk": "efficientnet_lite0"}}, "found netwrk in --model.projected"),
+        ({"projected": "inception_v3_tf"}, "found --model.projected inception_v3_tf, expected efficientnet_lite0"),
+        ({"augment": ["colour"]}, "found colour in --model.augment, expected one of color"),
+        ({"augment": ["translation"], "augment_target": 6.0}, "found --model.augment_target 6.0"),
+        ({"adversarial_loss": "hinges"}, "found hinges in --model.adversarial_loss"),
+        ({"beta2": 2.0}, "found --model.beta2 2.0"),
+        ({"spectral_norm": True, "gradient_checkpointing": True}, "whose gradients would be wrong"),
+    ],
+)
+def test_aids_that_cannot_be(aids: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(T2IError, match=re.escape(sentence)):
+        model_class("stackganpp")(image_size=16, branches=1, generator_width=4, discriminator_width=4, **aids)
