@@ -32,9 +32,19 @@ class GracefulStop(L.Callback):
         self.check_every = check_every
         self.signal = 0
         self._former: dict[int, Any] = {}
+        self._max_steps = -1
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Hide ``max_steps`` while a checkpoint is restored: with it Lightning would repeat the end of the epoch."""
+        self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give ``max_steps`` back where there was nothing to train."""
+        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Replace the handlers of both signals, Lightning's too."""
+        self.on_fit_end(trainer, pl_module)
 
         def handle(number: int, frame: FrameType | None) -> None:
             if self.signal and number == signal.SIGINT:
