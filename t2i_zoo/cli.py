@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from t2i_zoo import data
+from t2i_zoo.__main__ import LOST
 from t2i_zoo.callbacks import (
     FurtherCheckpoints,
     GracefulStop,
@@ -214,6 +215,13 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _in_our_words(record: logging.LogRecord) -> bool:
+    """Leave out Lightning's advice, and say what to do where it ends a run that has lost a process."""
+    if "Child process with PID" in record.getMessage():
+        record.msg, record.args = f"error: {LOST}", ()
+    return "Tip:" not in record.getMessage()
+
+
 def build(args: Sequence[str], run: bool = True) -> ZooCLI:
     """Parse a command line that begins with ``fit`` or another subcommand, and run it.
 
@@ -226,9 +234,8 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
     for name in data.SOURCES:
         getattr(data, name)
     torch.set_float32_matmul_precision("high")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    for name in ("pytorch.utilities.rank_zero", "fabric.strategies.launchers.subprocess_script"):
+        logging.getLogger(f"lightning.{name}").addFilter(_in_our_words)
     for harmless in (
         "LightningCLI's args parameter is intended",
         ".*isinstance.treespec, LeafSpec.",

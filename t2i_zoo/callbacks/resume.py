@@ -67,7 +67,7 @@ class ResumePoint(Checkpoint):
         writer = trainer.strategy.checkpoint_io
         idle = not (isinstance(writer, AtomicCheckpointIO) and writer.busy)
         wanted = idle and (self._saved is None or time.monotonic() - self._since >= _APART)
-        if trainer.strategy.broadcast(wanted):  # clocks differ
+        if trainer.strategy.reduce_boolean_decision(wanted, all=False):  # clocks differ
             self.save(trainer, wait=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
