@@ -88,7 +88,7 @@ class ResumePoint(Checkpoint):
         if self.path is None:
             return None
         in_background = not wait and isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
-        trainer.save_checkpoint(self.path, storage_options="background" if in_background else None)
+        trainer.save_checkpoint(self.path, False, storage_options="background" if in_background else None)
         self._since, self._saved = time.monotonic(), getattr(trainer.lightning_module, "clock", trainer.global_step)
         return self.path
 
