@@ -1,6 +1,6 @@
 """How a paper's official weight files are read and map to our networks; each model's ``official.py`` describes its own.
 
-The conversion itself is ``t2i_zoo.commands.convert``. A description is pure: names and shapes, no files.
+The conversion itself is ``t2i_zoo.commands.official_states``. A description is pure: names and shapes, no files.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2i_zoo.commands.convert import FORMATS, find_format, to_official, to_ours
+from t2i_zoo.commands.official_states import FORMATS, find_format, to_official, to_ours
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, Weights

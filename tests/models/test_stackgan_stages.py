@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.commands.convert import convert_from, to_official
+from t2i_zoo.commands.convert import convert_from
+from t2i_zoo.commands.official_states import to_official
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN

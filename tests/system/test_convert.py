@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.commands.convert import FORMATS, find_format
+from t2i_zoo.commands.official_states import FORMATS, find_format
 from t2i_zoo.models import MODELS, load_model, model_class
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.text import TextFeatures

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.commands.convert import find_format
+from t2i_zoo.commands.official_states import find_format
 from t2i_zoo.models import model_class
 
 GAN = "aelnouby_gancls"
