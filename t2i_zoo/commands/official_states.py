@@ -96,13 +96,14 @@ def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool =
     """
     official, result = find_format(name), dict[str, dict[str, Tensor]]()
     left: dict[str, Tensor] = {}
-    for root in dict.fromkeys(network.partition(".")[0] for network in official.files(hparams)):
-        left |= _below(root, state)
-    if ema:
-        left |= {f"generator.{key[14:]}": tensor for key, tensor in _below("generator_ema", state).items()}
     networks: dict[str, Weights] = {}
     try:
-        for network, file in official.files(hparams).items():
+        files = official.files(hparams)
+        for root in dict.fromkeys(network.partition(".")[0] for network in files):
+            left |= _below(root, state)
+        if ema:
+            left |= {f"generator.{key[14:]}": tensor for key, tensor in _below("generator_ema", state).items()}
+        for network, file in files.items():
             if own := {key: left.pop(key) for key in _below(network, left)}:
                 names = official.names(network, hparams, own)
                 result[file] = {key: own[ours] for key, ours in names.items()}
@@ -113,7 +114,7 @@ def to_official(name: str, hparams: Mapping[str, Any], state: State, ema: bool =
         if left:
             raise no_place(*next(iter(left.items())))
         if not result:
-            raise T2IError(f"it holds none of {', '.join(official.files(hparams))}")
+            raise T2IError(f"it holds none of {', '.join(files)}")
         for option, value in _options(name, official, networks).items():
             if option not in official.loose and hparams.get(option, value) != value:
                 raise T2IError(f"found {option} {hparams[option]!r}, and the official code has {value!r}")
@@ -129,8 +130,9 @@ def _options(name: str, official: Official, networks: Mapping[str, Weights]) -> 
         options = dict(official.options(networks))
     except (IndexError, ValueError, ArithmeticError) as error:
         raise _misshapen(name, networks, error) from error
+    read = {"max_words": options.pop("max_words")} if "max_words" in options else {}
     if (dim := options.pop("text_dim", None)) is not None:
-        options["text_encoder"] = {"kind": "hashing", "dim": dim} if dim else "none"
+        options["text_encoder"] = {"kind": "hashing", "dim": dim, **read} if dim else "none"
     return options
 
 
