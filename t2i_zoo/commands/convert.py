@@ -31,6 +31,7 @@ FORMATS = {
     "attngan_damsm": "t2i_zoo.models.damsm.official",
     "attngan": "t2i_zoo.models.attngan.official",
     "mirrorgan": "t2i_zoo.models.mirrorgan.official",
+    "dmgan": "t2i_zoo.models.dmgan.official",
     "dfgan": "t2i_zoo.models.dfgan.official",
     "dfgan_preprint": "t2i_zoo.models.dfgan.official",
     "mirrorgan_stream": "t2i_zoo.models.stream.official",
@@ -270,8 +271,8 @@ def convert(
 ) -> None:
     """Convert official weight files to a file of the zoo, or a model of the zoo to official files.
 
-    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan, dfgan, dfgan_preprint
-    and mirrorgan_stream.
+    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan, dmgan, dfgan,
+    dfgan_preprint and mirrorgan_stream.
 
     Args:
         src: With --from, .pth files and captions.pickle; with --to, a checkpoint, run or .safetensors file.

@@ -72,6 +72,10 @@ MODELS: dict[str, Entry] = {
         "t2i_zoo.models.mirrorgan.MirrorGAN",
         "MirrorGAN: its images can be captioned again, 64, 128 and 256 px (Qiao et al. 2019, arXiv 1903.05854)",
     ),
+    "dmgan": Entry(
+        "t2i_zoo.models.dmgan.DMGAN",
+        "DM-GAN: a memory of the words refines the image, 64, 128 and 256 px (Zhu et al. 2019, arXiv 1904.01310)",
+    ),
     "dfgan": Entry(
         "t2i_zoo.models.dfgan.DFGAN",
         "DF-GAN: one stage that fuses the text in every block, 256 px (Tao et al. 2022, arXiv 2008.05865)",
