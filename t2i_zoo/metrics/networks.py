@@ -14,7 +14,11 @@ from t2i_zoo.vision import VisionNetwork, build_vision
 from t2i_zoo.vision.network import weights_hash
 
 INCEPTION = "inception_v3_tf"
-_KINDS = "inception_v3_tf, torchvision:NAME, file:PATH, transformers:NAME, checkpoint:PATH or classifier:PATH"
+DFGAN_INCEPTION = "inception_v3_dfgan"  #: of published distances of DM-GAN and DF-GAN; never called FID
+_KINDS = (
+    "inception_v3_tf, torchvision:NAME, file:PATH, transformers:NAME, checkpoint:PATH, classifier:PATH or "
+    "inception_v3_dfgan"
+)
 
 
 @runtime_checkable
@@ -101,8 +105,9 @@ def build_network(
     """Build a network by name.
 
     Args:
-        name: ``inception_v3_tf``, the network of the FID; ``torchvision:NAME``; ``file:PATH`` of a network in a file
-            (``vision/files.py`` describes the formats); ``transformers:NAME`` of a dual encoder such as CLIP;
+        name: ``inception_v3_tf``, the network of the FID; ``inception_v3_dfgan``, what the code of DM-GAN and DF-GAN
+            uses in its place; ``torchvision:NAME``; ``file:PATH`` of a network in a file (``vision/files.py`` describes
+            the formats); ``transformers:NAME`` of a dual encoder such as CLIP;
             ``checkpoint:PATH`` of a dual encoder of the zoo, such as DAMSM, or of a captioner, such as STREAM; or
             ``classifier:PATH`` of a classifier that was trained here.
         antialias: whether resizing to fewer pixels averages; ``inception_v3_tf``, dual encoders and classifiers resize
@@ -121,10 +126,10 @@ def build_network(
         return Network(rest.rstrip("/").rpartition("/")[2], weights_hash(dual.model), dual=dual)
     if kind in ("checkpoint", "classifier") and rest and load_checkpoint is not None:
         return (_of_model if kind == "checkpoint" else _of_classifier)(load_checkpoint(rest), rest)
-    if kind not in ("torchvision", "file") and name != INCEPTION:
+    if kind not in ("torchvision", "file") and name not in (INCEPTION, DFGAN_INCEPTION):
         raise T2IError(f"found the network {name!r}, expected {_KINDS}: correct --network")
     network = build_vision(name, weights=weights, antialias=antialias).requires_grad_(False)
-    label = rest or INCEPTION
+    label = rest or name
     if kind == "file":  # scores of a file are never called FID, whatever its name
         label = Path(rest).stem if Path(rest).stem != INCEPTION else name.rpartition("/")[2]
     return Network(label, network.fingerprint, vision=network)
