@@ -165,8 +165,8 @@ def check(protocol: Protocol, photographs: Photographs, model: Any, network: Net
     changed = protocol.truncation is not None or protocol.noise_scale != 1
     if changed and not getattr(model, "noise_is_normal", True):
         raise T2IError(
-            f"found truncated or scaled noise in the protocol {protocol.name} and a {type(model).__name__}, whose noise "
-            "is not normal: leave truncation and noise_scale out of the protocol"
+            f"found truncated or scaled noise in the protocol {protocol.name} and a {type(model).__name__}, whose "
+            "noise is not normal: leave truncation and noise_scale out of the protocol"
         )
     if model is not None and model.conditional and not photographs.captions:
         raise T2IError("found a model that reads captions and data without any: choose data with captions")

