@@ -108,7 +108,8 @@ def build_network(
 
     Args:
         name: ``inception_v3_tf``, the network of the FID; ``efficientnet_lite0``; ``torchvision:NAME``; ``file:PATH``
-            of a network in a file (``vision/files.py`` describes the formats); ``transformers:NAME`` of a dual encoder such as CLIP;
+            of a network in a file (``vision/files.py`` describes the formats); ``transformers:NAME`` of a dual encoder
+            such as CLIP;
             ``checkpoint:PATH`` of a dual encoder of the zoo, such as DAMSM, or of a captioner, such as STREAM; or
             ``classifier:PATH`` of a classifier that was trained here.
         antialias: whether resizing to fewer pixels averages; ``inception_v3_tf``, dual encoders and classifiers resize

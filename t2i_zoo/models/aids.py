@@ -195,9 +195,9 @@ class AidedModule(SamplingModule):
     def mode_seeking(self, fakes: Fakes) -> dict[str, Tensor]:
         """The option ``mode_seeking``: the inverse of how far images move with their noise; empty without it.
 
-        Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5. Distances are of pixels, as in
-        the paper; with a projected discriminator of its features instead, since noise that only changes the brightness
-        moves pixels far.
+        Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5. Distances are of pixels, as
+        in the paper; with a projected discriminator, of unit vectors of its features, since noise that only changes
+        the brightness moves pixels far.
         """
         if not (weight := self.hparams["mode_seeking"]):
             return {}
@@ -205,10 +205,8 @@ class AidedModule(SamplingModule):
         others = self.draw(self.generator, noise, fakes.text)
         pair = [fakes.images[-1].float(), others.images[-1].float()]
         if self.hparams["projected"]:
-            taps = zip(*(self.frozen("projected").taps(images) for images in pair), strict=True)
-            moved = torch.stack(
-                [(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean() for a, b in taps]
-            )
+            units = ([F.normalize(x, dim=1) for x in self.frozen("projected").taps(images)] for images in pair)
+            moved = torch.stack([(a - b).square().sum(1).mean() for a, b in zip(*units, strict=True)])
         else:
             moved = (pair[0] - pair[1]).abs()
         inverse = 1 / (moved.mean() / (fakes.noise - noise).abs().mean() + 1e-5)
