@@ -30,7 +30,7 @@ class Projection:
         width: largest number of channels of a head; the paper has 512, and 64 suits a CPU.
         text_scale: factor of the matched logits; below 1 it weakens the text against the unconditional logits.
         separable: cheaper convolutions in the heads.
-        batch_std: let the heads see how far the images of a batch differ, so that samples with one layout are found out.
+        batch_std: let the heads see how far the images of a batch differ, which reveals samples with one layout.
     """
 
     network: str

@@ -98,8 +98,8 @@ def batch_deviation(features: Tensor, group: int = 4) -> Tensor:
     are alike. It lets a discriminator notice samples that all have one layout.
 
     Args:
-        features: (B, C, H, W); the first 1/4, second 1/4 ... of the batch form groups, or the whole batch one group
-            if ``group`` does not divide B.
+        features: (B, C, H, W). Image i is in group i modulo B / ``group``; where ``group`` does not divide B, the whole
+            batch is one.
         group: images per group.
 
     Returns:
