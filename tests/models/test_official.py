@@ -55,7 +55,7 @@ PUBLISHED: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
     ),
     (
         "dmgan",
-        {"damsm_weight": 0.0},
+        {**WORDS, "damsm_weight": 0.0},
         [(21_449_042, 119), (1_887_218, 24), (5_174_258, 32), (18_301_938, 40)],
     ),
     ("dfgan", WORDS, [(9_744_131, 226), (6_619_206, 32), (295_936, 2)]),
