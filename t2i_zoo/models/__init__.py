@@ -174,13 +174,17 @@ def _load_safetensors(path: Path) -> ZooModule:
             f"{path} does not say which model it holds, as files of t2i-zoo export and convert do: start a run of that "
             f"model from it with --model.weights {path}"
         )
-    return _load_converted(path, about)
+    return _load_converted(path, tensors, about)
 
 
-def _load_converted(path: Path, about: dict[str, Any]) -> ZooModule:
+def _load_converted(path: Path, tensors: dict[str, Any], about: dict[str, Any]) -> ZooModule:
     """The model of a converted file; networks that are not in the file keep their initial values."""
     model = model_class(str(about.get("model")))(**{**about["hparams"], "weights": str(path)})
-    if model.text_encoder is not None and model.text_encoder.dim:
+    prefix = "text_encoder."
+    reader = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+    if model.text_encoder is not None and reader:
+        model.text_encoder.load_state_dict(reader)
+    elif model.text_encoder is not None and model.text_encoder.dim:
         warnings.warn(
             f"{path} came without its text encoder, so hashed words replace it: give generate the features of "
             "sentences from the encoder that the weights were trained with",

@@ -51,7 +51,7 @@ def test_quick_answers_do_without_torch():
 
 
 def test_the_help_of_convert_names_every_format(capsys):
-    from t2i_zoo.commands.convert import FORMATS
+    from t2i_zoo.commands.official_states import FORMATS
 
     with pytest.raises(SystemExit):
         main(["convert", "--help"])

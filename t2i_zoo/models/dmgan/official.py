@@ -44,6 +44,8 @@ def identify(state: State) -> str | None:
     """The network of a state dict."""
     if _GATE in state:
         return "generator"
+    if "h_net1.upsample4.1.weight" in state and "h_net2.upsample.1.weight" not in state:
+        return "generator"  # of one branch, which has no memory and is the same in all papers
     return f"discriminator.{_halvings(state)}" if {_FIRST, _JOINT} <= set(state) else None
 
 
@@ -57,8 +59,10 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
             outputs, inputs = state[_JOINT].shape[:2]
             found["text_dim"] = inputs - outputs
     if state := networks.get("generator", {}):
-        found["generator_width"] = state[_GATE].shape[1]
+        found["generator_width"] = state["img_net1.img.0.weight"].shape[1]
         found |= generator_options(state, 1 + count_keys(state, "h_net{}.B.weight", first=2), text=True)
+        # Their WORDS_NUM in evaluation, on COCO and on birds: the widths are the same.
+        found["max_words"] = 20 if found.get("residual_blocks") == 3 else 25
     # A converted model is no run, so its loss looks at no DAMSM.
     return found | {"image_size": image_size(found["branches"]), "damsm_weight": 0.0}
 
@@ -87,7 +91,7 @@ OFFICIAL = {
         identify,
         options,
         prefixes,
-        lambda hparams: files(hparams, "netG_epoch_0.pth"),
+        lambda hparams: files(hparams, "netG_epoch_0.pth", 3),
         loose=("text_encoder", "damsm_weight"),
     )
 }
