@@ -32,7 +32,7 @@ class AttentiveGAN(PyramidGAN):
         options: options of ``PyramidGAN``.
     """
 
-    needs = BatchNeeds(words=True)
+    needs = BatchNeeds(words=True, least=2)
     attends = True
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_at_least, check_image_size
 from t2i_zoo.nn import JointDiscriminator, Norm, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
@@ -30,6 +30,7 @@ class PyramidGAN(TextToImageGAN):
         options: options of every model; see ``TextToImageGAN``.
     """
 
+    needs = BatchNeeds(least=2)
     generator: PyramidGenerator
     generator_ema: PyramidGenerator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one per size, smallest first

@@ -183,6 +183,7 @@ class DAMSM(RetrievalModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Begin each epoch with a fresh Adam, as the authors do."""
+        super().on_train_batch_start(batch, batch_idx)
         if batch_idx == 0 and not self.hparams["persistent_optimizer"]:
             self.trainer.optimizers[0].state.clear()
 

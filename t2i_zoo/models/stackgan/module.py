@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
@@ -63,6 +63,7 @@ class StackGAN(TextToImageGAN):
     generator: networks.Stage1Generator | networks.Stage2Generator
     generator_ema: networks.Stage1Generator | networks.Stage2Generator
     starting_points = ("weights", "stage1")
+    needs = BatchNeeds(least=2)
     builds_on = ("damsm", "stage1")
 
     def __init__(
@@ -170,13 +171,6 @@ class StackGAN(TextToImageGAN):
         (fake,), (real,) = self.observe(fakes.images, real=False).judge(mu), self.opponents(batch, mu)
         options = {"kl_weight": self.hparams["kl_weight"], "real": real, "loss": self.adversarial}
         return losses.generator_loss(fake, extras["mu"], extras["logvar"], **options)
-
-    def setup(self, stage: str) -> None:
-        """Raise also for batches of one image, whose batch norm and shift would have nothing to work with."""
-        super().setup(stage)
-        data = self.data_module
-        if stage == "fit" and data is not None and data.batch_size < 2:
-            raise T2IError(f"found --data.batch_size {data.batch_size}, expected at least 2 images in a batch")
 
     def on_fit_start(self) -> None:
         """Raise where Stage II has no Stage I; only here is it known whether a run is resumed."""

@@ -59,7 +59,7 @@ class STREAM(ServingModule):
     """
 
     use = "give its run to a MirrorGAN with --model.stream RUN"
-    needs = BatchNeeds(references=True)
+    needs = BatchNeeds(references=True, least=2)
     parts = ("reader.", "writer.")
     starting_points = ("weights", "backbone_weights")
 
@@ -164,8 +164,7 @@ class STREAM(ServingModule):
             by_class = losses.class_loss(self.class_head(features), batch["labels"])
             self.log("train/class", by_class.detach(), batch_size=len(features))
             loss = loss + self.hparams["class_weight"] * by_class
-        self.clock += 1
-        return loss
+        return self.count_batch(loss)
 
     def evaluate(self, stage: str, batch: Batch) -> None:
         """Log the loss, and compare written captions with all captions of an image."""
