@@ -80,10 +80,7 @@ class ZooModule(L.LightningModule):
             return
         size = self.hparams.get("image_size", data.image_size)
         if size != data.image_size:
-            raise T2IError(
-                f"the model has {size} px and the data module gives {data.image_size} px: "
-                "set --model.image_size and --data.image_size to the same number"
-            )
+            raise T2IError(different_sizes(size, data.image_size))
         sizes = list(self.needs.sizes)
         if len(sizes) > 1 and data.sizes != sizes:
             raise T2IError(
@@ -131,3 +128,11 @@ class ZooModule(L.LightningModule):
         self.clock = extra.get("clock", 0)
         self.vocabulary = frozenset(extra.get("vocabulary", ()))
         self._resumed_states = extra.get("random_states")
+
+
+def different_sizes(model: int, data: int) -> str:
+    """The sentence about a model and data of different image sizes, in pixels."""
+    return (
+        f"the model has {model} px and the data module gives {data} px: give --model.image_size or --data.image_size "
+        "alone, and the other follows, or the same number to both"
+    )
