@@ -26,6 +26,7 @@ from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.zoo import ZooModule, different_sizes
 from t2i_zoo.overview import one_size
 from t2i_zoo.parsing import Sentence, named_model
+from t2i_zoo.preflight import preflight
 from t2i_zoo.runs import (
     FINISHED,
     AtomicCheckpointIO,
@@ -94,6 +95,11 @@ class ZooCLI(LightningCLI):
                 "checkpoint.enable_version_counter": False,
             }
         )
+
+    def before_instantiate_classes(self) -> None:
+        """Look for what a run needs, before a large model is built for nothing."""
+        if self.subcommand is not None:
+            preflight(self.config[self.subcommand])
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint and compare it with the config, where Lightning would silently prefer the checkpoint."""
@@ -231,6 +237,9 @@ class Check(ZooCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Look for no checkpoint."""
+
+    def before_instantiate_classes(self) -> None:
+        """Look for no runs and no data."""
 
     def _set_seed(self) -> None:
         """Leave the random numbers alone."""

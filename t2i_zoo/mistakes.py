@@ -161,11 +161,14 @@ def _leaves(hint: Any) -> list[Any]:
 def _described(hint: Any, given: str) -> str:
     """A type in words, with the nearest of the allowed values."""
     hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
-    values = [str(value) for kind in hints if get_origin(kind) is Literal for value in get_args(kind)]
-    values = list(dict.fromkeys(values))
+    listed = [kind for kind in hints if get_origin(kind) is list and get_origin(get_args(kind)[0]) is Literal]
+    literal = [*(kind for kind in hints if get_origin(kind) is Literal), *(get_args(kind)[0] for kind in listed)]
+    values = list(dict.fromkeys(str(value) for kind in literal for value in get_args(kind)))
     kinds = [", ".join(values) if len(values) == 1 else f"one of {', '.join(values)}"] if values else []
+    if listed:
+        kinds, given = [f"a list of {' and '.join([', '.join(values[:-1]), values[-1]])}"], given.strip("[]'\"")
     for kind in hints:
-        if get_origin(kind) is not Literal:
+        if get_origin(kind) is not Literal and kind not in listed:
             plain = get_origin(kind) if kind not in NAMES else kind
             kinds.append(NAMES.get(plain or kind) or str(getattr(kind, "__name__", kind)).replace("typing.", ""))
     near = difflib.get_close_matches(given, values, 1, 0.5)

@@ -137,7 +137,7 @@ def test_help_shows_the_options_of_the_chosen_model_on_two_screens(monkeypatch: 
 def test_help_without_a_config_says_how_to_choose_a_model() -> None:
     said = training_help("fit", "train", [])
     assert "With --config NAME or --model NAME" in said
-    assert f"--data.source NAME{' ' * 18}  one of {list(SOURCES)[0]}, " in said
+    assert f"--data.source NAME{' ' * 18}  one of {next(iter(SOURCES))}, " in said
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -16,6 +16,7 @@ from torch import nn
 from t2i_zoo.batch import BatchNeeds, CaptionedData
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.ranges import check_names, check_ranges
 from t2i_zoo.text import TextEncoder, words_of
 
 
@@ -40,6 +41,12 @@ class ZooModule(L.LightningModule):
     parts: tuple[str, ...] = ()
     starting_points: tuple[str, ...] = ("weights",)
     builds_on: tuple[str, ...] = ()
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Check the names and ranges of the options, of every model at one place and before anything is built."""
+        check_names(cls, options)
+        check_ranges(cls, options, "model")
+        return super().__new__(cls)
 
     def __init__(self) -> None:
         super().__init__()

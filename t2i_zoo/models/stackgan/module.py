@@ -21,6 +21,7 @@ from t2i_zoo.models.checks import check_image_size, check_mismatch
 from t2i_zoo.models.stackgan import losses, networks
 from t2i_zoo.nn import CAActivation, discriminator_loss, of_other_classes, split_noise
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Positive, Weight, Whole
 from t2i_zoo.text import TextFeatures
 
 UNTRAINED = "untrained"  #: the value of ``stage1`` for a trial run of Stage II on random weights
@@ -69,17 +70,17 @@ class StackGAN(TextToImageGAN):
         stage1: str | None = None,
         stage1_ema: bool = True,
         stage1_mode: Literal["train", "eval"] = "train",
-        condition_dim: int = 128,
-        generator_width: int = 128,
-        discriminator_width: int = 64,
-        residual_blocks: int = 4,
+        condition_dim: Count = 128,
+        generator_width: Count = 128,
+        discriminator_width: Count = 64,
+        residual_blocks: Whole = 4,
         ca_activation: CAActivation = "relu",
         sampling_noise: bool = True,
-        kl_weight: float = 2.0,
+        kl_weight: Weight = 2.0,
         mismatch: Literal["shift", "class"] = "shift",
         exclude_same_class: bool = False,
-        lr_decay: float = 0.5,
-        lr_decay_every: int = 600,
+        lr_decay: Positive = 0.5,
+        lr_decay_every: Count = 600,
         **options: Any,
     ) -> None:
         super().__init__(lr_decay=lr_decay, lr_decay_every=lr_decay_every, **options)

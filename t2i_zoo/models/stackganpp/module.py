@@ -17,11 +17,11 @@ from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.pyramid import PyramidGAN
 from t2i_zoo.models.stackganpp import losses
 from t2i_zoo.models.stackganpp.networks import NextStage
 from t2i_zoo.nn import over_sizes
+from t2i_zoo.ranges import Count, Weight
 
 
 class StackGANPlusPlus(PyramidGAN):
@@ -47,11 +47,11 @@ class StackGANPlusPlus(PyramidGAN):
     def __init__(
         self,
         *,
-        branches: int = 3,
-        uncond_weight: float = 1.0,
-        colour_weight: float = 0.0,
+        branches: Count = 3,
+        uncond_weight: Weight = 1.0,
+        colour_weight: Weight = 0.0,
         ema_overwrite_on_snapshot: bool = False,
-        snapshot_every: int = 2000,
+        snapshot_every: Count = 2000,
         channels_last: bool = False,
         **options: Any,
     ) -> None:
@@ -64,7 +64,6 @@ class StackGANPlusPlus(PyramidGAN):
                 f"found --model.generator_width {width}, expected a multiple of {2 ** (branches - 1)}, since each of "
                 f"{branches} branches has half the channels of the one before"
             )
-        check_at_least("snapshot_every", snapshot_every, 1, " batch")
         self.needs = replace(self.needs, wrong_images=self.conditional)
         widths = [width >> i for i in range(branches)]
         stages = [NextStage(self.condition_dim or noise_dim, inputs, blocks) for inputs in widths[:-1]]
