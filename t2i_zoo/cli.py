@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pkgutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +30,10 @@ from t2i_zoo.files import replacing
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
 from t2i_zoo.models.state import read_checkpoint
-from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.models.zoo import ZooModule, different_sizes
+from t2i_zoo.overview import one_size
 from t2i_zoo.parsing import Sentence, named_model
+from t2i_zoo.preflight import preflight
 from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger
 from t2i_zoo.runs import (
     FINISHED,
@@ -70,7 +73,20 @@ class SaveConfig(SaveConfigCallback):
 
 
 class ZooCLI(LightningCLI):
-    """Lightning's CLI for every model of the zoo and every source of captioned images."""
+    """Lightning's CLI for every model of the zoo and every source of captioned images.
+
+    Args:
+        verb: the command that is run, for which alone a parser is built; None without one.
+        options: of ``LightningCLI``.
+    """
+
+    def __init__(self, *given: Any, verb: str | None = None, **options: Any) -> None:
+        self.verb = verb
+        super().__init__(*given, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that is run: a parser of each of the four would take a third of a small run's time."""
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name == self.verb}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sample grid and the checkpoints as ``--samples.*``, ``--resume.*`` and ``--checkpoint.*``."""
@@ -87,8 +103,11 @@ class ZooCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Complete ``--checkpoint.*``."""
-        further_checkpoints((self.config[self.subcommand] if self.subcommand else self.config).checkpoint)
+        """Complete ``--checkpoint.*``, and look for what a run needs, before a large model is built for nothing."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if self.subcommand is not None:
+            preflight(config)
+        further_checkpoints(config.checkpoint)
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint and compare it with the config, where Lightning would silently prefer the checkpoint."""
@@ -214,12 +233,13 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def build(args: Sequence[str], run: bool = True) -> ZooCLI:
+def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> ZooCLI:
     """Parse a command line that begins with ``fit`` or another subcommand, and run it.
 
     Args:
         args: words of the command line.
         run: False parses a command line without a subcommand, and only builds model, data and trainer.
+        cli: what parses and runs.
     """
     for name in MODELS:  # imported, so that a config may use the bare names of classes
         model_class(name)
@@ -239,7 +259,8 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
         "Couldn't infer the batch indices",  # our loader is no torch DataLoader
     ):
         warnings.filterwarnings("ignore", message=harmless)
-    return ZooCLI(
+    verb, words = (args[0], args[1:]) if run else (None, args)
+    return cli(
         ZooModule,
         CaptionDataModule,
         save_config_callback=SaveConfig,
@@ -249,9 +270,59 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         parser_class=_Parser,
-        args=list(args),
+        args=[*([verb] if verb else []), *one_size(words)],
         run=run,
+        verb=verb,
+        parser_kwargs={"prog": "t2i-zoo"},
     )
+
+
+class Check(ZooCLI):
+    """Parses and checks a command line, and runs nothing.
+
+    The model is built without its weights, and without the runs and files that it starts from or looks at, which the
+    steps before it may yet have to train.
+    """
+
+    def _parse_ckpt_path(self) -> None:
+        """Look for no checkpoint."""
+
+    def before_instantiate_classes(self) -> None:
+        """Look for no runs and no data."""
+
+    def _set_seed(self) -> None:
+        """Leave the random numbers alone."""
+
+    def instantiate_classes(self) -> None:
+        """Build what checks its options when it is built: the model, the source and the data module."""
+        config = self.config[self.subcommand]
+        kind, options = named_model(config.model.class_path), config.model.init_args.as_dict()
+        later = {name: None for name in (*kind.starting_points, *kind.builds_on) if name in options}
+        encoder = options.get("text_encoder")
+        if (encoder.get("kind") if isinstance(encoder, dict) else encoder) not in (None, "none", "hashing"):
+            later["text_encoder"] = "hashing"
+        if options.get("stage1"):
+            later["stage1"] = "untrained"
+        with torch.device("meta"):
+            model = kind(**{**options, **later})
+        given = config.data.as_dict()
+        source = given.pop("source")
+        built = pkgutil.resolve_name(source["class_path"])(**source.get("init_args", {}))
+        module = CaptionDataModule(built, **given)
+        if (size := model.hparams.get("image_size", module.image_size)) != module.image_size:
+            raise T2IError(different_sizes(size, module.image_size))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+def check(args: Sequence[str]) -> None:
+    """Parse and check a command line that begins with ``fit``, as far as it goes without reading data or training.
+
+    Raises:
+        T2IError: for the first mistake.
+    """
+    build(args, cli=Check)
 
 
 def main(args: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -24,7 +23,14 @@ from t2i_zoo.models.companions import reader
 from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Fraction, Positive, Power, Sign, Weight
 from t2i_zoo.text import build_text_encoder
+
+#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
+NOT_FOR_TWO_OPTIMIZERS = {
+    "gradient_clip_val": (None, "the model's gradient_clip"),
+    "accumulate_grad_batches": (1, "a larger batch_size of the data"),
+}
 
 
 class TextToImageGAN(AidedModule):
@@ -92,29 +98,29 @@ class TextToImageGAN(AidedModule):
         *,
         text_encoder: str | dict[str, Any] | None = None,
         damsm: str | None = None,
-        image_size: int = 64,
-        noise_dim: int = 100,
-        learning_rate: float = 2e-4,
-        discriminator_learning_rate: float | None = None,
-        beta1: float = 0.5,
-        beta2: float = 0.999,
-        lr_decay: float = 1.0,
-        lr_decay_every: int = 100,
-        ema_decay: float = 0.999,
-        ema_half_life: float | None = None,
-        gradient_clip: float | None = None,
+        image_size: Count = 64,
+        noise_dim: Count = 100,
+        learning_rate: Weight = 2e-4,
+        discriminator_learning_rate: Weight | None = None,
+        beta1: Fraction = 0.5,
+        beta2: Fraction = 0.999,
+        lr_decay: Positive = 1.0,
+        lr_decay_every: Count = 100,
+        ema_decay: Fraction = 0.999,
+        ema_half_life: Positive | None = None,
+        gradient_clip: Positive | None = None,
         adversarial_loss: AdversarialName = "paper",
-        r1: float = 0.0,
-        r2: float = 0.0,
-        matching_penalty: float | None = None,
-        matching_power: float = 6.0,
-        penalty_every: int = 1,
+        r1: Weight = 0.0,
+        r2: Weight = 0.0,
+        matching_penalty: Weight | None = None,
+        matching_power: Power = 6.0,
+        penalty_every: Count = 1,
         penalty_step: Literal["joint", "separate"] | None = None,
         augment: list[Augmentation] | None = None,
-        augment_target: float | None = None,
+        augment_target: Sign | None = None,
         spectral_norm: bool = False,
-        lecam: float = 0.0,
-        mode_seeking: float = 0.0,
+        lecam: Weight = 0.0,
+        mode_seeking: Weight = 0.0,
         projected: str | dict[str, Any] | None = None,
         channels_last: bool = False,
         weights: str | None = None,
@@ -172,8 +178,7 @@ class TextToImageGAN(AidedModule):
         self.generator, self.discriminator = generator, self.aided(discriminator)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
         if self.hparams["weights"]:
-            path = Path(self.hparams["weights"]).expanduser()
-            state.load_networks(self, find_weights(path) if path.is_dir() else path, self.parts)
+            state.load_networks(self, find_weights(self.hparams["weights"]), self.parts)
 
     # The step -------------------------------------------------------------------------------------------------------
 
@@ -305,6 +310,15 @@ class TextToImageGAN(AidedModule):
         self._evaluate("test", batch)
 
     # Guards and modes -----------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Any]:
+        """None; Lightning asks for them ahead of its own check of the options that two optimizers exclude."""
+        for option, (default, instead) in NOT_FOR_TWO_OPTIMIZERS.items():
+            if (value := getattr(self.trainer, option)) != default:
+                raise T2IError(
+                    f"found Trainer({option}={value}), which does not work with two optimizers: use {instead} instead"
+                )
+        return []
 
     def setup(self, stage: str) -> None:
         """Raise for mistakes that would only show, or mislead, in training, and load the projected features."""
