@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from t2i_zoo.commands.sample import check_at_least, check_captions, image_path, 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.attentive import AttentiveGAN
-from t2i_zoo.parsing import call
 from t2i_zoo.pictures import attention_page, save_beside
 
 
@@ -45,7 +43,8 @@ def attention(
     model = load_model(ckpt, pick_device(device))
     if not isinstance(model, AttentiveGAN):
         raise T2IError(
-            f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN or MirrorGAN"
+            f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN, MirrorGAN or "
+            "DM-GAN"
         )
     noise = model.noise(1, torch.Generator().manual_seed(seed))
     fakes = model.sampled([text], noise=noise, ema=not live)
@@ -56,8 +55,3 @@ def attention(
     save_beside(attention_page(images[0], [one[0] for one in maps], tokens, text, words), path)
     print(f"{len(maps)} stages, {min(words, len(tokens))} of {len(tokens)} words: {path}")
     return path
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(attention, words)

@@ -19,7 +19,6 @@ from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, read_official
 from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
-from t2i_zoo.parsing import call
 from t2i_zoo.paths import find_weights
 from t2i_zoo.text import build_text_encoder
 
@@ -186,8 +185,8 @@ def convert(
 ) -> None:
     """Convert official weight files to a file of the zoo, or a model of the zoo to official files.
 
-    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan, dfgan, dfgan_preprint
-    and mirrorgan_stream.
+    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan, dmgan, dfgan,
+    dfgan_preprint and mirrorgan_stream.
 
     Args:
         src: With --from, .pth files and captions.pickle; with --to, a checkpoint, run or .safetensors file.
@@ -216,8 +215,3 @@ def convert(
     if not src:
         raise T2IError(f"found no file to convert: give the .pth files of {from_}")
     convert_from(str(from_), src, out, legacy_mask, damsm)
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(convert, words)

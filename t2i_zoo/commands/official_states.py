@@ -22,6 +22,7 @@ FORMATS = {
     "attngan_damsm": "t2i_zoo.models.damsm.official",
     "attngan": "t2i_zoo.models.attngan.official",
     "mirrorgan": "t2i_zoo.models.mirrorgan.official",
+    "dmgan": "t2i_zoo.models.dmgan.official",
     "dfgan": "t2i_zoo.models.dfgan.official",
     "dfgan_preprint": "t2i_zoo.models.dfgan.official",
     "mirrorgan_stream": "t2i_zoo.models.stream.official",

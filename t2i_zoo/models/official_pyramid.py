@@ -1,4 +1,4 @@
-"""The weight files of StackGAN-v2, and of AttnGAN and MirrorGAN, whose code is built on it: what they have in common.
+"""The weight files of StackGAN-v2 and of AttnGAN, MirrorGAN and DM-GAN, built on it: what they have in common.
 
 A saved generator holds the moving average of the parameters beside the batch statistics of the live generator.
 """

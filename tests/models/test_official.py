@@ -53,6 +53,11 @@ PUBLISHED: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
         {**WORDS, "stream_weight": 0.0},
         [(7_105_392, 105), (6_313_730, 29), (19_424_002, 41), (71_858_946, 53)],
     ),
+    (
+        "dmgan",
+        {**WORDS, "damsm_weight": 0.0},
+        [(21_449_042, 119), (1_887_218, 24), (5_174_258, 32), (18_301_938, 40)],
+    ),
     ("dfgan", WORDS, [(9_744_131, 226), (6_619_206, 32), (295_936, 2)]),
     ("dfgan_preprint", {**WORDS, "variant": "preprint"}, [(12_240_010, 269), (20_170_566, 34)]),
     ("mirrorgan_stream", {"vocabulary_size": 5450, "backbone_weights": None}, [(58_668_864, 937), (5_768_010, 7)]),

@@ -54,6 +54,8 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "words, last picture": ("attngan", {**WORDS, "last_only": True, "residual_blocks": 0}),
     "words and sentence": ("mirrorgan", {**WORDS, "stream_weight": 0.0, "residual_blocks": 1}),
+    "memory": ("dmgan", {**WORDS, "damsm_weight": 0.0, "residual_blocks": 1}),
+    "no memory yet": ("dmgan", {**WORDS, "damsm_weight": 0.0, "branches": 1, "image_size": 64}),
     "dfgan": ("dfgan", {"image_size": 64, **WIDTHS}),
     "dfgan at 32 px": ("dfgan", {"image_size": 32, **WIDTHS}),
     "dfgan of the preprint": ("dfgan_preprint", {"variant": "preprint", "text_encoder": TEXT_256, **WIDTHS}),

@@ -53,7 +53,7 @@ def official_files(name: str, folder: Path, **options: Any) -> list[Path]:
 
 def filled(name: str, **options: Any) -> Any:
     torch.manual_seed(3)
-    unused = {"stream_weight": 0.0} if name == "mirrorgan" else {"damsm_weight": 0.0} if name == "attngan" else {}
+    unused = {"stream_weight": 0.0} if name == "mirrorgan" else {"damsm_weight": 0.0}
     model: Any = model_class(find_format(name).model)(**{**TINY, **unused, **options})
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point():
@@ -113,17 +113,18 @@ def test_a_converted_generator_draws_what_the_authors_files_say(
     assert torch.allclose(alone, drawn.images[-1], atol=1e-5) == (mask == "mended")
 
 
+@pytest.mark.parametrize("name", ["mirrorgan", "dmgan"])
 @pytest.mark.parametrize("flag", [False, True])
-def test_the_mask_of_mirrorgan(flag: bool, encoder: dict[str, Path], tmp_path: Path) -> None:
-    files = official_files("mirrorgan", tmp_path / "official")
+def test_the_mask_of_other_papers(name: str, flag: bool, encoder: dict[str, Path], tmp_path: Path) -> None:
+    files = official_files(name, tmp_path / "official")
     flags = ["--damsm", str(encoder["converted"]), *(["--legacy-mask"] if flag else [])]
-    model = convert("mirrorgan", files, tmp_path / "own.safetensors", *flags)
+    model = convert(name, files, tmp_path / "own.safetensors", *flags)
     assert model.hparams["legacy_mask"] is flag
     noise = model.noise(4, torch.Generator().manual_seed(2))
     drawn = model.generate(CAPTIONS, noise=noise)
     alone = torch.cat([model.generate([CAPTIONS[i]], noise=noise[i : i + 1]) for i in range(4)])
     assert torch.allclose(alone, drawn, atol=1e-5) == (not flag)
-    source = filled("mirrorgan", legacy_mask=flag)
+    source = filled(name, legacy_mask=flag)
     torch.testing.assert_close(source.generate(model.encode(CAPTIONS), noise=noise), drawn)
 
 
@@ -164,14 +165,22 @@ def test_the_numbers_of_the_script_are_those_of_the_authors_classes(script: Any)
 # The text encoder ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "count"), [(32, 25), (48, 20)])
-def test_words_of_the_authors_evaluation(width: int, count: int, encoder: dict[str, Path], tmp_path: Path) -> None:
-    files = official_files("attngan", tmp_path / "official", branches=1, image_size=64, generator_width=width)
-    assert main(["convert", "--from", "attngan", str(files[0]), "--out", str(tmp_path / "a.safetensors")]) == 0
+ONE_BRANCH = {"branches": 1, "image_size": 64}
+
+
+@pytest.mark.parametrize(("name", "options", "count"), [
+    ("attngan", {**ONE_BRANCH, "generator_width": 32}, 25), ("attngan", {**ONE_BRANCH, "generator_width": 48}, 20),
+    ("dmgan", {"residual_blocks": 2}, 25), ("dmgan", {"residual_blocks": 3}, 20),
+])  # fmt: skip
+def test_words_of_the_authors_evaluation(
+    name: str, options: dict[str, Any], count: int, encoder: dict[str, Path], tmp_path: Path
+) -> None:
+    files = official_files(name, tmp_path / "official", **options)
+    assert main(["convert", "--from", name, str(files[0]), "--out", str(tmp_path / "a.safetensors")]) == 0
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         spec = json.loads(file.metadata()["t2i_zoo"])["hparams"]["text_encoder"]
     assert spec == {"kind": "hashing", "dim": DIM, "max_words": count}
-    model = convert("attngan", files, tmp_path / "b.safetensors", "--damsm", str(encoder["converted"]))
+    model = convert(name, files, tmp_path / "b.safetensors", "--damsm", str(encoder["converted"]))
     assert model.text_encoder.max_words == count
     long = " ".join(["red"] * 30)
     assert model.encode([long]).mask.sum() == count

@@ -12,9 +12,9 @@ from t2i_zoo.models.official import Official, State, count_keys
 
 def identify(state: State) -> str | None:
     """``"generator"``, ``"discriminator.0"`` and so on, or None for another paper's file."""
-    # AttnGAN's generator has all names of the first branch too, but attention in the next ones.
+    # AttnGAN's and DM-GAN's generators have all names of the first branch too, but attention or a memory in the next.
     if {"h_net1.upsample4.1.weight", "img_net1.img.0.weight"} <= set(state):
-        return None if any(".att." in key for key in state) else "generator"
+        return None if any(".att." in key or ".response_gate." in key for key in state) else "generator"
     if {"img_code_s16.8.weight", "logits.0.weight"} <= set(state):
         return f"discriminator.{pyramid.downs(state)}"
     return None
