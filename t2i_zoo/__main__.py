@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -31,6 +32,11 @@ VERBS = {
     "benchmark": "speed of the training step, beside a bare loop of the same networks",
     "list": "models, packaged configs and data sources",
 }
+
+LOST = (  #: said by a process whose fellow was killed
+    "another process of this run has ended or cannot be reached, so this one ends too: repeat the command with "
+    "--ckpt_path last, which goes on from the last checkpoint"
+)
 
 
 def overview() -> str:
@@ -68,7 +74,8 @@ def main(args: Sequence[str] | None = None) -> int:
         sentence = None if shown else _sentence(error)
         if sentence is None:  # asked for, or a bug of ours
             raise
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # several processes make the same mistake; one says so
+    # several processes make the same mistake; one says so, or the next where that one was lost
+    if os.environ.get("LOCAL_RANK", "0") in ("0", "1" if sentence == LOST else "0"):
         print(f"error: {sentence}", file=sys.stderr)
     return 2
 
@@ -79,6 +86,11 @@ def _sentence(error: Exception) -> str | None:
 
     if (own := own_error(error)) is not None:
         return str(own)
+    if type(error).__name__.startswith("Dist") or (isinstance(error, RuntimeError) and "gloo/transport" in str(error)):
+        return LOST
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        place = f" of {error.filename}" if error.filename else ""
+        return f"the disk{place} is full: make room, and repeat the command, for fit with --ckpt_path last"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError | MemoryError):

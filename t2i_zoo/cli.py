@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from t2i_zoo import data
+from t2i_zoo.__main__ import LOST
 from t2i_zoo.callbacks import (
     FurtherCheckpoints,
     GracefulStop,
@@ -233,6 +234,13 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _in_our_words(record: logging.LogRecord) -> bool:
+    """Leave out Lightning's advice, and say what to do where it ends a run that has lost a process."""
+    if "Child process with PID" in record.getMessage():
+        record.msg, record.args = f"error: {LOST}", ()
+    return "Tip:" not in record.getMessage()
+
+
 def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> ZooCLI:
     """Parse a command line that begins with ``fit`` or another subcommand, and run it.
 
@@ -246,9 +254,8 @@ def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> 
     for name in data.SOURCES:
         getattr(data, name)
     torch.set_float32_matmul_precision("high")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    for name in ("pytorch.utilities.rank_zero", "fabric.strategies.launchers.subprocess_script"):
+        logging.getLogger(f"lightning.{name}").addFilter(_in_our_words)
     for harmless in (
         "LightningCLI's args parameter is intended",
         ".*isinstance.treespec, LeafSpec.",
