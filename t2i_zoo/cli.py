@@ -45,6 +45,10 @@ NOT_FOR_TWO_OPTIMIZERS = {
 }
 
 
+#: loggers of Lightning some of whose messages tell no news
+CHATTY = ("pytorch.utilities.rank_zero", "pytorch.trainer.connectors.checkpoint_connector", "fabric.utilities.seed")
+
+
 class _Parser(Sentence, LightningArgumentParser):
     """Lightning's parser with our sentences."""
 
@@ -186,6 +190,11 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message of Lightning tells more than the config does."""
+    return not any(known in record.getMessage() for known in ("Tip:", "Seed set to", "`weights_only` was not set"))
+
+
 def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> ZooCLI:
     """Parse a command line that begins with ``fit`` or another subcommand, and run it.
 
@@ -199,9 +208,12 @@ def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> 
     for name in data.SOURCES:
         getattr(data, name)
     torch.set_float32_matmul_precision("high")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "pytorch.trainer.connectors.checkpoint_connector",
+        "fabric.utilities.seed",
+    ):
+        logging.getLogger(f"lightning.{name}").addFilter(_is_news)
     for harmless in (
         "LightningCLI's args parameter is intended",
         ".*isinstance.treespec, LeafSpec.",

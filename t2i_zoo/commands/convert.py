@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from t2i_zoo.data.packing import progress_bar
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.legacy import AttnGANCaptions, read_attngan_captions
@@ -20,7 +21,7 @@ from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, State, Weights, no_place, read_official
 from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
-from t2i_zoo.paths import find_weights
+from t2i_zoo.paths import check_new, find_weights
 
 #: each format and the module whose ``OFFICIAL`` describes it
 FORMATS = {
@@ -199,7 +200,8 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
         raise T2IError("found one file twice: give each file once")
     tables = [Path(source).expanduser() for source in sources if str(source).endswith((".pickle", ".pkl"))]
     networks = [source for source in sources if not str(source).endswith((".pickle", ".pkl"))]
-    found = [read_official(Path(source).expanduser()) for source in networks]
+    bar = progress_bar(networks, len(networks), "reading", sys.stderr.isatty())
+    found = [read_official(Path(source).expanduser()) for source in bar]
     hparams, state = to_ours(name, {file: state for states in found for file, state in states.items()})
     extra = {}
     rows = hparams.get("vocabulary_size") if official.words else None
@@ -266,6 +268,7 @@ def convert(
     to: str | None = None,
     live: bool = False,
     module_prefix: bool | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Convert official weight files to a file of the zoo, or a model of the zoo to official files.
 
@@ -279,6 +282,7 @@ def convert(
         to: Write files of this format.
         live: With --to, use the last weights and not their moving average.
         module_prefix: With --to, put ``module.`` before each key; by default as the official code does.
+        overwrite: Replace existing files.
 
     Raises:
         T2IError: for options that do not go together, or files that are not of the format.
@@ -288,10 +292,13 @@ def convert(
     if to is not None:
         if len(src) != 1:
             raise T2IError(f"found {len(src)} things to convert, expected one checkpoint, run or .safetensors file")
+        folder = Path(out).expanduser()
+        check_new(*(sorted(folder.glob("*.pth")) if folder.is_dir() else ()), overwrite=overwrite)
         convert_to(to, src[0], out, not live, module_prefix)
         return
     if live or module_prefix is not None:
         raise T2IError("found --live or --module-prefix beside --from: they belong to --to")
     if not src:
         raise T2IError(f"found no file to convert: give the .pth files of {from_}")
+    check_new(Path(out).expanduser(), overwrite=overwrite)
     convert_from(str(from_), src, out)

@@ -23,7 +23,7 @@ from torch import Tensor
 from t2i_zoo.batch import Batch
 from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import pad_words
-from t2i_zoo.data.images import load_image
+from t2i_zoo.data.images import REMEDY, load_image
 from t2i_zoo.data.mismatch import MismatchSampler
 from t2i_zoo.data.packing import cores
 from t2i_zoo.data.records import Embedded
@@ -247,7 +247,7 @@ class Stream:
         except T2IError as error:
             if self.data.spec.on_bad_image == "raise":
                 raise
-            self._skipped[sample.place] = str(error)
+            self._skipped[sample.place] = str(error).removesuffix(REMEDY)
             return None
 
     def _draw(self, epoch: int) -> Iterator[list[Pair]]:
