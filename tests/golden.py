@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from t2i_zoo.models.official import Official
 from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.text.rnn import RNNNetwork
+from t2i_zoo.text.vocabulary import padded
+
+LENGTHS = [9, 7, 5, 3]  #: words of the captions of all golden values of AttnGAN and its descendants
 
 
 def recipe(key: str, shape: tuple[int, ...]) -> Tensor:
@@ -29,6 +33,23 @@ def recipe(key: str, shape: tuple[int, ...]) -> Tensor:
 
 def inputs(seed: int, *shape: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+
+
+def numbers() -> tuple[Tensor, Tensor]:
+    """Those captions as numbers of words, longest first, and their lengths."""
+    drawn = np.random.RandomState(7).randint(1, 5450, (4, 18))
+    return padded([row[:length].tolist() for row, length in zip(drawn, LENGTHS, strict=True)])
+
+
+def read_text() -> tuple[Tensor, Tensor, Tensor]:
+    """Sentence (4, 256), words (4, 9, 256) and mask (4, 9) of them, by the reference's text encoder."""
+    network = RNNNetwork(5450).eval()
+    for key, tensor in network.state_dict().items():
+        tensor.copy_(recipe(key, tuple(tensor.shape)))
+    table, lengths = numbers()
+    with torch.no_grad():
+        words, sentence = network(table, lengths)
+    return sentence, words, table > 0
 
 
 def official_names(official: Official, model: ZooModule, network: str) -> dict[str, str]:

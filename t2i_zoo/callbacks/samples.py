@@ -49,14 +49,18 @@ class SampleGrid(L.Callback):
         self.every_n_epochs, self.columns, self.rows, self.seed = every_n_epochs, columns, rows, seed
         self.captions = captions
         self.latest: Path | None = None
+        self._drawn: int | None = None  # batches of the last grid
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if a grid is due."""
-        epoch = trainer.current_epoch + 1
-        if epoch == trainer.max_epochs or (self.every_n_epochs and epoch % self.every_n_epochs == 0):
-            folder = trainer.log_dir  # a collective, so all ranks ask
-            if trainer.is_global_zero and isinstance(pl_module, TextToImageGAN):
-                self._draw(trainer, pl_module, folder, epoch)
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._draw_once(trainer, pl_module, trainer.current_epoch + 1)
+
+    def _draw_once(self, trainer: L.Trainer, model: L.LightningModule, epoch: int) -> None:
+        folder = trainer.log_dir  # a collective, so all ranks ask
+        if trainer.is_global_zero and isinstance(model, TextToImageGAN) and self._drawn != model.clock:
+            self._draw(trainer, model, folder, epoch)
+            self._drawn = model.clock
 
     def _draw(self, trainer: L.Trainer, model: TextToImageGAN, folder: str | None, epoch: int) -> None:
         data: Any = getattr(trainer, "datamodule", None)
@@ -83,7 +87,9 @@ class SampleGrid(L.Callback):
                 _show(logger, kind, page, model.clock)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say where the samples are and how to draw more."""
+        """Draw the last grid, and say where the samples are and how to draw more."""
+        unfinished = not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        self._draw_once(trainer, pl_module, trainer.current_epoch + unfinished)
         if trainer.is_global_zero and self.latest is not None:
             run = self.latest.parents[1]
             print(f"\nsamples with their captions: {self.latest}")

@@ -47,7 +47,8 @@ def attention(
     model = load_model(ckpt, pick_device(device))
     if not isinstance(model, AttentiveGAN):
         raise T2IError(
-            f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN or MirrorGAN"
+            f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN, MirrorGAN or "
+            "DM-GAN"
         )
     noise = model.noise(1, torch.Generator().manual_seed(seed))
     fakes = model.sampled([text], noise=noise, ema=not live)

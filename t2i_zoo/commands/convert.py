@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from t2i_zoo.data.packing import progress_bar
+=======
+from t2i_zoo.commands.official_states import find_format, to_official, to_ours
+>>>>>>> main
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.legacy import AttnGANCaptions, read_attngan_captions
 from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
-from t2i_zoo.models.official import Official, State, Weights, no_place, read_official
+from t2i_zoo.models.official import Official, read_official
 from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
+<<<<<<< HEAD
 from t2i_zoo.paths import check_new, find_weights
 
 #: each format and the module whose ``OFFICIAL`` describes it
@@ -150,6 +153,11 @@ def _misshapen(name: str, networks: Mapping[str, Weights], reason: object) -> T2
 
 def _below(network: str, state: State) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key.startswith(f"{network}.")}
+=======
+from t2i_zoo.parsing import call
+from t2i_zoo.paths import find_weights
+from t2i_zoo.text import build_text_encoder
+>>>>>>> main
 
 
 def read_ours(path: Path, official: Official) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -182,7 +190,13 @@ def words_of_table(path: Path, rows: int) -> list[str]:
     return [found[number] for number in range(1, rows)]
 
 
-def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> Path:
+def convert_from(
+    name: str,
+    sources: Sequence[str | Path],
+    out: str | Path,
+    legacy_mask: bool = False,
+    damsm: str | Path | None = None,
+) -> Path:
     """Convert official files to one .safetensors file, for ``load_model``, ``--model.weights`` and ``sample --ckpt``.
 
     Args:
@@ -190,6 +204,8 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
         sources: .pth files, one for each network; some of the networks are enough. A network with a word table also
             needs its ``captions.pickle``.
         out: the .safetensors file.
+        legacy_mask: build the model with the authors' order of the masks of words, where its paper has it.
+        damsm: a run, checkpoint or converted file of a DAMSM, whose text encoder is stored with the networks.
     """
     from safetensors.torch import save_file
 
@@ -210,17 +226,51 @@ def convert_from(name: str, sources: Sequence[str | Path], out: str | Path) -> P
         raise T2IError(f"found {len(tables)} files of words (captions.pickle), expected {expected}")
     if rows:
         extra["words"] = words_of_table(tables[0], rows)
+    masked = "legacy_mask" in hparams
+    if legacy_mask and not masked:
+        raise T2IError(f"found --legacy-mask, and the networks of {name} do not attend to words: leave it out")
+    if masked:
+        hparams["legacy_mask"] = legacy_mask
+    if damsm is not None:
+        hparams["text_encoder"], encoder = _reader(name, hparams.get("text_encoder"), str(damsm))
+        state |= {f"text_encoder.{key}": tensor for key, tensor in encoder.items()}
     about = json.dumps({"model": official.model, "hparams": hparams, "from": name, **extra})
     with replacing(path) as partial:
         save_file(state, partial, {"t2i_zoo": about})
     print(f"{len(state)} weights of a {model_class(official.model).__name__}: {path}")
-    if hparams.get("text_encoder", "none") != "none":
+    if damsm is None and hparams.get("text_encoder", "none") != "none":
         print(
             "note: official files hold no text encoder, and hashed words replace it: for new captions, give generate "
-            "the features of the encoder that the weights were trained with",
+            "the features of the encoder that the weights were trained with, or convert with its --damsm",
+            file=sys.stderr,
+        )
+    if masked and not legacy_mask:
+        print(
+            "note: in the authors' code the captions of a batch change each other's images, since their masks are mixed"
+            " up; this file draws each caption by itself: --legacy-mask draws as their code does",
             file=sys.stderr,
         )
     return path
+
+
+def _reader(name: str, stand_in: Any, damsm: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The specification of a DAMSM's text encoder with all that rebuilds it, and its weights.
+
+    Args:
+        name: of the format.
+        stand_in: the text encoder that would replace it.
+        damsm: its run or file.
+    """
+    if not isinstance(stand_in, dict):
+        raise T2IError(f"found --damsm, and the networks of {name} read no sentences: leave it out")
+    read = {key: stand_in[key] for key in ("max_words",) if key in stand_in}
+    encoder = build_text_encoder({"kind": "rnn", "path": damsm, **read})
+    if encoder.dim != stand_in["dim"]:
+        raise T2IError(
+            f"found --damsm {damsm} with sentences of dimension {encoder.dim}, expected {stand_in['dim']}, which the "
+            "networks read: give the text encoder that they were trained with"
+        )
+    return {"kind": "rnn", "path": Path(damsm).name, **read, "assets": encoder.assets()}, encoder.state_dict()
 
 
 def convert_to(
@@ -266,20 +316,24 @@ def convert(
     out: str,
     from_: str | None = None,
     to: str | None = None,
+    legacy_mask: bool = False,
+    damsm: str | None = None,
     live: bool = False,
     module_prefix: bool | None = None,
     overwrite: bool = False,
 ) -> None:
     """Convert official weight files to a file of the zoo, or a model of the zoo to official files.
 
-    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan, dfgan, dfgan_preprint
-    and mirrorgan_stream.
+    Formats: stackgan_v1, stackgan_v2, aelnouby_gancls, attngan_damsm, attngan, mirrorgan, dmgan, dfgan,
+    dfgan_preprint and mirrorgan_stream.
 
     Args:
         src: With --from, .pth files and captions.pickle; with --to, a checkpoint, run or .safetensors file.
         out: With --from, the .safetensors file to write; with --to, a folder.
         from_: Convert files of this format.
         to: Write files of this format.
+        legacy_mask: With --from, draw as the authors' code does, which gives captions of a batch each other's masks.
+        damsm: With --from, store the text encoder of this run or converted file of a DAMSM with the networks.
         live: With --to, use the last weights and not their moving average.
         module_prefix: With --to, put ``module.`` before each key; by default as the official code does.
         overwrite: Replace existing files.
@@ -290,6 +344,8 @@ def convert(
     if (from_ is None) == (to is None):
         raise T2IError(f"found {'both' if to else 'neither'} --from {'and' if to else 'nor'} --to: give one")
     if to is not None:
+        if legacy_mask or damsm is not None:
+            raise T2IError("found --legacy-mask or --damsm beside --to: they belong to --from")
         if len(src) != 1:
             raise T2IError(f"found {len(src)} things to convert, expected one checkpoint, run or .safetensors file")
         folder = Path(out).expanduser()
@@ -300,5 +356,14 @@ def convert(
         raise T2IError("found --live or --module-prefix beside --from: they belong to --to")
     if not src:
         raise T2IError(f"found no file to convert: give the .pth files of {from_}")
+<<<<<<< HEAD
     check_new(Path(out).expanduser(), overwrite=overwrite)
     convert_from(str(from_), src, out)
+=======
+    convert_from(str(from_), src, out, legacy_mask, damsm)
+
+
+def main(words: Sequence[str]) -> None:
+    """Parse and run."""
+    call(convert, words)
+>>>>>>> main

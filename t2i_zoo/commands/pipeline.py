@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.parsing import find_config, named_model, packaged_configs
-from t2i_zoo.runs import FINISHED
+from t2i_zoo.runs import FINISHED, LAST, newest_run
 
 #: options of the data and the machine, which with all options below them hold for every step
 SHARED = ("--data.source", "--data.on_bad_image", "--data.draft", "--data.cache_dir", "--trainer.accelerator",
@@ -85,10 +85,9 @@ def state_of(folder: Path) -> Literal["finished", "stopped", "missing"]:
     """State of the newest run in a folder; a file counts as a finished run."""
     if folder.is_file():
         return "finished"
-    runs = [path for path in (folder, *folder.glob("version_*")) if (path / "checkpoints" / "last.ckpt").is_file()]
-    if not runs:
+    newest = newest_run(folder)
+    if newest is None or not (newest / LAST).is_file():
         return "missing"
-    newest = max(runs, key=lambda path: (path / "checkpoints" / "last.ckpt").stat().st_mtime)
     return "finished" if (newest / FINISHED).is_file() else "stopped"
 
 

@@ -158,7 +158,7 @@ def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
     if not (damsm := options.get("damsm")):
         return "hashing"
     if Path(damsm).expanduser().exists():
-        return {"kind": "rnn", "path": damsm}  # its text encoder reads for AttnGAN and MirrorGAN
+        return {"kind": "rnn", "path": damsm}  # its text encoder reads for its GANs
     print(
         f"note: the captions are not encoded, for --model.damsm {damsm} is not there yet: prepare again once it is, or "
         "leave it to fit",

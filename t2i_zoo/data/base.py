@@ -112,9 +112,10 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         world = self.rank_and_world[1]
         if stage == "fit" and share < self.batch_size * world:
             each = f" on each of {world} processes" if world > 1 else ""
+            remedy = f"set --data.batch_size to {share // world} or less"
             raise T2IError(
                 f"the training split of {self.source.path} holds {share} images, fewer than one batch of "
-                f"{self.batch_size}{each}: set --data.batch_size to {max(share // world, 1)} or less"
+                f"{self.batch_size}{each}: {remedy if share // world >= self.needs.least else 'give more images'}"
             )
         if self.encoder is not None and not captioned:
             raise T2IError(

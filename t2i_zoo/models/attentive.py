@@ -1,6 +1,6 @@
-"""What AttnGAN and MirrorGAN have in common: words at every stage, and the matching losses of DAMSM.
+"""What AttnGAN, MirrorGAN and DM-GAN have in common: words at every stage, and the matching losses of DAMSM.
 
-Source: taoxugit/AttnGAN, on whose code MirrorGAN is built.
+Source: taoxugit/AttnGAN, on whose code the two others are built.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from t2i_zoo.ranges import Count, Weight
 
 
 class AttentiveGAN(PyramidGAN):
-    """Base of AttnGAN and MirrorGAN; a subclass writes ``next_stage``. All branches have the same width.
+    """Base of AttnGAN, MirrorGAN and DM-GAN; a subclass writes ``next_stage``. All branches have the same width.
 
     Args:
         damsm_weight: weight lambda of the two matching losses on the largest image; 0 leaves them out.
@@ -33,7 +33,7 @@ class AttentiveGAN(PyramidGAN):
         options: options of ``PyramidGAN``.
     """
 
-    needs = BatchNeeds(words=True)
+    needs = BatchNeeds(words=True, least=2)
     attends = True
 
     def __init__(

@@ -139,7 +139,7 @@ class TextToImageGAN(AidedModule):
         own = "hinge" if projected else self.own_loss
         self.adversarial = ADVERSARIAL[own if adversarial_loss == "paper" else adversarial_loss]
         self.total_noise_dim = noise_dim
-        self.needs = replace(self.needs, sizes=(image_size,))
+        self.needs = replace(self.needs, sizes=(image_size,), least=2 if projected else self.needs.least)
         self._unlogged: dict[str, Tensor] = {}
 
     # What a paper supplies ------------------------------------------------------------------------------------------
@@ -185,7 +185,9 @@ class TextToImageGAN(AidedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch through both networks; see ``step``."""
         optimizers: Any = self.optimizers()
-        self._log("train", len(batch["captions"]), self.step(batch, *optimizers, backward=self.manual_backward))
+        terms = self.step(batch, *optimizers, backward=self.manual_backward)
+        self.note_losses({f"{network}_loss": found["loss"] for network, found in terms.items()})
+        self._log("train", len(batch["captions"]), terms)
 
     def step(
         self,
@@ -270,13 +272,8 @@ class TextToImageGAN(AidedModule):
         if self.clock % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
             return
         self.log_dict(self._unlogged, batch_size=count)
-        for name, value in self._unlogged.items():
-            if name.endswith("_loss") and not torch.isfinite(value):
-                raise T2IError(
-                    f"{name} is {value.item()} at batch {self.clock}: lower --model.learning_rate, clip with "
-                    "--model.gradient_clip or train with --trainer.precision bf16-mixed or 32"
-                )
         self._unlogged = {}
+        self.check_losses()
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         """Two Adams, the discriminator's first, each with its learning-rate decay."""
@@ -287,6 +284,7 @@ class TextToImageGAN(AidedModule):
 
     def on_train_epoch_end(self) -> None:
         """Step the learning rates: Lightning leaves that to the module under manual optimization."""
+        super().on_train_epoch_end()
         schedulers: Any = self.lr_schedulers()
         for scheduler in schedulers:
             scheduler.step()
@@ -330,6 +328,12 @@ class TextToImageGAN(AidedModule):
         if self.hparams["channels_last"]:
             for network in (self, *self._frozen.values()):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks = [*self.generator.modules(), *self.discriminator.modules()]
+        if stage == "fit" and any(map(_compiled, networks)):
+            raise T2IError(
+                "found networks compiled by torch.compile, whose gradients the two steps of a GAN cannot take: compile "
+                "them for sampling only"
+            )
         strategy: Any = self.trainer.strategy
         ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
         if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
@@ -344,3 +348,7 @@ class TextToImageGAN(AidedModule):
         if hasattr(self, "generator_ema"):
             self.generator_ema.eval()
         return self
+
+
+def _compiled(module: nn.Module) -> bool:
+    return isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None

@@ -1,4 +1,4 @@
-"""What StackGAN++, AttnGAN and MirrorGAN have in common: images of several sizes, each with its own discriminator."""
+"""What StackGAN++ and the AttnGAN family have in common: images of several sizes, each with its own discriminator."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.models.base import TextToImageGAN
+<<<<<<< HEAD
 from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.nn import JointDiscriminator, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
 from t2i_zoo.ranges import Count, Weight, Whole
+=======
+from t2i_zoo.models.checks import check_at_least, check_image_size
+from t2i_zoo.nn import JointDiscriminator, Norm, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
+>>>>>>> main
 from t2i_zoo.text import TextFeatures
 
 
@@ -31,9 +36,11 @@ class PyramidGAN(TextToImageGAN):
         options: options of every model; see ``TextToImageGAN``.
     """
 
+    needs = BatchNeeds(least=2)
     generator: PyramidGenerator
     generator_ema: PyramidGenerator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one per size, smallest first
+    discriminator_norm: Norm = "batch"  #: of the discriminators' convolutions
 
     def __init__(
         self,
@@ -75,9 +82,8 @@ class PyramidGAN(TextToImageGAN):
         dims = (text_dim, options["noise_dim"], options["condition_dim"])
         generator = PyramidGenerator(*dims, widths, first, stages, last_only=last_only, checkpointing=checkpointing)
         joint = {"condition_first": condition_first, "unconditional": not last_only, "checkpointing": checkpointing}
-        discriminators = [
-            JointDiscriminator(told, options["discriminator_width"], size, **joint) for size in self.needs.sizes
-        ]
+        width, norm = options["discriminator_width"], self.discriminator_norm
+        discriminators = [JointDiscriminator(told, width, size, norm=norm, **joint) for size in self.needs.sizes]
         self.set_networks(generator, nn.ModuleList(discriminators))
 
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:

@@ -41,11 +41,15 @@ Integers = NDArray[np.int64]
 
 
 def _signs(features: Sequence[str], dim: int) -> tuple[Integers, Floats]:
-    """Positions in ``[0, dim)`` and signs, (F, 16) each; a feature has one position in each sixteenth."""
+    """Positions in ``[0, dim)`` and signs, (F, 16) each; a feature has one position in each sixteenth.
+
+    Below 16 dimensions there are as many of each as dimensions.
+    """
+    count = min(_POSITIONS, dim)
     person = _VERSION.encode()
     digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), person=person).digest() for text in features]
-    numbers = np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, _POSITIONS).astype(np.int64)
-    edges = np.arange(_POSITIONS + 1) * dim // _POSITIONS
+    numbers = np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, _POSITIONS)[:, :count].astype(np.int64)
+    edges = np.arange(count + 1) * dim // count
     return edges[:-1] + (numbers >> 1) % np.diff(edges), (1 - 2 * (numbers & 1)).astype(np.float32)
 
 
@@ -74,9 +78,9 @@ def _scatter(flat: Integers, values: Floats, rows: int, dim: int) -> Floats:
 
 
 def _scaled(rows: Floats) -> Floats:
-    """Each row divided by its root-mean-square."""
+    """Each row divided by its root-mean-square; a row whose signs cancel, as few dimensions allow, stays zero."""
     squares = np.square(rows, dtype=np.float64).mean(axis=1, keepdims=True)
-    return np.asarray(rows / np.sqrt(squares), dtype=np.float32)
+    return np.asarray(rows / np.sqrt(np.where(squares == 0, 1, squares)), dtype=np.float32)
 
 
 class HashingEncoder(TextEncoder):
@@ -88,7 +92,7 @@ class HashingEncoder(TextEncoder):
     same, bit for bit, on every machine, operating system, Python version and process.
 
     Args:
-        dim: dimension of sentence embeddings and word vectors, at least 16.
+        dim: dimension of sentence embeddings and word vectors; below 16, different words soon look alike.
         max_words: the largest number of word vectors of a caption; the sentence embedding always covers all words.
 
     Raises:
@@ -97,8 +101,8 @@ class HashingEncoder(TextEncoder):
 
     def __init__(self, dim: int = 1024, max_words: int = 32) -> None:
         super().__init__()
-        if dim < _POSITIONS:
-            raise T2IError(f"The hashing text encoder got dim={dim} and needs at least {_POSITIONS}: raise its dim.")
+        if dim < 1:
+            raise T2IError(f"The hashing text encoder got dim={dim} and needs at least 1: raise its dim.")
         if max_words < 1:
             raise T2IError(f"The hashing text encoder got max_words={max_words} and needs at least 1: raise max_words.")
         self.dim = self.word_dim = dim

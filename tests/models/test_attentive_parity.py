@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from golden import agrees, fill, inputs, official_names, recipe
+from golden import LENGTHS, agrees, fill, inputs, numbers, official_names, read_text, recipe
 from torch import Tensor
 
 from t2i_zoo.models import model_class
@@ -17,12 +16,9 @@ from t2i_zoo.models.mirrorgan.official import OFFICIAL as MIRRORGAN
 from t2i_zoo.models.stream.losses import caption_loss
 from t2i_zoo.models.stream.networks import Writer
 from t2i_zoo.nn import JointDiscriminator, Logits, WordAttention, discriminator_loss
-from t2i_zoo.text.rnn import RNNNetwork
-from t2i_zoo.text.vocabulary import padded
 
 FORMATS = {"attngan": ATTNGAN["attngan"], "mirrorgan": MIRRORGAN["mirrorgan"]}
 SIZES = (64, 128, 256)
-LENGTHS = [9, 7, 5, 3]
 
 #: by model, mode, mask and output: mean, unbiased standard deviation, first values, last value
 GOLDEN: dict[tuple[str, str, str, str], tuple[Any, ...]] = {
@@ -54,23 +50,9 @@ JUDGED = {
 }
 
 
-def numbers() -> tuple[Tensor, Tensor]:
-    """The captions of all golden values, longest first."""
-    drawn = np.random.RandomState(7).randint(1, 5450, (4, 18))
-    return padded([row[:length].tolist() for row, length in zip(drawn, LENGTHS, strict=True)])
-
-
 @pytest.fixture(scope="module")
 def text() -> tuple[Tensor, Tensor, Tensor]:
-    """Sentence (4, 256), words (4, 9, 256) and mask (4, 9) of the reference's text encoder."""
-    network = RNNNetwork(5450).eval()
-    state = network.state_dict()
-    for key, tensor in state.items():
-        tensor.copy_(recipe(key, tuple(tensor.shape)))
-    table, lengths = numbers()
-    with torch.no_grad():
-        words, sentence = network(table, lengths)
-    return sentence, words, table > 0
+    return read_text()
 
 
 def build(name: str, **options: Any) -> AttentiveGAN:

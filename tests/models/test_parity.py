@@ -10,7 +10,7 @@ import pytest
 import torch
 from golden import agrees, inputs, recipe
 
-from t2i_zoo.commands.convert import to_ours
+from t2i_zoo.commands.official_states import to_ours
 from t2i_zoo.models.gancls import GANCLS
 
 Shapes = dict[str, tuple[int, ...]]

@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -103,9 +104,20 @@ def test_only_function_words_no_captions_and_other_scripts():
     assert (empty.words.shape, empty.mask.shape) == ((0, 0, 16), (0, 0))
 
 
+@pytest.mark.parametrize("dim", [1, 2, 6, 15])
+def test_few_dimensions(dim):
+    captions = [" ".join(pair) for pair in itertools.product(["red", "blue", "a", "long", "tail"], repeat=2)]
+    found = HashingEncoder(dim).encode(captions, words=True)
+    assert found.sentence.shape == (25, dim)
+    squares = found.sentence.square().mean(1)
+    assert (((squares - 1).abs() < 1e-5) | (squares == 0)).all()
+    assert found.words.isfinite().all()
+    assert len(found.sentence.unique(dim=0)) > dim
+
+
 def test_arguments():
-    with pytest.raises(T2IError, match=r"dim=8 .* at least 16"):
-        HashingEncoder(dim=8)
+    with pytest.raises(T2IError, match=r"dim=0 .* at least 1:"):
+        HashingEncoder(dim=0)
     with pytest.raises(T2IError, match="max_words=0"):
         HashingEncoder(max_words=0)
     assert HashingEncoder(64).fingerprint() != HashingEncoder(65).fingerprint()

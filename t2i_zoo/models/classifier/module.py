@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2i_zoo.batch import Batch
+from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.classifier import losses, networks
@@ -57,6 +57,7 @@ class Classifier(ServingModule):
     """
 
     use = "give its run to t2i-zoo evaluate with --network classifier:RUN"
+    needs = BatchNeeds(least=2)
     parts = ("network.",)
     starting_points = ("weights", "backbone_weights")
     row_of: Tensor

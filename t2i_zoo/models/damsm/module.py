@@ -52,6 +52,8 @@ class DAMSM(RetrievalModule):
         vocabulary_size: the most rows of the word table, including that of ``<end>``; None keeps all words.
         vocabulary_of: ``all`` takes the words of all captions, including test captions (the authors'), whose own words
             keep their initial values; ``train`` leaves them out, as any unknown word.
+        ascii_words: split captions as the authors do, and keep only the ASCII characters of a word; published
+            vocabularies need it, and converted files have it on.
         max_words: words of one caption; of longer ones, training draws a random subset in each batch, and everything
             else reads the first words.
         gamma1, gamma2, gamma3: of the matching losses; see ``t2i_zoo.nn.damsm.words_loss``.
@@ -85,6 +87,7 @@ class DAMSM(RetrievalModule):
         text_dropout: Fraction = 0.5,
         vocabulary_size: Several | None = None,
         vocabulary_of: Literal["all", "train"] = "all",
+<<<<<<< HEAD
         max_words: Count = 18,
         gamma1: Weight = 4.0,
         gamma2: Weight = 5.0,
@@ -95,6 +98,19 @@ class DAMSM(RetrievalModule):
         learning_rate: Weight = 2e-3,
         lr_decay: Positive = 0.98,
         min_learning_rate: Weight = 2e-4,
+=======
+        ascii_words: bool = False,
+        max_words: int = 18,
+        gamma1: float = 4.0,
+        gamma2: float = 5.0,
+        gamma3: float = 10.0,
+        caption_chunk: int | None = None,
+        class_weight: float = 0.0,
+        num_classes: int | None = None,
+        learning_rate: float = 2e-3,
+        lr_decay: float = 0.98,
+        min_learning_rate: float = 2e-4,
+>>>>>>> main
         persistent_optimizer: bool = False,
         rnn_clip: Positive | None = 0.25,
         weights: str | None = None,
@@ -102,7 +118,7 @@ class DAMSM(RetrievalModule):
         super().__init__()
         self.save_hyperparameters()
         _check(self.hparams)
-        self.known = Words()
+        self.known = Words(ascii_only=ascii_words)
         self.text_network = RNNNetwork(vocabulary_size or 1, word_dim, dim, rnn, text_dropout)
         eyes = build_vision(
             backbone,
@@ -122,7 +138,7 @@ class DAMSM(RetrievalModule):
 
     def know(self, words: Sequence[str]) -> None:
         """Take the words, and give the word table a row for each."""
-        self.known = Words(words)
+        self.known = Words(words, self.hparams["ascii_words"])
         self.text_network.resize_words(len(self.known))
 
     def setup(self, stage: str) -> None:
@@ -132,7 +148,8 @@ class DAMSM(RetrievalModule):
             captions = self.training_captions()
             if self.hparams["vocabulary_of"] == "all" and self.data_module is not None:
                 captions = captions + self.data_module.captions_of("val") + self.data_module.captions_of("test")
-            self.know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)
+            limits = self.hparams["vocabulary_size"], self.hparams["ascii_words"]
+            self.know(Words.of_captions(captions, *limits).words)
 
     # Encoding -------------------------------------------------------------------------------------------------------
 
@@ -179,6 +196,7 @@ class DAMSM(RetrievalModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Begin each epoch with a fresh Adam, as the authors do."""
+        super().on_train_batch_start(batch, batch_idx)
         if batch_idx == 0 and not self.hparams["persistent_optimizer"]:
             self.trainer.optimizers[0].state.clear()
 

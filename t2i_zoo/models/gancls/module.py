@@ -91,7 +91,9 @@ class GANCLS(TextToImageGAN):
             )
         else:
             self.set_networks(networks.DCGANGenerator(*of_generator), networks.DCGANDiscriminator(*of_discriminator))
-        self.needs = replace(self.needs, wrong_images=mismatch == "image" and mismatch_weight > 0)
+        wrong_images = mismatch == "image" and mismatch_weight > 0
+        several = architecture == "dcgan" or text_norm or interpolation_weight > 0  # batch norm of vectors, or pairs
+        self.needs = replace(self.needs, wrong_images=wrong_images, least=2 if several else self.needs.least)
 
     def fake(self, batch: Batch) -> Fakes:
         """One forward on the batch's sentences and, with GAN-INT, on B/2 between them: they share batch statistics."""

@@ -32,6 +32,8 @@ class StackGANPlusPlus(PyramidGAN):
 
     Args:
         branches: number of image sizes, 1 to 5 (``BRANCH_NUM``).
+        late_residual_blocks: residual blocks in each branch from the fourth on, by default ``residual_blocks``; the
+            authors have 1.
         uncond_weight: weight of the unconditional terms beside the conditional ones; unused without text.
         colour_weight: weight alpha of colour consistency between neighbouring branches, covariances weighing five times
             as much as means; 0 leaves it out.
@@ -47,9 +49,16 @@ class StackGANPlusPlus(PyramidGAN):
     def __init__(
         self,
         *,
+<<<<<<< HEAD
         branches: Count = 3,
         uncond_weight: Weight = 1.0,
         colour_weight: Weight = 0.0,
+=======
+        branches: int = 3,
+        late_residual_blocks: int | None = None,
+        uncond_weight: float = 1.0,
+        colour_weight: float = 0.0,
+>>>>>>> main
         ema_overwrite_on_snapshot: bool = False,
         snapshot_every: Count = 2000,
         channels_last: bool = False,
@@ -64,9 +73,19 @@ class StackGANPlusPlus(PyramidGAN):
                 f"found --model.generator_width {width}, expected a multiple of {2 ** (branches - 1)}, since each of "
                 f"{branches} branches has half the channels of the one before"
             )
+<<<<<<< HEAD
+=======
+        check_at_least("snapshot_every", snapshot_every, 1, " batch")
+        check_at_least("late_residual_blocks", late_residual_blocks, 0)
+>>>>>>> main
         self.needs = replace(self.needs, wrong_images=self.conditional)
         widths = [width >> i for i in range(branches)]
-        stages = [NextStage(self.condition_dim or noise_dim, inputs, blocks) for inputs in widths[:-1]]
+        late = blocks if late_residual_blocks is None else late_residual_blocks
+        counts = [blocks, blocks, late, late]
+        stages = [
+            NextStage(self.condition_dim or noise_dim, inputs, count)
+            for inputs, count in zip(widths[:-1], counts, strict=False)
+        ]
         self.set_pyramid(widths, [*stages], self.condition_dim, condition_first=True)
         if channels_last:
             for network in (self.generator, self.generator_ema, self.discriminator):
