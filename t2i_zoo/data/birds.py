@@ -89,9 +89,10 @@ class CUB200(Source):
         records, noted = list[Record](), Noted()
         for number, name in names.items():
             with noted.one():
+                image = _image(base, name)
                 captions = captions_in(texts / f"{name.rsplit('.', 1)[0]}.txt", name)
                 box = around(boxes[number]) if boxes else None
-                records.append(Record(_image(base, name), captions, labels[number] - 1, box, splits[number]))
+                records.append(Record(image, captions, labels[number] - 1, box, splits[number]))
         noted.check()
         return records
 

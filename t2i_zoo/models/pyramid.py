@@ -9,14 +9,9 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.models.base import TextToImageGAN
-<<<<<<< HEAD
 from t2i_zoo.models.checks import check_image_size
-from t2i_zoo.nn import JointDiscriminator, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
-from t2i_zoo.ranges import Count, Weight, Whole
-=======
-from t2i_zoo.models.checks import check_at_least, check_image_size
 from t2i_zoo.nn import JointDiscriminator, Norm, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
->>>>>>> main
+from t2i_zoo.ranges import Count, Weight, Whole
 from t2i_zoo.text import TextFeatures
 
 

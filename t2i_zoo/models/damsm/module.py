@@ -87,7 +87,7 @@ class DAMSM(RetrievalModule):
         text_dropout: Fraction = 0.5,
         vocabulary_size: Several | None = None,
         vocabulary_of: Literal["all", "train"] = "all",
-<<<<<<< HEAD
+        ascii_words: bool = False,
         max_words: Count = 18,
         gamma1: Weight = 4.0,
         gamma2: Weight = 5.0,
@@ -98,19 +98,6 @@ class DAMSM(RetrievalModule):
         learning_rate: Weight = 2e-3,
         lr_decay: Positive = 0.98,
         min_learning_rate: Weight = 2e-4,
-=======
-        ascii_words: bool = False,
-        max_words: int = 18,
-        gamma1: float = 4.0,
-        gamma2: float = 5.0,
-        gamma3: float = 10.0,
-        caption_chunk: int | None = None,
-        class_weight: float = 0.0,
-        num_classes: int | None = None,
-        learning_rate: float = 2e-3,
-        lr_decay: float = 0.98,
-        min_learning_rate: float = 2e-4,
->>>>>>> main
         persistent_optimizer: bool = False,
         rnn_clip: Positive | None = 0.25,
         weights: str | None = None,

@@ -17,7 +17,7 @@ from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.models.checks import check_at_least, check_image_size, check_mismatch
+from t2i_zoo.models.checks import check_image_size, check_mismatch
 from t2i_zoo.models.stackgan import losses, networks
 from t2i_zoo.nn import CAActivation, discriminator_loss, of_other_classes, split_noise
 from t2i_zoo.paths import find_weights
@@ -74,18 +74,11 @@ class StackGAN(TextToImageGAN):
         stage1: str | None = None,
         stage1_ema: bool = True,
         stage1_mode: Literal["train", "eval"] = "train",
-<<<<<<< HEAD
         condition_dim: Count = 128,
         generator_width: Count = 128,
+        least_channels: Count = 4,
         discriminator_width: Count = 64,
         residual_blocks: Whole = 4,
-=======
-        condition_dim: int = 128,
-        generator_width: int = 128,
-        least_channels: int = 4,
-        discriminator_width: int = 64,
-        residual_blocks: int = 4,
->>>>>>> main
         ca_activation: CAActivation = "relu",
         sampling_noise: bool = True,
         kl_weight: Weight = 2.0,
@@ -103,7 +96,6 @@ class StackGAN(TextToImageGAN):
         if stage == 1 and stage1:
             raise T2IError(f"found --model.stage1 {stage1} in stage 1: set --model.stage 2, or leave it out")
         check_mismatch(mismatch, exclude_same_class)
-        check_at_least("least_channels", least_channels, 1)
         common = (self.text_encoder.dim, noise_dim, condition_dim, generator_width, size)
         generator: nn.Module
         if stage == 1:

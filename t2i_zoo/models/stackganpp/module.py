@@ -21,7 +21,7 @@ from t2i_zoo.models.pyramid import PyramidGAN
 from t2i_zoo.models.stackganpp import losses
 from t2i_zoo.models.stackganpp.networks import NextStage
 from t2i_zoo.nn import over_sizes
-from t2i_zoo.ranges import Count, Weight
+from t2i_zoo.ranges import Count, Weight, Whole
 
 
 class StackGANPlusPlus(PyramidGAN):
@@ -49,16 +49,10 @@ class StackGANPlusPlus(PyramidGAN):
     def __init__(
         self,
         *,
-<<<<<<< HEAD
         branches: Count = 3,
+        late_residual_blocks: Whole | None = None,
         uncond_weight: Weight = 1.0,
         colour_weight: Weight = 0.0,
-=======
-        branches: int = 3,
-        late_residual_blocks: int | None = None,
-        uncond_weight: float = 1.0,
-        colour_weight: float = 0.0,
->>>>>>> main
         ema_overwrite_on_snapshot: bool = False,
         snapshot_every: Count = 2000,
         channels_last: bool = False,
@@ -73,11 +67,6 @@ class StackGANPlusPlus(PyramidGAN):
                 f"found --model.generator_width {width}, expected a multiple of {2 ** (branches - 1)}, since each of "
                 f"{branches} branches has half the channels of the one before"
             )
-<<<<<<< HEAD
-=======
-        check_at_least("snapshot_every", snapshot_every, 1, " batch")
-        check_at_least("late_residual_blocks", late_residual_blocks, 0)
->>>>>>> main
         self.needs = replace(self.needs, wrong_images=self.conditional)
         widths = [width >> i for i in range(branches)]
         late = blocks if late_residual_blocks is None else late_residual_blocks

@@ -21,12 +21,8 @@ from t2i_zoo.models import state
 from t2i_zoo.models.serving import ServingModule, check_class_weight
 from t2i_zoo.models.stream import losses, networks
 from t2i_zoo.paths import find_weights
-<<<<<<< HEAD
 from t2i_zoo.ranges import Count, Positive, Several, Weight, Whole
-from t2i_zoo.text.vocabulary import Words, padded, plain_tokens
-=======
 from t2i_zoo.text.vocabulary import Words, padded
->>>>>>> main
 from t2i_zoo.vision import build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
 
@@ -76,18 +72,11 @@ class STREAM(ServingModule):
         input_size: Whole | None = None,
         imagenet_norm: bool = True,
         batch_norm: Literal["train", "eval"] = "train",
-<<<<<<< HEAD
         embed_dim: Count = 256,
         hidden_dim: Count = 512,
         max_words: Count = 18,
         vocabulary_size: Several | None = None,
-=======
-        embed_dim: int = 256,
-        hidden_dim: int = 512,
-        max_words: int = 18,
-        vocabulary_size: int | None = None,
         ascii_words: bool = False,
->>>>>>> main
         learn_end: bool = True,
         class_weight: Weight = 0.0,
         num_classes: Count | None = None,
