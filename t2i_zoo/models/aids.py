@@ -194,8 +194,8 @@ class AidedModule(SamplingModule):
         """The option ``mode_seeking``: the inverse of how far images move with their noise; empty without it.
 
         Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5. Distances are of pixels, as
-        in the paper; with a projected discriminator, of unit vectors of its features, since noise that only changes
-        the brightness moves pixels far.
+        in the paper. With a projected discriminator they are of unit vectors of its features, and of images in grey
+        with equal mean and contrast: otherwise noise learns to change colours and brightness, and no shapes.
         """
         if not (weight := self.hparams["mode_seeking"]):
             return {}
@@ -203,7 +203,8 @@ class AidedModule(SamplingModule):
         others = self.draw(self.generator, noise, fakes.text)
         pair = [fakes.images[-1].float(), others.images[-1].float()]
         if self.hparams["projected"]:
-            units = ([F.normalize(x, dim=1) for x in self.frozen("projected").taps(images)] for images in pair)
+            looks = (self.frozen("projected").taps(_shapes(images)) for images in pair)
+            units = ([F.normalize(tap, dim=1) for tap in taps] for taps in looks)
             moved = torch.stack([(a - b).square().sum(1).mean() for a, b in zip(*units, strict=True)])
         else:
             moved = (pair[0] - pair[1]).abs()
@@ -271,3 +272,10 @@ def _score(logits: Logits) -> Tensor:
 def _averaged(logits: Tensor) -> Tensor:
     """(B,) or (B, N) to (B,): the sum of a projected discriminator's places would grow with their number."""
     return logits.flatten(1).mean(1) if logits.dim() > 1 else logits
+
+
+def _shapes(images: Tensor) -> Tensor:
+    """Images (B, 3, S, S) in grey, with mean 0 and the standard deviation 1/2 each."""
+    grey = images.mean(1, keepdim=True)
+    centred = grey - grey.mean((2, 3), keepdim=True)
+    return (centred / (2 * centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-3)).expand_as(images)

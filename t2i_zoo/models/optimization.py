@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
 #: options of the Trainer that belong to automatic optimization: their defaults, and what to use
 NOT_FOR_TWO_OPTIMIZERS = {
     "gradient_clip_val": (None, "use --model.gradient_clip"),

@@ -171,7 +171,7 @@ def test_the_data_are_those_of_every_step() -> None:
         (["attngan_synthetic", "--model.nonsense", "3"], "found no option --model.nonsense"),
         (
             ["attngan_synthetic", "--damsm.model.dim", "-2", "--dry-run"],
-            "in step damsm_synthetic: found --model.dim -2",
+            "in step damsm_synthetic: found --model.dim",
         ),
         (["attngan_synthetic", "--model.noise_dim", "0"], "in step attngan_synthetic: found --model.noise_dim 0"),
         (["attngan_flowers", "--model.damsm", "elsewhere"], r"--model\.damsm elsewhere is not there, and no config"),

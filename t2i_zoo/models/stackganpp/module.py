@@ -40,7 +40,6 @@ class StackGANPlusPlus(PyramidGAN):
         ema_overwrite_on_snapshot: every ``snapshot_every`` batches the generator goes on from its moving average, as
             in the authors' code by mistake.
         snapshot_every: batches between two snapshots.
-        channels_last: keep weights and features with the channels innermost, which suits half precision on GPUs.
         options: options of ``PyramidGAN``.
     """
 
@@ -55,7 +54,6 @@ class StackGANPlusPlus(PyramidGAN):
         colour_weight: Weight = 0.0,
         ema_overwrite_on_snapshot: bool = False,
         snapshot_every: Count = 2000,
-        channels_last: bool = False,
         **options: Any,
     ) -> None:
         if not 1 <= branches <= 5:
@@ -76,9 +74,6 @@ class StackGANPlusPlus(PyramidGAN):
             for inputs, count in zip(widths[:-1], counts, strict=False)
         ]
         self.set_pyramid(widths, [*stages], self.condition_dim, condition_first=True)
-        if channels_last:
-            for network in (self.generator, self.generator_ema, self.discriminator):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def condition(self, fakes: Fakes) -> Tensor | None:
         """The mean of conditioning augmentation, which the generator's loss trains too; None without text."""
