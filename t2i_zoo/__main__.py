@@ -141,15 +141,15 @@ def _train(verb: str, words: list[str]) -> None:
 def _call(verb: str, words: list[str]) -> None:
     """Parse the words for the typed function of a command; what it imports is not needed before they are right."""
     from t2i_zoo.overview import check_flags, command_help, function_name, sketch_of
-    from t2i_zoo.parsing import arguments, command_parser
+    from t2i_zoo.parsing import arguments, command_parser, hands_on
 
     sketch = sketch_of(verb)
     if {"-h", "--help"} & set(words):
         print(command_help(command_parser(sketch), verb, words))
         return
     given, named = arguments(sketch, words)
-    if handed := named.get("words"):
-        check_flags(handed, steps=verb == "pipeline")
+    if hands_on(sketch):
+        check_flags(named["words"], steps=verb == "pipeline")
     getattr(importlib.import_module(f"t2i_zoo.commands.{verb}"), function_name(verb))(*given, **named)
 
 

@@ -23,7 +23,7 @@ from t2i_zoo.data.records import Source
 from t2i_zoo.data.transforms import normalise
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
-from t2i_zoo.ranges import Count, Whole, check_ranges
+from t2i_zoo.ranges import Count, Several, Whole, check_ranges
 from t2i_zoo.text import TextEncoder, TextFeatures
 
 
@@ -50,6 +50,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         on_bad_image: Literal["raise", "skip"] = "raise",
         device_resident: Literal["auto", "yes", "no"] = "auto",
         cache_dir: str | None = None,
+        limit: Several | None = None,
         seed: Whole = 0,
     ) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft)
+        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft, limit)
         self._given: ReadsBatches | None = None  #: the model of ``batches``
         self._plain: BaseDataModule | None = None  #: the copy that serves it
 

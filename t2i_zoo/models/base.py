@@ -20,17 +20,11 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.aids import AidedModule, check_options
 from t2i_zoo.models.companions import reader
-from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
+from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS, adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_weights
 from t2i_zoo.ranges import Count, Fraction, Positive, Power, Sign, Weight
 from t2i_zoo.text import build_text_encoder
-
-#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
-NOT_FOR_TWO_OPTIMIZERS = {
-    "gradient_clip_val": (None, "the model's gradient_clip"),
-    "accumulate_grad_batches": (1, "a larger batch_size of the data"),
-}
 
 
 class TextToImageGAN(AidedModule):
@@ -313,11 +307,9 @@ class TextToImageGAN(AidedModule):
 
     def configure_callbacks(self) -> list[Any]:
         """None; Lightning asks for them ahead of its own check of the options that two optimizers exclude."""
-        for option, (default, instead) in NOT_FOR_TWO_OPTIMIZERS.items():
+        for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
             if (value := getattr(self.trainer, option)) != default:
-                raise T2IError(
-                    f"found Trainer({option}={value}), which does not work with two optimizers: use {instead} instead"
-                )
+                raise T2IError(f"found Trainer({option}={value}), which does not work with two optimizers: {remedy}")
         return []
 
     def setup(self, stage: str) -> None:
