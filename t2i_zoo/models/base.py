@@ -47,8 +47,11 @@ class TextToImageGAN(AidedModule):
         beta1: Adam's first-moment decay.
         beta2: Adam's second-moment decay.
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it constant.
-        lr_decay_every: epochs; the first cut comes at the start of that epoch, counted from 1, as in GAN-CLS's code.
-        ema_decay: decay per batch of the moving average of the generator's weights, with a warm-up; 0 copies them.
+        lr_decay_every: epochs; the first cut comes at the start of that epoch, counted from 1 as in GAN-CLS's code, and
+            in StackGAN from 0.
+        ema_decay: decay per batch of the moving average of the generator's weights; 0 copies them.
+        ema_warmup: after t batches the decay is at most (1 + t) / (10 + t), which reaches 0.999 after 8,990 batches;
+            False has ``ema_decay`` from the first batch on, as the papers' codes have.
         ema_half_life: half-life of the moving average in images, instead of ``ema_decay``; at first 5 % of the images
             seen so far (StyleGAN2-ADA; Karras et al. 2020).
         gradient_clip: largest norm of one network's gradient; by default gradients are not clipped.
@@ -83,6 +86,7 @@ class TextToImageGAN(AidedModule):
 
     own_penalty_step = "joint"  #: what ``penalty_step: null`` means
     own_loss: AdversarialName = "paper"  #: what ``adversarial_loss: paper`` means: the paper's own loss
+    first_epoch = 1  #: number of the first epoch in the authors' code, for ``lr_decay_every``
     generator_steps = 1  #: generator steps per batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
     builds_on: tuple[str, ...] = ("damsm",)
@@ -101,6 +105,7 @@ class TextToImageGAN(AidedModule):
         lr_decay: Positive = 1.0,
         lr_decay_every: Count = 100,
         ema_decay: Fraction = 0.999,
+        ema_warmup: bool = True,
         ema_half_life: Positive | None = None,
         gradient_clip: Positive | None = None,
         adversarial_loss: AdversarialName = "paper",
@@ -274,7 +279,7 @@ class TextToImageGAN(AidedModule):
         # Fused is three times as fast as foreach on a CPU, but hides unscaled half-precision gradients from clipping.
         fused = self._trainer is None or self._trainer.precision != "16-mixed"
         found = adams([self.discriminator, self.generator], self.hparams, fused)
-        return found, decays(found, self.hparams)
+        return found, decays(found, self.hparams, self.first_epoch)
 
     def on_train_epoch_end(self) -> None:
         """Step the learning rates: Lightning leaves that to the module under manual optimization."""

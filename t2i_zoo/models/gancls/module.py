@@ -130,7 +130,10 @@ class GANCLS(TextToImageGAN):
         terms = losses.generator_loss(fake, len(text), weight, real=real, loss=self.adversarial)
         if hparams["feature_matching_weight"] > 0:
             with torch.no_grad():
-                target = self.observe(batch["images"], real=True).maps()
+                seen = self.observe(batch["images"], real=True)
+                target = seen.maps()
+                if hparams["architecture"] == "dcgan":  # as the port: it moves the statistics of the text's batch norm
+                    seen.judge(text)
             pairs = zip(target, observed.maps(), strict=True)
             terms["feature_matching"] = torch.stack([feature_matching(x, y[: len(text)]) for x, y in pairs]).mean()
             terms["loss"] = terms["loss"] + hparams["feature_matching_weight"] * terms["feature_matching"]

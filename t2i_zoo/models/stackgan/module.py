@@ -57,12 +57,14 @@ class StackGAN(TextToImageGAN):
             ``class`` with a sentence of another class.
         exclude_same_class: leave those pairs of a shift out of the mean whose images are of one class.
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs.
-        lr_decay_every: epochs; 600 in ``config.py``, which is its number of epochs; the authors have 20 on COCO.
+        lr_decay_every: epochs, counted from 0; 600 in ``config.py``, which is its number of epochs; the authors have 20
+            on COCO.
         options: options of every model; see ``TextToImageGAN``.
     """
 
     generator: networks.Stage1Generator | networks.Stage2Generator
     generator_ema: networks.Stage1Generator | networks.Stage2Generator
+    first_epoch = 0
     starting_points = ("weights", "stage1")
     needs = BatchNeeds(least=2)
     builds_on = ("damsm", "stage1")
