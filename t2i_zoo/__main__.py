@@ -99,16 +99,46 @@ def run(words: list[str]) -> int:
         return 0
     verb, rest = words[0], words[1:]
     if verb in TRAINING:
-        from t2i_zoo.cli import main as train
-
-        train([verb, *rest])
+        _train(verb, rest)
     elif verb in VERBS:
-        importlib.import_module(f"t2i_zoo.commands.{verb}").main(rest)
+        _call(verb, rest)
+    elif verb.startswith("--print_completion"):
+        from t2i_zoo.overview import completion
+
+        completion(words, TRAINING, list(VERBS))
     else:
         near = difflib.get_close_matches(verb, [*TRAINING, *VERBS], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join([*TRAINING, *VERBS])}"
         raise T2IError(f"found no command {verb!r}: {hint}")
     return 0
+
+
+def _train(verb: str, words: list[str]) -> None:
+    """Answer help and mistyped flags at once; everything else needs Lightning."""
+    from t2i_zoo.overview import check_flags, training_help
+
+    if {"-h", "--help"} & set(words):
+        print(training_help(verb, TRAINING[verb], words, everything="all" in words))
+        return
+    check_flags(words)
+    from t2i_zoo.cli import main as train
+
+    train([verb, *words])
+
+
+def _call(verb: str, words: list[str]) -> None:
+    """Parse the words for the typed function of a command; what it imports is not needed before they are right."""
+    from t2i_zoo.overview import check_flags, command_help, function_name, sketch_of
+    from t2i_zoo.parsing import arguments, command_parser
+
+    sketch = sketch_of(verb)
+    if {"-h", "--help"} & set(words):
+        print(command_help(command_parser(sketch), verb, words))
+        return
+    given, named = arguments(sketch, words)
+    if handed := named.get("words"):
+        check_flags(handed, steps=verb == "pipeline")
+    getattr(importlib.import_module(f"t2i_zoo.commands.{verb}"), function_name(verb))(*given, **named)
 
 
 if __name__ == "__main__":

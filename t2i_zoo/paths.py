@@ -48,5 +48,6 @@ def find_weights(path: str | Path) -> Path:
     if not path.exists():
         if shipped := shipped_generators().get(str(path)):
             return shipped
-        raise T2IError(f"found no checkpoint at {path}: name a .ckpt file or the folder of a run")
+        names = f", or one of {', '.join(shipped_generators())}" if shipped_generators() else ""
+        raise T2IError(f"found no checkpoint at {path}: name a .ckpt file or the folder of a run{names}")
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from t2i_zoo.commands.sample import check_at_least, check_captions, image_path, 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.attentive import AttentiveGAN
-from t2i_zoo.parsing import call
 from t2i_zoo.pictures import attention_page, save_beside
 
 
@@ -57,8 +55,3 @@ def attention(
     save_beside(attention_page(images[0], [one[0] for one in maps], tokens, text, words), path)
     print(f"{len(maps)} stages, {min(words, len(tokens))} of {len(tokens)} words: {path}")
     return path
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(attention, words)

@@ -19,7 +19,6 @@ from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, read_official
 from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
-from t2i_zoo.parsing import call
 from t2i_zoo.paths import find_weights
 from t2i_zoo.text import build_text_encoder
 
@@ -216,8 +215,3 @@ def convert(
     if not src:
         raise T2IError(f"found no file to convert: give the .pth files of {from_}")
     convert_from(str(from_), src, out, legacy_mask, damsm)
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(convert, words)

@@ -27,7 +27,7 @@ from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.parsing import Parser, call, find_config, named_model
+from t2i_zoo.parsing import Parser, find_config, named_model
 from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.vision.network import weights_hash
@@ -255,8 +255,3 @@ def data_options(command: str) -> Parser:
     )
     parser.add_class_arguments(CaptionDataModule, "data")
     return parser
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(evaluate, words, data_options("evaluate"))

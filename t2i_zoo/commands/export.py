@@ -16,7 +16,6 @@ from t2i_zoo.models import load_model, name_of
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.exported import pack, write
 from t2i_zoo.models.state import model_key
-from t2i_zoo.parsing import call
 from t2i_zoo.paths import find_weights
 from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.version import __version__
@@ -173,8 +172,3 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError):
         raise T2IError(f"cannot read {path}: correct it, or move it away to export without its data") from None
     return found if isinstance(found, dict) else {}
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(export, words)

@@ -14,7 +14,6 @@ from t2i_zoo.commands.evaluate import (
     Subject,
     ask_network,
     check_batch_size,
-    data_options,
     find_photographs,
     find_subject,
     measure,
@@ -31,7 +30,6 @@ from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, read_lines
 from t2i_zoo.models import name_of
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.parsing import call
 from t2i_zoo.pictures import save_beside, to_pil
 from t2i_zoo.sampling import draw_rows
 
@@ -222,8 +220,3 @@ def _networks(
         wish = named.get(protocol.name) or (general[0] if general and protocol.network == "ask" else None)
         result.append(ask_network(protocol, wish, weights))
     return result
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(leaderboard, words, data_options("leaderboard"))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from t2i_zoo.data import SOURCES
 from t2i_zoo.models import MODELS
-from t2i_zoo.parsing import call, packaged_configs
+from t2i_zoo.parsing import packaged_configs
 from t2i_zoo.paths import shipped_generators
 
 
@@ -26,8 +24,3 @@ def list_() -> None:
         for name, path in shipped.items():  # a card begins with "# name: what it is"
             first = path.with_suffix(".md").read_text("utf-8").splitlines()[0]
             print(f"  {name:<20} {first.lstrip('# ').removeprefix(f'{name}: ')}")
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(list_, words)

@@ -17,7 +17,6 @@ from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.stream import STREAM
-from t2i_zoo.parsing import call
 from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.pictures import caption_grid, save_beside, save_images, truncate_noise
 from t2i_zoo.sampling import draw_between, draw_rows
@@ -235,8 +234,3 @@ def find_generator(name: str) -> str:
         return name
     expected = ", ".join(shipped) or "a file, since none came with this installation"
     raise T2IError(f"found no generator {name!r} in the package, expected {expected}: correct --model")
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(sample, words)

@@ -18,7 +18,6 @@ from t2i_zoo.commands.evaluate import evaluate
 from t2i_zoo.commands.sample import sample
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.records import append_lines, read_lines
-from t2i_zoo.parsing import call
 
 RESULTS = "results.jsonl"
 
@@ -140,8 +139,3 @@ def _score_name(line: Mapping[str, Any]) -> str:
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(study, words)

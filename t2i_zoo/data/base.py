@@ -22,6 +22,7 @@ from t2i_zoo.data.records import Source
 from t2i_zoo.data.transforms import normalise
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
+from t2i_zoo.ranges import Count, Whole, check_ranges
 from t2i_zoo.text import TextEncoder, TextFeatures
 
 
@@ -35,29 +36,23 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self,
         source: Source,
         *,
-        image_size: int = 64,
+        image_size: Count = 64,
         load_size: int | None = None,
         resize: Resize = "stretch",
         resample: Resample = "area",
         draft: bool = False,
         pyramid: list[int] | None = None,
-        batch_size: int = 64,
-        captions_averaged: int = 1,
+        batch_size: Count = 64,
+        captions_averaged: Count = 1,
         order: Order = "shuffle",
         augment: bool = True,
         on_bad_image: Literal["raise", "skip"] = "raise",
         device_resident: Literal["auto", "yes", "no"] = "auto",
         cache_dir: str | None = None,
-        seed: int = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("image_size", image_size),
-            ("batch_size", batch_size),
-            ("captions_averaged", captions_averaged),
-        ):
-            if value < 1:
-                raise T2IError(f"found --data.{name} {value}, expected at least 1")
+        check_ranges(BaseDataModule, locals(), "data")
         if odd := [size for size in pyramid or () if not 1 <= size <= image_size]:
             raise T2IError(f"found {odd[0]} in --data.pyramid, expected sizes from 1 to the image size {image_size}")
         load_size = math.ceil(image_size * 76 / 64) if load_size is None else load_size
@@ -116,9 +111,10 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         world = self.rank_and_world[1]
         if stage == "fit" and share < self.batch_size * world:
             each = f" on each of {world} processes" if world > 1 else ""
+            remedy = f"set --data.batch_size to {share // world} or less"
             raise T2IError(
                 f"the training split of {self.source.path} holds {share} images, fewer than one batch of "
-                f"{self.batch_size}{each}: set --data.batch_size to {max(share // world, 1)} or less"
+                f"{self.batch_size}{each}: {remedy if share // world >= self.needs.least else 'give more images'}"
             )
         if self.encoder is not None and not captioned:
             raise T2IError(

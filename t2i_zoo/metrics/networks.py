@@ -87,7 +87,7 @@ class Network:
         assert self.vision is not None
         # On a CPU four at a time: larger maps are fresh memory in every layer, and clearing its pages took three
         # quarters of the time.
-        seen = [self.vision(part) for part in images.split(4 if images.device.type == "cpu" else len(images))]
+        seen = [self.vision(part) for part in torch.split(images, 4 if images.device.type == "cpu" else len(images))]
         logits = [part.logits for part in seen if part.logits is not None]
         return torch.cat([part.features for part in seen]).float(), torch.cat(logits).float() if logits else None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -24,7 +23,14 @@ from t2i_zoo.models.companions import reader
 from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Fraction, Positive, Power, Sign, Weight
 from t2i_zoo.text import build_text_encoder
+
+#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
+NOT_FOR_TWO_OPTIMIZERS = {
+    "gradient_clip_val": (None, "the model's gradient_clip"),
+    "accumulate_grad_batches": (1, "a larger batch_size of the data"),
+}
 
 
 class TextToImageGAN(AidedModule):
@@ -92,29 +98,29 @@ class TextToImageGAN(AidedModule):
         *,
         text_encoder: str | dict[str, Any] | None = None,
         damsm: str | None = None,
-        image_size: int = 64,
-        noise_dim: int = 100,
-        learning_rate: float = 2e-4,
-        discriminator_learning_rate: float | None = None,
-        beta1: float = 0.5,
-        beta2: float = 0.999,
-        lr_decay: float = 1.0,
-        lr_decay_every: int = 100,
-        ema_decay: float = 0.999,
-        ema_half_life: float | None = None,
-        gradient_clip: float | None = None,
+        image_size: Count = 64,
+        noise_dim: Count = 100,
+        learning_rate: Weight = 2e-4,
+        discriminator_learning_rate: Weight | None = None,
+        beta1: Fraction = 0.5,
+        beta2: Fraction = 0.999,
+        lr_decay: Positive = 1.0,
+        lr_decay_every: Count = 100,
+        ema_decay: Fraction = 0.999,
+        ema_half_life: Positive | None = None,
+        gradient_clip: Positive | None = None,
         adversarial_loss: AdversarialName = "paper",
-        r1: float = 0.0,
-        r2: float = 0.0,
-        matching_penalty: float | None = None,
-        matching_power: float = 6.0,
-        penalty_every: int = 1,
+        r1: Weight = 0.0,
+        r2: Weight = 0.0,
+        matching_penalty: Weight | None = None,
+        matching_power: Power = 6.0,
+        penalty_every: Count = 1,
         penalty_step: Literal["joint", "separate"] | None = None,
         augment: list[Augmentation] | None = None,
-        augment_target: float | None = None,
+        augment_target: Sign | None = None,
         spectral_norm: bool = False,
-        lecam: float = 0.0,
-        mode_seeking: float = 0.0,
+        lecam: Weight = 0.0,
+        mode_seeking: Weight = 0.0,
         projected: str | dict[str, Any] | None = None,
         channels_last: bool = False,
         weights: str | None = None,
@@ -133,7 +139,7 @@ class TextToImageGAN(AidedModule):
         own = "hinge" if projected else self.own_loss
         self.adversarial = ADVERSARIAL[own if adversarial_loss == "paper" else adversarial_loss]
         self.total_noise_dim = noise_dim
-        self.needs = replace(self.needs, sizes=(image_size,))
+        self.needs = replace(self.needs, sizes=(image_size,), least=2 if projected else self.needs.least)
         self._unlogged: dict[str, Tensor] = {}
 
     # What a paper supplies ------------------------------------------------------------------------------------------
@@ -172,15 +178,16 @@ class TextToImageGAN(AidedModule):
         self.generator, self.discriminator = generator, self.aided(discriminator)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
         if self.hparams["weights"]:
-            path = Path(self.hparams["weights"]).expanduser()
-            state.load_networks(self, find_weights(path) if path.is_dir() else path, self.parts)
+            state.load_networks(self, find_weights(self.hparams["weights"]), self.parts)
 
     # The step -------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch through both networks; see ``step``."""
         optimizers: Any = self.optimizers()
-        self._log("train", len(batch["captions"]), self.step(batch, *optimizers, backward=self.manual_backward))
+        terms = self.step(batch, *optimizers, backward=self.manual_backward)
+        self.note_losses({f"{network}_loss": found["loss"] for network, found in terms.items()})
+        self._log("train", len(batch["captions"]), terms)
 
     def step(
         self,
@@ -265,13 +272,8 @@ class TextToImageGAN(AidedModule):
         if self.clock % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
             return
         self.log_dict(self._unlogged, batch_size=count)
-        for name, value in self._unlogged.items():
-            if name.endswith("_loss") and not torch.isfinite(value):
-                raise T2IError(
-                    f"{name} is {value.item()} at batch {self.clock}: lower --model.learning_rate, clip with "
-                    "--model.gradient_clip or train with --trainer.precision bf16-mixed or 32"
-                )
         self._unlogged = {}
+        self.check_losses()
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         """Two Adams, the discriminator's first, each with its learning-rate decay."""
@@ -282,6 +284,7 @@ class TextToImageGAN(AidedModule):
 
     def on_train_epoch_end(self) -> None:
         """Step the learning rates: Lightning leaves that to the module under manual optimization."""
+        super().on_train_epoch_end()
         schedulers: Any = self.lr_schedulers()
         for scheduler in schedulers:
             scheduler.step()
@@ -308,6 +311,15 @@ class TextToImageGAN(AidedModule):
 
     # Guards and modes -----------------------------------------------------------------------------------------------
 
+    def configure_callbacks(self) -> list[Any]:
+        """None; Lightning asks for them ahead of its own check of the options that two optimizers exclude."""
+        for option, (default, instead) in NOT_FOR_TWO_OPTIMIZERS.items():
+            if (value := getattr(self.trainer, option)) != default:
+                raise T2IError(
+                    f"found Trainer({option}={value}), which does not work with two optimizers: use {instead} instead"
+                )
+        return []
+
     def setup(self, stage: str) -> None:
         """Raise for mistakes that would only show, or mislead, in training, and load the projected features."""
         super().setup(stage)
@@ -316,6 +328,12 @@ class TextToImageGAN(AidedModule):
         if self.hparams["channels_last"]:
             for network in (self, *self._frozen.values()):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks = [*self.generator.modules(), *self.discriminator.modules()]
+        if stage == "fit" and any(map(_compiled, networks)):
+            raise T2IError(
+                "found networks compiled by torch.compile, whose gradients the two steps of a GAN cannot take: compile "
+                "them for sampling only"
+            )
         strategy: Any = self.trainer.strategy
         ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
         if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
@@ -330,3 +348,7 @@ class TextToImageGAN(AidedModule):
         if hasattr(self, "generator_ema"):
             self.generator_ema.eval()
         return self
+
+
+def _compiled(module: nn.Module) -> bool:
+    return isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None

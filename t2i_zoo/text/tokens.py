@@ -5,9 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_MARK = "\x01"
-_WORD = re.compile(rf"[^\W_](?:[^\W_]|{_MARK})*(?:['-][^\W_](?:[^\W_]|{_MARK})*)*")
+MARK = "\x01"
+_WORD = re.compile(rf"[^\W_](?:[^\W_]|{MARK})*(?:['-][^\W_](?:[^\W_]|{MARK})*)*")
 _APOSTROPHES_AND_HYPHENS = str.maketrans({"\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"})
+
+
+def normalized(caption: str) -> tuple[str, str]:
+    """A caption in NFKC and lower case, and a copy of it to search, in which every combining mark is ``MARK``.
+
+    Python's ``\\w`` excludes combining marks and would cut Hindi or Thai words at their vowel signs.
+    """
+    text = unicodedata.normalize("NFKC", caption.translate(_APOSTROPHES_AND_HYPHENS)).lower()
+    if text.isascii():
+        return text, text
+    return text, "".join(MARK if unicodedata.category(char)[0] == "M" else char for char in text)
 
 
 def words_of(caption: str) -> list[str]:
@@ -23,10 +34,5 @@ def words_of(caption: str) -> list[str]:
     Returns:
         The words, an empty list if the caption has none.
     """
-    text = unicodedata.normalize("NFKC", caption.translate(_APOSTROPHES_AND_HYPHENS)).lower()
-    if text.isascii():
-        return _WORD.findall(text)
-    # Python's \w excludes combining marks and would cut Hindi or Thai words at their vowel signs. The pattern therefore
-    # runs over a copy of the same length in which every mark is replaced by one known character.
-    shadow = "".join(_MARK if unicodedata.category(char)[0] == "M" else char for char in text)
+    text, shadow = normalized(caption)
     return [text[match.start() : match.end()] for match in _WORD.finditer(shadow)]
