@@ -322,9 +322,6 @@ class TextToImageGAN(AidedModule):
         super().setup(stage)
         if stage != "predict":
             self.prepare_aids()
-        if self.hparams["channels_last"]:
-            for network in (self, *self._frozen.values()):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         networks = [*self.generator.modules(), *self.discriminator.modules()]
         if stage == "fit" and any(map(_compiled, networks)):
             raise T2IError(
