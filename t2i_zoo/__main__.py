@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.version import __version__
 
 TRAINING = {
@@ -68,7 +69,8 @@ def main(args: Sequence[str] | None = None) -> int:
         sentence = None if shown else _sentence(error)
         if sentence is None:  # asked for, or a bug of ours
             raise
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # several processes make the same mistake; one says so
+    # several processes make the same mistake; one says so, or the next where that one was lost
+    if os.environ.get("LOCAL_RANK", "0") in ("0", "1" if sentence == LOST else "0"):
         print(f"error: {sentence}", file=sys.stderr)
     return 2
 
@@ -79,6 +81,11 @@ def _sentence(error: Exception) -> str | None:
 
     if (own := own_error(error)) is not None:
         return str(own)
+    if type(error).__name__.startswith("Dist") or (isinstance(error, RuntimeError) and "gloo/transport" in str(error)):
+        return LOST
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        place = f" of {error.filename}" if error.filename else ""
+        return f"the disk{place} is full: make room, and repeat the command, for fit with --ckpt_path last"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError | MemoryError):
@@ -129,15 +136,15 @@ def _train(verb: str, words: list[str]) -> None:
 def _call(verb: str, words: list[str]) -> None:
     """Parse the words for the typed function of a command; what it imports is not needed before they are right."""
     from t2i_zoo.overview import check_flags, command_help, function_name, sketch_of
-    from t2i_zoo.parsing import arguments, command_parser
+    from t2i_zoo.parsing import arguments, command_parser, hands_on
 
     sketch = sketch_of(verb)
     if {"-h", "--help"} & set(words):
         print(command_help(command_parser(sketch), verb, words))
         return
     given, named = arguments(sketch, words)
-    if handed := named.get("words"):
-        check_flags(handed, steps=verb == "pipeline")
+    if hands_on(sketch):
+        check_flags(named["words"], steps=verb == "pipeline")
     getattr(importlib.import_module(f"t2i_zoo.commands.{verb}"), function_name(verb))(*given, **named)
 
 

@@ -16,22 +16,16 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from t2i_zoo import data
-from t2i_zoo.callbacks import (
-    FurtherCheckpoints,
-    GracefulStop,
-    PredictionWriter,
-    ResumePoint,
-    SampleGrid,
-    further_checkpoints,
-)
+from t2i_zoo.callbacks import GracefulStop, PredictionWriter, further_checkpoints
 from t2i_zoo.data.module import CaptionDataModule
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
+from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.zoo import ZooModule, different_sizes
-from t2i_zoo.overview import one_size
+from t2i_zoo.overview import CALLBACKS, one_size
 from t2i_zoo.parsing import Sentence, named_model
 from t2i_zoo.preflight import preflight
 from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger
@@ -46,11 +40,8 @@ from t2i_zoo.runs import (
 )
 from t2i_zoo.version import __version__
 
-#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
-NOT_FOR_TWO_OPTIMIZERS = {
-    "gradient_clip_val": (None, "use --model.gradient_clip"),
-    "accumulate_grad_batches": (1, "raise --data.batch_size"),
-}
+#: loggers of Lightning some of whose messages tell no news
+CHATTY = ("pytorch.utilities.rank_zero", "pytorch.trainer.connectors.checkpoint_connector", "fabric.utilities.seed")
 
 
 class _Parser(Sentence, LightningArgumentParser):
@@ -90,9 +81,8 @@ class ZooCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the sample grid and the checkpoints as ``--samples.*``, ``--resume.*`` and ``--checkpoint.*``."""
-        parser.add_lightning_class_args(SampleGrid, "samples")
-        parser.add_lightning_class_args(ResumePoint, "resume")
-        parser.add_lightning_class_args(FurtherCheckpoints, "checkpoint")
+        for name, path in CALLBACKS.items():
+            parser.add_lightning_class_args(pkgutil.resolve_name(path), name)
         parser.set_defaults(
             {
                 "checkpoint.save_top_k": 0,
@@ -103,7 +93,7 @@ class ZooCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Complete ``--checkpoint.*``, and look for what a run needs, before a large model is built for nothing."""
+        """Complete ``--checkpoint.*``, and look for what a run needs before a large model is built for nothing."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         if self.subcommand is not None:
             preflight(config)
@@ -124,12 +114,20 @@ class ZooCLI(LightningCLI):
         if command == "predict" and config.return_predictions is None:
             config.return_predictions = False  # the images go to files; a large set would not fit into memory
         wish, root = config.get("ckpt_path"), Path(config.trainer.default_root_dir)
-        path = resolve_checkpoint(wish, root) if wish else None
+        try:
+            path = resolve_checkpoint(wish, root) if wish else None
+        except T2IError as error:
+            if command == "fit" or wish != "last":
+                raise
+            raise T2IError(
+                f"found no checkpoint in {root} for {command} to use: train one with t2i-zoo fit, or give a .ckpt file"
+            ) from error
         if path is not None:
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
             checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on)
-            check_no_overrides(checkpoint["hyper_parameters"], asked, path, may_change, default_options(kind))
+            saved = checkpoint["hyper_parameters"]
+            check_no_overrides(saved, asked, path, may_change, default_options(kind), resumes=command == "fit")
             for name in starts:  # they no longer matter, and may be deleted
                 if name in config.model.init_args:
                     config.model.init_args[name] = None
@@ -168,7 +166,7 @@ class ZooCLI(LightningCLI):
         if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
             call(**options)
             return
-        folder = self.trainer.loggers[0].claim()
+        folder = self.trainer.loggers[0].claim()  # type: ignore[attr-defined]
         try:
             held = lock(folder) if trains else None
             if trains:
@@ -233,6 +231,14 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _in_our_words(record: logging.LogRecord) -> bool:
+    """Leave out what says no more than the config, and say what to do where a run has lost a process."""
+    said = record.getMessage()
+    if "Child process with PID" in said:
+        record.msg, record.args = f"error: {LOST}", ()
+    return not any(known in said for known in ("Tip:", "Seed set to", "`weights_only` was not set"))
+
+
 def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> ZooCLI:
     """Parse a command line that begins with ``fit`` or another subcommand, and run it.
 
@@ -246,9 +252,13 @@ def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> 
     for name in data.SOURCES:
         getattr(data, name)
     torch.set_float32_matmul_precision("high")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "pytorch.trainer.connectors.checkpoint_connector",
+        "fabric.strategies.launchers.subprocess_script",
+        "fabric.utilities.seed",
+    ):
+        logging.getLogger(f"lightning.{name}").addFilter(_in_our_words)
     for harmless in (
         "LightningCLI's args parameter is intended",
         ".*isinstance.treespec, LeafSpec.",
@@ -297,7 +307,7 @@ class Check(ZooCLI):
         """Build what checks its options when it is built: the model, the source and the data module."""
         config = self.config[self.subcommand]
         kind, options = named_model(config.model.class_path), config.model.init_args.as_dict()
-        later = {name: None for name in (*kind.starting_points, *kind.builds_on) if name in options}
+        later: dict[str, Any] = {name: None for name in (*kind.starting_points, *kind.builds_on) if name in options}
         encoder = options.get("text_encoder")
         if (encoder.get("kind") if isinstance(encoder, dict) else encoder) not in (None, "none", "hashing"):
             later["text_encoder"] = "hashing"

@@ -24,7 +24,8 @@ DATA = "t2i_zoo.data.module.CaptionDataModule"
 #: callbacks of ``fit`` whose options are on the command line, by their prefix
 CALLBACKS = {
     "samples": "t2i_zoo.callbacks.samples.SampleGrid",
-    "checkpoint": "lightning.pytorch.callbacks.ModelCheckpoint",
+    "resume": "t2i_zoo.callbacks.resume.ResumePoint",
+    "checkpoint": "t2i_zoo.callbacks.resume.FurtherCheckpoints",
 }
 GROUPS = {"data": DATA, "trainer": TRAINER, **CALLBACKS}
 #: options of ``fit`` that belong to no class, as its help shows them
@@ -83,7 +84,7 @@ def training_help(verb: str, about: str, words: Sequence[str], everything: bool 
     if not sources:
         lines += _entry("--data.source NAME", f"one of {', '.join(SOURCES)}, with options of its own", everything)
     for prefix in CALLBACKS if verb == "fit" else ():
-        if everything or CALLBACKS[prefix].startswith("t2i_zoo"):
+        if everything or prefix != "checkpoint":
             lines += _section(prefix.capitalize(), prefix, list(options_of(CALLBACKS[prefix])), everything)
     trainer = [option for option in options_of(TRAINER) if everything or option.name in _OFTEN]
     lines += _section("Trainer", "trainer", trainer, everything)
@@ -136,15 +137,21 @@ def _sources() -> dict[str, str]:
 
 
 def _chosen(words: Sequence[str], option: str) -> str | None:
-    """The import path of the class of ours that the words choose for ``model`` or ``data.source``; None without one."""
-    found: Any = None
+    """The import path of the class of ours that the words choose last for ``model`` or ``data.source``, or None."""
+    named = _named(words, option)
+    return class_path_of(option, named[-1]) if named else None
+
+
+def _named(words: Sequence[str], option: str) -> list[str]:
+    """All classes that configs and flags name for an option, in order."""
+    found: list[Any] = []
     for flag, value in _flags(words):
         if flag in ("--config", "-c") and value:
             chosen = _within(_read(value), option)
-            found = (chosen.get("class_path") if isinstance(chosen, dict) else chosen) or found
-        elif flag in (f"--{option}", f"--{option}.class_path") and value:
-            found = value
-    return class_path_of(option, str(found)) if found else None
+            found.append(chosen.get("class_path") if isinstance(chosen, dict) else chosen)
+        elif flag in (f"--{option}", f"--{option}.class_path"):
+            found.append(value)
+    return [str(name) for name in found if name]
 
 
 def _read(config: str) -> Any:
@@ -204,14 +211,16 @@ def check_flags(words: Sequence[str], steps: bool = False) -> None:
     Raises:
         T2IError: for the first unknown flag, with the nearest known one.
     """
-    model, source = _chosen(words, "model"), _chosen(words, "data.source")
     known = [*SINGLE, *_OTHERS, "data.source"]
     for prefix, path in GROUPS.items():
         known += [f"{prefix}.{option.name}" for option in options_of(path)]
-    known += [f"model.{name}" for name in class_arguments("model", model)]
-    known += [f"data.source.{name}" for name in class_arguments("data.source", source)]
+    foreign = set[str]()
+    for option in ("model", "data.source"):
+        paths = {class_path_of(option, name) for name in _named(words, option)}
+        foreign |= {option} if None in paths else set()
+        # where the class changes, options of the former one are dropped, which only the parser does
+        known += [f"{option}.{name}" for name in class_arguments(option, paths.pop() if len(paths) == 1 else None)]
     asked = {flag for flag, _ in _flags(words) if flag.startswith("--")}
-    foreign = {option for option in ("model", "data.source") if _is_foreign(words, option)}
     for flag in sorted(asked, key=[flag for flag, _ in _flags(words)].index):
         parts = flag[2:].rstrip("+").split(".")
         if steps and parts[0] not in known and f"model.{parts[0]}" in known:
@@ -221,12 +230,6 @@ def check_flags(words: Sequence[str], steps: bool = False) -> None:
             continue
         if ".".join(parts[:depth]) not in known:
             raise T2IError(unknown_option(flag, [name for name in known if name not in _OTHERS]))
-
-
-def _is_foreign(words: Sequence[str], option: str) -> bool:
-    """Whether the words name a class that is not ours, or that is none at all."""
-    given = [value for flag, value in _flags(words) if flag in (f"--{option}", f"--{option}.class_path")]
-    return bool(given) and class_path_of(option, given[-1]) is None
 
 
 def command_help(parser: Parser, verb: str, words: Sequence[str]) -> str:

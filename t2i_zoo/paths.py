@@ -28,6 +28,12 @@ def shipped_generators() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 
+def check_new(*paths: Path, overwrite: bool) -> None:
+    """Raise where a file that a command is about to write is there already, unless it may be replaced."""
+    if (present := [str(path) for path in paths if path.exists()]) and not overwrite:
+        raise T2IError(f"found {' and '.join(present)} already, expected a new name: change --out, or add --overwrite")
+
+
 def find_weights(path: str | Path) -> Path:
     """Resolve a checkpoint, a run or the name of a generator to a file: .ckpt, or .safetensors.
 

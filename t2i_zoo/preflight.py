@@ -20,9 +20,8 @@ def preflight(config: Any) -> None:
     Raises:
         T2IError: with the command that makes what is missing.
     """
-    given = config.get("config") or []
-    name = Path(str(given[0])).stem if given else ""
-    name = name if name in packaged_configs() else ""
+    given = [Path(str(path)).stem for path in config.get("config") or []]
+    name = next((stem for stem in reversed(given) if stem in packaged_configs()), "")
     _check_runs(config, name)
     _check_source(config.data.source, name)
     _check_checkpoint(config.get("checkpoint") or {})
@@ -61,11 +60,7 @@ def _check_source(chosen: Any, name: str) -> None:
 
 
 def _check_checkpoint(options: Any) -> None:
-    """Raise for options of further checkpoints by which nothing can be saved."""
-    if options.get("filename") == "":
-        raise T2IError(
-            'found --checkpoint.filename "", expected a name such as {epoch}: leave the option out for the default'
-        )
+    """Raise for a monitor that nothing logs."""
     monitor = options.get("monitor")
     if monitor and monitor.partition("/")[0] not in ("train", "val"):
         raise T2IError(

@@ -163,7 +163,7 @@ def test_sketches_have_the_signatures_of_the_functions() -> None:
 
 
 def test_the_help_of_convert_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
-    from t2i_zoo.commands.convert import FORMATS
+    from t2i_zoo.commands.official_states import FORMATS
 
     assert main(["convert", "--help"]) == 0
     said = capsys.readouterr().out

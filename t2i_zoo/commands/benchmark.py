@@ -21,6 +21,7 @@ from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.paths import check_new
 from t2i_zoo.version import __version__
 
 PARTS = ("data", "text", "generator forward", "discriminator", "generator", "ema")
@@ -139,6 +140,7 @@ def benchmark(
     rounds: int = 5,
     out: str | None = None,
     what: Literal["step", "data"] = "step",
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Measure the training step of a config beside a bare loop, or the way of the data to a batch.
 
@@ -150,6 +152,7 @@ def benchmark(
         rounds: Windows that count; one more warms up.
         out: JSON file for the figures.
         what: The training step, or the way from the store and from files to a batch.
+        overwrite: Replace an existing file.
 
     Returns:
         The figures.
@@ -160,14 +163,16 @@ def benchmark(
     for name, value in (("window", window), ("rounds", rounds)):
         if value < 1:
             raise T2IError(f"found --{name} {value}, expected at least 1")
+    path = Path(out).expanduser() if out else None
+    check_new(*([path] if path else []), overwrite=overwrite)
     if what == "data":
         from t2i_zoo.commands.benchmark_data import run as measure_data
 
         figures = measure_data(words, window, rounds)
     else:
         figures = measure_step(words, window, rounds)
-    if out:
-        with replacing(Path(out).expanduser()) as partial:
+    if path is not None:
+        with replacing(path) as partial:
             partial.write_text(json.dumps(figures, indent=1), "utf-8")
     return figures
 

@@ -6,13 +6,16 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from rich.console import Console
+from rich.progress import Progress
 
 from t2i_zoo import data
 from t2i_zoo.commands.sample import pick_device
@@ -198,7 +201,8 @@ def measure(
     out: Path,
 ) -> list[Line]:
     """Carry out a protocol, print the table, append its lines to the file ``out`` and return them."""
-    report = run_protocol(protocol, photographs, subject.model, network, device, batch_size, _tell)
+    with _bar(f"{protocol.name}: {subject.name}") as tell:
+        report = run_protocol(protocol, photographs, subject.model, network, device, batch_size, tell)
     about = {
         "name": subject.name,
         "checkpoint": subject.checkpoint,
@@ -215,10 +219,12 @@ def measure(
     return lines
 
 
-def _tell(done: int, total: int) -> None:
-    """Report the progress on a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r{done} of {total} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, moved by the number of images that are done and that there are."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def ask_network(protocol: Protocol, name: str | None, weights: str | None = None) -> tuple[Protocol, Network | None]:

@@ -108,7 +108,7 @@ def run_arm(chosen: Study, arm: str, seed: int, minutes: Sequence[float], folder
     for limit in (limit for limit in sorted(minutes) if limit not in done):
         _train(chosen.words(arm, seed), root, limit)
         run = str(_checkpoints(root)[-1])
-        sample(run, chosen.captions, out=str(folder / "grids" / f"{root.name}-{limit:g}.jpg"))
+        sample(run, chosen.captions, out=str(folder / "grids" / f"{root.name}-{limit:g}.jpg"), overwrite=True)
         line: dict[str, Any] = {"arm": arm, "seed": seed, "minutes": limit, "scores": {}}
         for options in chosen.scores:
             for found in evaluate([], run, out=str(root / "scores.jsonl"), **options):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from t2i_zoo.data.records import Source
 from t2i_zoo.data.transforms import normalise
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
-from t2i_zoo.ranges import Count, Whole, check_ranges
+from t2i_zoo.ranges import Count, Several, Whole, check_ranges
 from t2i_zoo.text import TextEncoder, TextFeatures
 
 
@@ -49,6 +50,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         on_bad_image: Literal["raise", "skip"] = "raise",
         device_resident: Literal["auto", "yes", "no"] = "auto",
         cache_dir: str | None = None,
+        limit: Several | None = None,
         seed: Whole = 0,
     ) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft)
+        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft, limit)
         self._given: ReadsBatches | None = None  #: the model of ``batches``
         self._plain: BaseDataModule | None = None  #: the copy that serves it
 
@@ -123,6 +125,21 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
             )
         if stage == "fit" and share < 2:
             raise T2IError(f"the training split of {self.source.path} holds one image, expected a second to mismatch")
+
+    def state_dict(self) -> dict[str, int]:
+        """What the order of a run's data depends on, for its checkpoint."""
+        return {"batch_size": self.batch_size, "processes": self.rank_and_world[1]}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Say what a resumed run with other batches does to the order of the data."""
+        now, (rank, _) = self.state_dict(), self.rank_and_world
+        if self.trainer is not None and self.trainer.state.fn == "fit" and state != now and rank == 0:
+            was, found = (f"{s['batch_size']} images on {s['processes']} processes" for s in (state, now))
+            print(
+                f"note: the run had batches of {was} and now has {found}: if it was stopped in the middle of an epoch, "
+                "the rest of that epoch repeats or leaves out images, and all later ones are cut into other batches",
+                file=sys.stderr,
+            )
 
     # Loaders --------------------------------------------------------------------------------------------------------
 

@@ -20,17 +20,11 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.aids import AidedModule, check_options
 from t2i_zoo.models.companions import reader
-from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
+from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS, adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_weights
 from t2i_zoo.ranges import Count, Fraction, Positive, Power, Sign, Weight
 from t2i_zoo.text import build_text_encoder
-
-#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
-NOT_FOR_TWO_OPTIMIZERS = {
-    "gradient_clip_val": (None, "the model's gradient_clip"),
-    "accumulate_grad_batches": (1, "a larger batch_size of the data"),
-}
 
 
 class TextToImageGAN(AidedModule):
@@ -55,26 +49,31 @@ class TextToImageGAN(AidedModule):
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it constant.
         lr_decay_every: epochs, counted from 1 as in GAN-CLS's code, in StackGAN from 0; the cut is at an epoch's start.
         ema_decay: decay per batch of the moving average of the generator's weights; 0 copies them.
-        ema_warmup: after t batches the decay is at most (1 + t) / (10 + t), 0.999 after 8,990; the papers have none.
-        ema_half_life: half-life of the moving average in images instead; at first 5 % of those seen (StyleGAN2-ADA).
+        ema_warmup: after t batches the decay is at most (1 + t) / (10 + t), which reaches 0.999 after 8,990 batches;
+            False has ``ema_decay`` from the first batch on, as the papers' codes have.
+        ema_half_life: half-life of the moving average in images, instead of ``ema_decay``; at first 5 % of the images
+            seen so far (StyleGAN2-ADA; Karras et al. 2020).
         gradient_clip: largest norm of one network's gradient; by default gradients are not clipped.
-        adversarial_loss: ``paper`` for the paper's own, which is the hinge with a projected discriminator, ``hinge``,
-            ``relativistic`` for pairs of a real and a fake image, or ``relativistic_average`` for the batch's mean.
+        adversarial_loss: ``paper`` for the paper's own loss, ``hinge``, ``relativistic`` for pairs of a real and a fake
+            image, or ``relativistic_average`` for comparison with the mean of the batch. With a projected discriminator
+            ``paper`` is the hinge.
         r1: gamma of the penalty ``gamma / 2 * mean(norm(dD/dx)**2)`` on real images (Mescheder et al. 2018); 0 is off.
         r2: gamma of the same penalty on generated images; 0 leaves it out.
         matching_penalty: coefficient k of DF-GAN's matching-aware penalty ``k * mean(norm(dD/dx, dD/ds)**p)`` on real
-            images with their captions, 2 in the paper; 0 is off, and None is the paper's own.
+            images with their own captions (2 in the paper); 0 leaves it out. By default the paper's own, which is none
+            but in DF-GAN, and none with a projected discriminator.
         matching_power: exponent p of that penalty (6 in the paper).
         penalty_every: number n of batches per computation of the penalties, which are then multiplied by n.
-        penalty_step: ``joint`` with the discriminator's loss, or a ``separate`` step after it as in DF-GAN's preprint.
-        augment: ``color``, which contradicts captions that name colours, ``translation`` and ``cutout`` (Zhao et al.
-            2020), of all images that the discriminator sees.
-        augment_target: adapt the share of augmented images, by default all, so that the mean sign of real images'
-            logits nears this value, 0.6 in StyleGAN2-ADA.
+        penalty_step: add the penalties to the discriminator's loss (``joint``), or take a separate step after it; by
+            default as the paper does, which is ``joint`` except in DF-GAN's preprint.
+        augment: operations on all images that the discriminator sees: ``color``, ``translation``, ``cutout`` (Zhao et
+            al. 2020). Color contradicts captions that name colours.
+        augment_target: adapt the probability of augmenting so that the mean sign of real images' logits approaches this
+            value, 0.6 in StyleGAN2-ADA; by default everything is augmented.
         spectral_norm: divide the discriminator's weights by their largest singular value (Miyato et al. 2018).
         lecam: weight of LeCam's penalty (Tseng et al. 2021), which keeps logits near moving averages; 0 leaves it out.
-        mode_seeking: weight of the mode-seeking loss (Mao et al. 2019), a second forward of the generator against
-            ignoring the noise; 0 leaves it out. Computed every ``penalty_every`` batches.
+        mode_seeking: weight of the mode-seeking loss (Mao et al. 2019), a second forward of the generator that keeps
+            it from ignoring the noise; 0 leaves it out. Computed every ``penalty_every`` batches.
         projected: a projected discriminator (Sauer et al. 2021) on a vision network, ``efficientnet_lite0`` or
             ``torchvision:NAME``; or a mapping with ``network`` and the arguments of ``models.projection.Projection``.
         channels_last: keep the channels of a place together in memory, which is faster in half precision.
@@ -309,11 +308,9 @@ class TextToImageGAN(AidedModule):
 
     def configure_callbacks(self) -> list[Any]:
         """None; Lightning asks for them ahead of its own check of the options that two optimizers exclude."""
-        for option, (default, instead) in NOT_FOR_TWO_OPTIMIZERS.items():
+        for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
             if (value := getattr(self.trainer, option)) != default:
-                raise T2IError(
-                    f"found Trainer({option}={value}), which does not work with two optimizers: use {instead} instead"
-                )
+                raise T2IError(f"found Trainer({option}={value}), which does not work with two optimizers: {remedy}")
         return []
 
     def setup(self, stage: str) -> None:
@@ -321,9 +318,6 @@ class TextToImageGAN(AidedModule):
         super().setup(stage)
         if stage != "predict":
             self.prepare_aids()
-        if self.hparams["channels_last"]:
-            for network in (self, *self._frozen.values()):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         networks = [*self.generator.modules(), *self.discriminator.modules()]
         if stage == "fit" and any(map(_compiled, networks)):
             raise T2IError(

@@ -9,6 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
+NOT_FOR_TWO_OPTIMIZERS = {
+    "gradient_clip_val": (None, "use --model.gradient_clip"),
+    "accumulate_grad_batches": (1, "raise --data.batch_size"),
+}
+
 
 def adams(networks: list[nn.Module], options: Mapping[str, Any], fused: bool) -> list[torch.optim.Optimizer]:
     """Adam for each network (discriminator, generator) over its parameters that are not frozen."""

@@ -17,6 +17,9 @@ def test_list_names_models_configs_and_sources(capsys):
     for name in [*MODELS, *packaged_configs(), *SOURCES, *shipped]:
         (line,) = [line for line in lines if line.split()[:1] == [name]]
         assert len(line.split()) > 3  # and says what it is
+    for names in (MODELS, packaged_configs(), SOURCES):  # descriptions stand in one column
+        rows = [line for line in lines if line.split()[:1] and line.split()[0] in names and line.startswith("  ")]
+        assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in rows}) == 1
     headings = 3 + bool(shipped)  # with a blank line between two
     assert len(MODELS) + len(packaged_configs()) + len(SOURCES) + len(shipped) + 2 * headings - 1 == len(lines)
 
@@ -31,12 +34,3 @@ def test_the_overview_names_every_command(words, capsys):
 def test_the_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
-
-
-def test_the_help_of_convert_names_every_format(capsys):
-    from t2i_zoo.commands.official_states import FORMATS
-
-    with pytest.raises(SystemExit):
-        main(["convert", "--help"])
-    said = capsys.readouterr().out
-    assert all(name in said for name in FORMATS)
