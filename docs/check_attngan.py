@@ -114,8 +114,8 @@ def draw(w: State, read: Sequence[tuple[Tensor, Tensor]], noise: Tensor, mask: s
 
 def tokens(caption: str) -> list[str]:
     """Words as the authors split them."""
-    found = re.findall(r"\w+", caption.replace("\ufffd\ufffd", " ").lower())
-    return [word for word in (each.encode("ascii", "ignore").decode() for each in found) if word]
+    found = (each.encode("ascii", "ignore").decode() for each in re.findall(r"\w+", caption.lower()))
+    return [word for word in found if word]
 
 
 # Files of the published shapes ----------------------------------------------------------------------------------------

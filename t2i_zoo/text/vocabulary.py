@@ -31,8 +31,7 @@ def plain_tokens(caption: str) -> list[str]:
 
 def authors_tokens(caption: str) -> list[tuple[str, str]]:
     """Words as AttnGAN's code splits them: each as it is written, and its ASCII characters, which may be none."""
-    written = _RUN.findall(caption.replace("\ufffd\ufffd", " ").lower())
-    return [(word, word.encode("ascii", "ignore").decode()) for word in written]
+    return [(word, word.encode("ascii", "ignore").decode()) for word in _RUN.findall(caption.lower())]
 
 
 class Words:

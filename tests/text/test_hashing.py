@@ -9,7 +9,7 @@ import torch
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text import build_text_encoder
-from t2i_zoo.text.hashing import HashingEncoder
+from t2i_zoo.text.hashing import HashingEncoder, _scaled
 
 SENTENCE = "this flower has Red petals and a yellow centre"
 
@@ -113,6 +113,7 @@ def test_few_dimensions(dim):
     assert (((squares - 1).abs() < 1e-5) | (squares == 0)).all()
     assert found.words.isfinite().all()
     assert len(found.sentence.unique(dim=0)) > dim
+    assert np.isfinite(_scaled(np.array([[0.0, 0.0], [3.0, 4.0]], np.float32))).all()  # where all signs cancel
 
 
 def test_arguments():
