@@ -64,7 +64,7 @@ def help_of(verb: str, helps: dict[str, str], capsys: pytest.CaptureFixture[str]
     if verb not in helps:
         capsys.readouterr()
         with pytest.raises(SystemExit):
-            main([verb, "--help"])
+            main([verb, "--help", *(["all"] if verb in TRAINING else [])])
         helps[verb] = capsys.readouterr().out
     return helps[verb] + (help_of("fit", helps, capsys) if verb == "benchmark" else "")
 
