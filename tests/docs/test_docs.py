@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import re
 import shlex
@@ -63,7 +64,7 @@ def helps() -> dict[str, str]:
 def help_of(verb: str, helps: dict[str, str], capsys: pytest.CaptureFixture[str]) -> str:
     if verb not in helps:
         capsys.readouterr()
-        with pytest.raises(SystemExit):
+        with contextlib.suppress(SystemExit):  # of argparse
             main([verb, "--help", *(["all"] if verb in TRAINING else [])])
         helps[verb] = capsys.readouterr().out
     return helps[verb] + (help_of("fit", helps, capsys) if verb == "benchmark" else "")
