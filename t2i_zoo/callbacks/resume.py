@@ -67,7 +67,7 @@ class ResumePoint(Checkpoint):
         writer = trainer.strategy.checkpoint_io
         idle = not (isinstance(writer, AtomicCheckpointIO) and writer.busy)
         wanted = idle and (self._saved is None or time.monotonic() - self._since >= _APART)
-        if trainer.strategy.broadcast(wanted):  # clocks differ
+        if trainer.strategy.reduce_boolean_decision(wanted, all=False):  # clocks differ
             self.save(trainer, wait=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -88,7 +88,7 @@ class ResumePoint(Checkpoint):
         if self.path is None:
             return None
         in_background = not wait and isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
-        trainer.save_checkpoint(self.path, storage_options="background" if in_background else None)
+        trainer.save_checkpoint(self.path, False, storage_options="background" if in_background else None)
         self._since, self._saved = time.monotonic(), getattr(trainer.lightning_module, "clock", trainer.global_step)
         return self.path
 

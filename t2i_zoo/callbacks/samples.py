@@ -11,9 +11,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.pictures import attention_page, caption_grid, save_beside, save_images
+from t2i_zoo.ranges import Count, Whole, check_ranges
 from t2i_zoo.sampling import draw_rows
 
 
@@ -33,12 +35,17 @@ class SampleGrid(L.Callback):
 
     def __init__(
         self,
-        every_n_epochs: int = 5,
+        every_n_epochs: Whole = 5,
         captions: list[str] | None = None,
-        rows: int = 8,
-        columns: int = 8,
-        seed: int = 0,
+        rows: Count = 8,
+        columns: Count = 8,
+        seed: Whole = 0,
     ) -> None:
+        check_ranges(SampleGrid, locals(), "samples")
+        if captions is not None and not (captions and all(caption.strip() for caption in captions)):
+            raise T2IError(
+                f"found --samples.captions {captions}, expected one or more captions, or null for the data's"
+            )
         self.every_n_epochs, self.columns, self.rows, self.seed = every_n_epochs, columns, rows, seed
         self.captions = captions
         self.latest: Path | None = None

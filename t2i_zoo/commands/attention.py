@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from t2i_zoo.commands.sample import check_at_least, check_captions, image_path, 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.attentive import AttentiveGAN
-from t2i_zoo.parsing import call
+from t2i_zoo.paths import check_new
 from t2i_zoo.pictures import attention_page, save_beside
 
 
@@ -23,6 +22,7 @@ def attention(
     words: int = 8,
     live: bool = False,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> Path:
     """Draw an image and show which of its regions attended to which words, stage by stage.
 
@@ -34,11 +34,13 @@ def attention(
         words: Largest number of words shown; those with the largest attention come first.
         live: Use the last weights and not their moving average.
         device: Device such as cpu, cuda, cuda:1 or mps; auto uses the GPU if there is one.
+        overwrite: Replace an existing file.
 
     Raises:
         T2IError: for a blank caption, a model without attention, or a file name that is no image's.
     """
     path = image_path(out)
+    check_new(path, overwrite=overwrite)
     check_captions([text])
     check_at_least(1, words=words)
     check_at_least(0, seed=seed)
@@ -57,8 +59,3 @@ def attention(
     save_beside(attention_page(images[0], [one[0] for one in maps], tokens, text, words), path)
     print(f"{len(maps)} stages, {min(words, len(tokens))} of {len(tokens)} words: {path}")
     return path
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(attention, words)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.commands.official_states import find_format, to_official, to_ours
+from t2i_zoo.data.packing import progress_bar
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.legacy import AttnGANCaptions, read_attngan_captions
@@ -19,8 +20,7 @@ from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, read_official
 from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
-from t2i_zoo.parsing import call
-from t2i_zoo.paths import find_weights
+from t2i_zoo.paths import check_new, find_weights
 from t2i_zoo.text import build_text_encoder
 
 
@@ -80,7 +80,8 @@ def convert_from(
         raise T2IError("found one file twice: give each file once")
     tables = [Path(source).expanduser() for source in sources if str(source).endswith((".pickle", ".pkl"))]
     networks = [source for source in sources if not str(source).endswith((".pickle", ".pkl"))]
-    found = [read_official(Path(source).expanduser()) for source in networks]
+    bar = progress_bar(networks, len(networks), "reading", sys.stderr.isatty())
+    found = [read_official(Path(source).expanduser()) for source in bar]
     hparams, state = to_ours(name, {file: state for states in found for file, state in states.items()})
     extra = {}
     rows = hparams.get("vocabulary_size") if official.words else None
@@ -183,6 +184,7 @@ def convert(
     damsm: str | None = None,
     live: bool = False,
     module_prefix: bool | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Convert official weight files to a file of the zoo, or a model of the zoo to official files.
 
@@ -198,6 +200,7 @@ def convert(
         damsm: With --from, store the text encoder of this run or converted file of a DAMSM with the networks.
         live: With --to, use the last weights and not their moving average.
         module_prefix: With --to, put ``module.`` before each key; by default as the official code does.
+        overwrite: Replace existing files.
 
     Raises:
         T2IError: for options that do not go together, or files that are not of the format.
@@ -209,15 +212,13 @@ def convert(
             raise T2IError("found --legacy-mask or --damsm beside --to: they belong to --from")
         if len(src) != 1:
             raise T2IError(f"found {len(src)} things to convert, expected one checkpoint, run or .safetensors file")
+        folder = Path(out).expanduser()
+        check_new(*(sorted(folder.glob("*.pth")) if folder.is_dir() else ()), overwrite=overwrite)
         convert_to(to, src[0], out, not live, module_prefix)
         return
     if live or module_prefix is not None:
         raise T2IError("found --live or --module-prefix beside --from: they belong to --to")
     if not src:
         raise T2IError(f"found no file to convert: give the .pth files of {from_}")
+    check_new(Path(out).expanduser(), overwrite=overwrite)
     convert_from(str(from_), src, out, legacy_mask, damsm)
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(convert, words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,7 @@ from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.stream import STREAM
-from t2i_zoo.parsing import call
-from t2i_zoo.paths import find_weights, shipped_generators
+from t2i_zoo.paths import check_new, find_weights, shipped_generators
 from t2i_zoo.pictures import caption_grid, save_beside, save_images, truncate_noise
 from t2i_zoo.sampling import draw_between, draw_rows
 
@@ -43,6 +41,7 @@ def sample(
     device: str = "auto",
     batch_size: int = 64,
     truncation: float | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Draw images for your own captions.
 
@@ -66,6 +65,7 @@ def sample(
         batch_size: Images drawn at once.
         truncation: Cut the normal noise at -2 and 2 and multiply it by this number, such as 0.88; smaller numbers give
             more typical and less varied images.
+        overwrite: Replace existing files.
 
     Returns:
         Path of the grid.
@@ -85,9 +85,10 @@ def sample(
     check_captions(captions)
     check_at_least(1, n=n, batch_size=batch_size)
     check_at_least(0, seed=seed)
-    if truncation is not None and not 0 < truncation < math.inf:
-        raise T2IError(f"found --truncation {truncation}, expected a number above 0 such as 0.88")
-    path = image_path(out)
+    if truncation is not None and not 0 < truncation <= 1:
+        raise T2IError(f"found --truncation {truncation}, expected a number above 0 and up to 1, such as 0.88")
+    path, singles = image_path(out), Path(folder).expanduser() if folder else None
+    check_new(path, *([singles / "captions.json"] if singles else []), overwrite=overwrite)
     generator = _load(source, captions, live, pick_device(device))
     writer = _caption_writer(source, stream, generator.device) if redescribe else None
     _note_unknown_words(generator, captions)
@@ -105,8 +106,8 @@ def sample(
     notes = [writer.describe(row) for row in rows] if writer is not None else None
     for title, row_notes in zip(titles, notes or [], strict=False):
         print("\n  ".join([title, *row_notes]))
-    if folder:  # first, since it has no largest size
-        print(f"one by one: {_save_singles(rows, titles, Path(folder).expanduser())}")
+    if singles:  # first, since it has no largest size
+        print(f"one by one: {_save_singles(rows, titles, singles)}")
     save_beside(caption_grid(rows[:_ROWS], titles[:_ROWS], notes=notes and notes[:_ROWS]), path)
     rest = f", of the first {_ROWS} of {len(rows)} captions" if len(rows) > _ROWS else ""
     print(f"{sum(map(len, rows[:_ROWS]))} images{rest}: {path}")
@@ -235,8 +236,3 @@ def find_generator(name: str) -> str:
         return name
     expected = ", ".join(shipped) or "a file, since none came with this installation"
     raise T2IError(f"found no generator {name!r} in the package, expected {expected}: correct --model")
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(sample, words)

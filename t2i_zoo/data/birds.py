@@ -13,7 +13,7 @@ from t2i_zoo.data.download import Remote, fetch
 from t2i_zoo.data.reading import captions_in, inside, is_file, lines_of, numbered_lines, read_text
 from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 
 BirdSplit = Literal["class_disjoint", "official", "random"]
 Crop = Literal["box", "none"]
@@ -86,16 +86,15 @@ class CUB200(Source):
         labels = _labels(base, names)
         boxes = _boxes(base / "bounding_boxes.txt", names) if self.crop == "box" else {}
         splits = self._splits(base, names, labels)
-        return [
-            Record(
-                _image(base, name),
-                captions_in(texts / f"{name.rsplit('.', 1)[0]}.txt", name),
-                labels[number] - 1,
-                around(boxes[number]) if boxes else None,
-                splits[number],
-            )
-            for number, name in names.items()
-        ]
+        records, noted = list[Record](), Noted()
+        for number, name in names.items():
+            with noted.one():
+                image = _image(base, name)
+                captions = captions_in(texts / f"{name.rsplit('.', 1)[0]}.txt", name)
+                box = around(boxes[number]) if boxes else None
+                records.append(Record(image, captions, labels[number] - 1, box, splits[number]))
+        noted.check()
+        return records
 
     def _places(self) -> tuple[Path, Path]:
         """The folder of the lists and images, and that of the captions."""
@@ -104,7 +103,8 @@ class CUB200(Source):
         if base is None:
             found = f"{root} has no images.txt" if root.is_dir() else f"there is no folder {root}"
             raise T2IError(
-                f"{found}: it should hold CUB-200-2011 as {', '.join(FILES)}, images/ and text_c10/; point "
+                f"{found}: it should hold CUB-200-2011 (images from data.caltech.edu, captions from "
+                f"https://github.com/reedscot/cvpr2016) as {', '.join(FILES)}, images/ and text_c10/; point "
                 "--data.source.root at it, or pass --data.source.download true"
             )
         needed = [*FILES, "images", *(["bounding_boxes.txt"] if self.crop == "box" else [])]

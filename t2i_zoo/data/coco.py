@@ -16,7 +16,7 @@ from t2i_zoo.data.reading import inside, is_file, read_text
 from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.data.rows import show
 from t2i_zoo.data.splits import check_choice
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 
 Year = Literal["2014", "2017"]
 Classes = Literal["none", "largest"]
@@ -79,8 +79,9 @@ class COCOCaptions(Source):
         self.fetch()
         if not self.path.is_dir():
             raise T2IError(
-                f"there is no folder {self.path}: it should hold COCO as annotations/, train{self.year}/ and "
-                f"val{self.year}/; point --data.source.root at it, or pass --data.source.download true"
+                f"there is no folder {self.path}: it should hold COCO (from {_PAGE}) as annotations/, "
+                f"train{self.year}/ and val{self.year}/; point --data.source.root at it, or pass "
+                "--data.source.download true"
             )
         records = []
         numbers: dict[int, int] | None = None
@@ -133,9 +134,13 @@ class COCOCaptions(Source):
                 raise T2IError(f"{place}: the caption is of image {key}, which the file does not list: correct it")
             if text := " ".join(caption.split()):  # some of the published ones hold line ends
                 captions[key].append(text)
+        noted = Noted()
         for key, found in captions.items():
-            if not found:
-                raise T2IError(f"{path} has no caption of {images[key].name}, expected one at least: correct the file")
+            with noted.one():
+                if not found:
+                    name = images[key].name
+                    raise T2IError(f"{path} has no caption of {name}, expected one at least: correct the file")
+        noted.check()
         if not images:
             raise T2IError(f"{path} lists no image: download the annotations again")
         return images, captions

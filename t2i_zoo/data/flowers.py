@@ -16,7 +16,7 @@ from t2i_zoo.data.download import Remote, fetch
 from t2i_zoo.data.reading import captions_in, numbered_lines
 from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 
 FlowerSplit = Literal["class_disjoint", "official", "random"]
 
@@ -80,7 +80,8 @@ class FlowerFolder(Source):
         root = self.path
         if not root.is_dir():
             raise T2IError(
-                f"there is no folder {root}: it should hold Oxford-102 as {LAYOUT}; point --data.source.root at it"
+                f"there is no folder {root}: it should hold Oxford-102 (images from {_HOST}, captions from "
+                f"https://github.com/reedscot/cvpr2016) as {LAYOUT}; point --data.source.root at it"
             )
         for name in ["jpg", "imagelabels.mat", "text_c10", *_NEEDED[self.split]]:
             if not (root / name).exists():
@@ -173,25 +174,29 @@ def _labels(root: Path) -> list[int]:
 
 def _captions(root: Path, labels: list[int]) -> dict[int, tuple[str, ...]]:
     """Captions by image number."""
-    text = root / "text_c10"
+    text, noted = root / "text_c10", Noted()
     for class_number, folder in _numbered(text, _CLASS):
         for n, name in _numbered(text / folder, _IMAGE):
-            if not name.endswith(".txt"):
-                continue
-            path = text / folder / name
-            if not 1 <= n <= len(labels):
-                raise T2IError(
-                    f"caption file {path} has no image jpg/image_{n:05d}.jpg: add the image or delete the file"
-                )
-            if labels[n - 1] != class_number:
-                raise T2IError(
-                    f"caption file {path} is in {folder} but imagelabels.mat gives image_{n:05d}.jpg the label "
-                    f"{labels[n - 1]}: move the file to class_{labels[n - 1]:05d}"
-                )
-    return {
-        n: captions_in(text / f"class_{label:05d}" / f"image_{n:05d}.txt", f"image_{n:05d}.jpg")
-        for n, label in enumerate(labels, start=1)
-    }
+            if name.endswith(".txt"):
+                with noted.one():
+                    _check_place(text / folder / name, n, class_number, labels)
+    captions: dict[int, tuple[str, ...]] = {}
+    for n, label in enumerate(labels, start=1):
+        with noted.one():
+            captions[n] = captions_in(text / f"class_{label:05d}" / f"image_{n:05d}.txt", f"image_{n:05d}.jpg")
+    noted.check()
+    return captions
+
+
+def _check_place(path: Path, n: int, class_number: int, labels: list[int]) -> None:
+    """Raise where the captions of image ``n`` are in the folder of a class that is not its own."""
+    if not 1 <= n <= len(labels):
+        raise T2IError(f"caption file {path} has no image jpg/image_{n:05d}.jpg: add the image or delete the file")
+    if labels[n - 1] != class_number:
+        raise T2IError(
+            f"caption file {path} is in {path.parent.name} but imagelabels.mat gives image_{n:05d}.jpg the label "
+            f"{labels[n - 1]}: move the file to class_{labels[n - 1]:05d}"
+        )
 
 
 def _class_list(path: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ from t2i_zoo.data.records import Record, Source, Split
 from t2i_zoo.data.rows import (
     FILE_KEYS,
     Entry,
+    Row,
     check_share,
     json_rows,
     merge,
@@ -21,7 +22,7 @@ from t2i_zoo.data.rows import (
     to_records,
     value,
 )
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 METADATA_NAMES = tuple(f"{stem}.{kind}" for stem in ("metadata", "captions") for kind in ("jsonl", "csv", "tsv"))
@@ -95,23 +96,36 @@ class CaptionFolder(Source):
 
 def _from_metadata(root: Path, metadata: Path) -> list[Entry]:
     entries: dict[Path, Entry] = {}
-    rows = json_rows(metadata) if metadata.suffix.lower() == ".jsonl" else table_rows(metadata)
+    noted = Noted()
+    rows = json_rows(metadata, noted) if metadata.suffix.lower() == ".jsonl" else table_rows(metadata)
     seen: dict[tuple[Path, tuple[str, ...]], int] = {}
     for line, row in rows:
-        place = f"{metadata}, line {line}"
-        path = _image(root, value(row, FILE_KEYS, place), place)
-        entry = entries.get(path)
-        if entry is None:
-            if not is_file(path):
-                raise T2IError(f"{place}: there is no image {path}{other_case(path)}: add it or delete the row")
-            entry = entries[path] = Entry(path, place)
-        captions = row_captions(row, place)
-        if (first := seen.setdefault((path, tuple(captions)), line)) != line:
-            raise T2IError(f"{place}: the same image and captions as in line {first}: delete one of the two rows")
-        entry.captions += captions
-        entry.label = merge(entry.label, row_label(row, place), "class", place)
-        entry.split = merge(entry.split, row_split(row, place), "split", place)
+        with noted.one():
+            _add_row(root, row, f"{metadata}, line {line}", line, entries, seen)
+    noted.check()
     return list(entries.values())
+
+
+def _add_row(
+    root: Path,
+    row: Row,
+    place: str,
+    line: int,
+    entries: dict[Path, Entry],
+    seen: dict[tuple[Path, tuple[str, ...]], int],
+) -> None:
+    path = _image(root, value(row, FILE_KEYS, place), place)
+    entry = entries.get(path)
+    if entry is None:
+        if not is_file(path):
+            raise T2IError(f"{place}: there is no image {path}{other_case(path)}: add it or delete the row")
+        entry = entries[path] = Entry(path, place)
+    captions = row_captions(row, place)
+    if (first := seen.setdefault((path, tuple(captions)), line)) != line:
+        raise T2IError(f"{place}: the same image and captions as in line {first}: delete one of the two rows")
+    entry.captions += captions
+    entry.label = merge(entry.label, row_label(row, place), "class", place)
+    entry.split = merge(entry.split, row_split(row, place), "split", place)
 
 
 def _image(root: Path, name: object, place: str) -> Path:
@@ -137,24 +151,31 @@ def _from_files(root: Path, captioned: bool) -> list[Entry]:
         _classes_from_folders(root, entries)
         return entries
     texts = {path for path in files if path.suffix == ".txt"}
-    stems = {path.with_suffix("") for path in images}
+    stems, noted = {path.with_suffix("") for path in images}, Noted()
     for path in sorted(texts):
-        if path.with_suffix("") not in stems:
-            raise T2IError(f"caption file {path} has no image beside it: add the image or delete the file")
+        with noted.one():
+            if path.with_suffix("") not in stems:
+                raise T2IError(f"caption file {path} has no image beside it: add the image or delete the file")
     entries = []
     for path in images:
-        text = path.with_suffix(".txt")
-        if text not in texts:
-            raise T2IError(
-                f"{path} has no caption, expected {text.name} beside it{other_case(text)}: write that file or a "
-                "metadata file, or pass --data.source.captions false to train a model without text"
-            )
-        captions = lines_of(read_text(text))
-        if not captions:
-            raise T2IError(f"{text}, line 1: holds blank lines only, expected a caption a line: write one")
-        entries.append(Entry(path, str(path), list(captions)))
+        with noted.one():
+            entries.append(Entry(path, str(path), _captions_beside(path, texts)))
+    noted.check()
     _classes_from_folders(root, entries)
     return entries
+
+
+def _captions_beside(path: Path, texts: set[Path]) -> list[str]:
+    """The captions in the text file beside an image, which must be one of ``texts``."""
+    text = path.with_suffix(".txt")
+    if text not in texts:
+        raise T2IError(
+            f"{path} has no caption, expected {text.name} beside it{other_case(text)}: write that file or a "
+            "metadata file, or pass --data.source.captions false to train a model without text"
+        )
+    if not (captions := lines_of(read_text(text))):
+        raise T2IError(f"{text}, line 1: holds blank lines only, expected a caption a line: write one")
+    return list(captions)
 
 
 def _classes_from_folders(root: Path, entries: list[Entry]) -> None:

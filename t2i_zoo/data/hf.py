@@ -11,7 +11,7 @@ from typing import Any, get_args
 from t2i_zoo.data.reading import is_file, tree_fingerprint
 from t2i_zoo.data.records import Embedded, Record, Source, Split
 from t2i_zoo.data.rows import Entry, check_share, row_label, show, to_records
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 
 _CAPTIONS = ("captions", "caption", "text", "texts", "sentences", "sentence", "description")
 _CLASSES = ("label", "class", "labels")
@@ -138,19 +138,24 @@ class HFDataset(Source):
         images = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         words = getattr(part.features[label], "names", None) if label else None
         rest = part.select_columns([caption, *([label] if label else [])])
+        noted = Noted()
         for number, row in enumerate(rest):
             place = f"{self.root}, {name}[{number}]"
-            found = row[caption] if isinstance(row[caption], list) else [row[caption]]
-            captions = [text.strip() for text in found if isinstance(text, str) and text.strip()]
-            if not captions:
-                raise T2IError(
-                    f"{place}: {caption} is {show(row[caption])}, expected text: correct the row or change "
-                    "--data.source.caption"
-                )
-            kind = None
-            if label is not None and not (words and row[label] == -1):  # means no class
-                kind = row_label({"class": row[label]}, place)
-            yield Entry(Embedded(place, _reader(images, number, image, place)), place, captions, kind, split)
+            with noted.one():
+                captions, kind = self._texts(row[caption], caption, place), None
+                if label is not None and not (words and row[label] == -1):  # means no class
+                    kind = row_label({"class": row[label]}, place)
+                yield Entry(Embedded(place, _reader(images, number, image, place)), place, captions, kind, split)
+        noted.check()
+
+    def _texts(self, given: Any, column: str, place: str) -> list[str]:
+        """The captions in a cell, at least one."""
+        found = given if isinstance(given, list) else [given]
+        if not (captions := [text.strip() for text in found if isinstance(text, str) and text.strip()]):
+            raise T2IError(
+                f"{place}: {column} is {show(given)}, expected text: correct the row or change --data.source.caption"
+            )
+        return captions
 
     def _columns(self, part: Any, datasets: Any) -> tuple[str, str, str | None]:
         """The columns of images, captions and classes."""

@@ -156,8 +156,11 @@ def _opened(path: Path | Embedded) -> Iterator[Image]:
         raise _bad(path, f"{type(error).__name__}: {reason}") from error
 
 
+REMEDY = ": repair or remove it, or pass --data.on_bad_image skip"  #: the end of the sentence about a bad image
+
+
 def _bad(path: Path | Embedded, reason: str) -> T2IError:
-    return T2IError(f"{path} is not a readable image ({reason}): repair or remove it, or pass --data.on_bad_image skip")
+    return T2IError(f"{path} is not a readable image ({reason}){REMEDY}")
 
 
 def _rgb(image: Image) -> Image:

@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from t2i_zoo.data.images import Resample, Resize, load_image, load_shape
+from t2i_zoo.data.images import REMEDY, Resample, Resize, load_image, load_shape
 from t2i_zoo.data.records import Record, Source
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 from t2i_zoo.files import sha256
 
 FORMAT = 2  # raise it with any change of what is packed
@@ -41,13 +41,27 @@ class StoreSpec:
     on_bad_image: Literal["raise", "skip"] = "raise"
     resample: Resample = "area"
     draft: bool = False
+    limit: int | None = None
 
     def key(self) -> str:
         """Name of the store's folder."""
         parts = [self.source.options(), self.load_size, self.resize, self.on_bad_image, self.resample]
-        plain = json.dumps([*parts, "draft"] if self.draft else parts, sort_keys=True, default=str)
+        parts += [name for name in ("draft",) if self.draft] + ([{"limit": self.limit}] if self.limit else [])
+        plain = json.dumps(parts, sort_keys=True, default=str)
         digest = hashlib.blake2b(plain.encode(), digest_size=6).hexdigest()
         return f"{type(self.source).__name__.lower()}-{self.load_size}px-{digest}"
+
+    def records(self) -> list[Record]:
+        """The records of the source, or about ``limit`` of them, spread evenly over each split."""
+        found = self.source.records()
+        if self.limit is None or self.limit >= len(found):
+            return found
+        kept: list[int] = []
+        for split in SPLITS:
+            rows = [i for i, record in enumerate(found) if record.split == split]
+            count = min(max(round(self.limit * len(rows) / len(found)), 1), len(rows))
+            kept += [rows[int(place)] for place in np.linspace(0, len(rows) - 1, count)] if rows else []
+        return [found[i] for i in sorted(kept)]
 
 
 @contextmanager
@@ -65,7 +79,7 @@ def writing(folder: Path) -> Iterator[None]:
 def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> None:
     """Pack a source into a new folder; if this raises, the caller removes the unfinished folder."""
     try:
-        records = spec.source.records()
+        records = spec.records()
     except OSError as error:
         raise T2IError(
             f"{error.filename or spec.source.path} cannot be read ({error.strerror}): repair it or change "
@@ -164,17 +178,21 @@ def cores() -> int:
 def on_all_cores(
     spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None = None
 ) -> None:
-    """Do the work on all cores; note the error of each image that is skipped, by its number."""
+    """Do the work on all cores; note what is wrong with each image that is skipped, by its number.
+
+    Raises:
+        T2IError: with the mistakes of all images, where none is to be skipped.
+    """
     from PIL import Image
+
+    wrong: dict[int, str] = {}
 
     def some(numbers: range) -> None:
         for i in numbers:
             try:
                 work(i)
             except T2IError as error:
-                if spec.on_bad_image == "raise":
-                    raise
-                bad[i] = str(error)
+                wrong[i] = str(error)
 
     parts = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
     # PIL and numpy release the interpreter lock while they decode and average, so threads use all cores
@@ -186,6 +204,11 @@ def on_all_cores(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if spec.on_bad_image == "raise":
+        noted = Noted()
+        noted.sentences += [wrong[i] for i in sorted(wrong)]
+        noted.check()
+    bad |= {i: text.removesuffix(REMEDY) for i, text in wrong.items()}
 
 
 def check_records(records: Sequence[Record]) -> None:

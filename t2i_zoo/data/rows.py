@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 
 from t2i_zoo.data.reading import read_text
 from t2i_zoo.data.records import Embedded, Record, Split
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 
 Row = dict[str, Any]
 
@@ -43,18 +43,22 @@ def show(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Line numbers and objects of a file of JSON lines; blank lines are left out."""
+def json_rows(path: Path, noted: Noted) -> Iterator[tuple[int, Row]]:
+    """Line numbers and objects of a file of JSON lines; blank lines are left out, and broken ones are noted."""
     for line, text in enumerate(read_text(path).split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise T2IError(f"{path}, line {line}: broken JSON ({error}), expected an object: correct it") from None
-        if not isinstance(row, dict):
-            raise T2IError(f"{path}, line {line}: found {type(row).__name__}, expected a JSON object: correct it")
-        yield line, row
+        if text.strip():
+            with noted.one():
+                yield line, _json_row(text, f"{path}, line {line}")
+
+
+def _json_row(text: str, place: str) -> Row:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise T2IError(f"{place}: broken JSON ({error}), expected an object: correct it") from None
+    if not isinstance(row, dict):
+        raise T2IError(f"{place}: found {type(row).__name__}, expected a JSON object: correct it")
+    return row
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, Row]]:

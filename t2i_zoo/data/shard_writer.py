@@ -56,7 +56,7 @@ def write_shards(
     if per_shard < 1:
         raise T2IError(f"found --per_shard {per_shard}, expected at least 1")
     spec.source.fetch()
-    records = spec.source.records()
+    records = spec.records()
     if not records:
         raise T2IError(f"{spec.source.path} lists no images: correct --data.source.root")
     check_records(records)

@@ -23,7 +23,7 @@ from torch import Tensor
 from t2i_zoo.batch import Batch
 from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import pad_words
-from t2i_zoo.data.images import load_image
+from t2i_zoo.data.images import REMEDY, load_image
 from t2i_zoo.data.mismatch import MismatchSampler
 from t2i_zoo.data.packing import cores
 from t2i_zoo.data.records import Embedded
@@ -55,6 +55,11 @@ class StreamDataModule(BaseDataModule):
         super().__init__(source, **options)
         if self.order != "shuffle":
             raise T2IError(f"found --data.order {self.order}, which streamed shards cannot have: use shuffle")
+        if self.spec.limit is not None:
+            raise T2IError(
+                f"found --data.limit {self.spec.limit} with streamed shards, of which nothing is packed: leave it out, "
+                "or pass --data.source.stream false"
+            )
         if source.buffer < 2:
             raise T2IError(f"found --data.source.buffer {source.buffer}, expected at least 2")
         self._index: ShardIndex | None = None
@@ -247,7 +252,7 @@ class Stream:
         except T2IError as error:
             if self.data.spec.on_bad_image == "raise":
                 raise
-            self._skipped[sample.place] = str(error)
+            self._skipped[sample.place] = str(error).removesuffix(REMEDY)
             return None
 
     def _draw(self, epoch: int) -> Iterator[list[Pair]]:

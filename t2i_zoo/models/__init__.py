@@ -110,10 +110,12 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
         device: where to put it, such as ``"cuda"``.
 
     Raises:
-        T2IError: if the file is missing, not a checkpoint of ours, or of a class that is not imported.
+        T2IError: if the file is missing, not a checkpoint of ours, or of a class that is not imported, or if there is
+            no such device.
     """
     from t2i_zoo.models.state import model_key, read_checkpoint
 
+    _check_device(device)
     place = find_weights(path)
     if place.suffix == ".safetensors":
         return _load_safetensors(place).to(device).eval()
@@ -130,6 +132,15 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     model._resumed_states = None  # training it on is a new run with its own seed
     model.load_state_dict(checkpoint["state_dict"])
     return model.to(device).eval()
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise T2IError(f"found no device {device!r}, expected cpu or one of this machine such as cuda") from None
 
 
 def _class_of(key: str) -> type[ZooModule]:

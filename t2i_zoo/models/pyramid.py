@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.models.checks import check_at_least, check_image_size
+from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.nn import JointDiscriminator, Norm, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
+from t2i_zoo.ranges import Count, Weight, Whole
 from t2i_zoo.text import TextFeatures
 
 
@@ -39,19 +40,18 @@ class PyramidGAN(TextToImageGAN):
     def __init__(
         self,
         *,
-        image_size: int = 256,
-        branches: int = 3,
-        condition_dim: int = 128,
-        generator_width: int = 64,
-        discriminator_width: int = 64,
-        residual_blocks: int = 2,
-        kl_weight: float = 2.0,
+        image_size: Count = 256,
+        branches: Count = 3,
+        condition_dim: Count = 128,
+        generator_width: Count = 64,
+        discriminator_width: Count = 64,
+        residual_blocks: Whole = 2,
+        kl_weight: Weight = 2.0,
         sampling_noise: bool = True,
         gradient_checkpointing: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(image_size=image_size, **options)
-        check_at_least("branches", branches, 1)
         check_image_size(image_size, 8 * 2 ** (branches - 1), f" with {branches} branches", such_as=256)
         sizes = tuple(image_size >> i for i in reversed(range(branches)))
         self.needs = replace(self.needs, sizes=sizes)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from t2i_zoo.batch import BatchNeeds, CaptionedData
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.ranges import check_names, check_ranges
 from t2i_zoo.text import TextEncoder, words_of
 
 
@@ -42,6 +43,12 @@ class ZooModule(L.LightningModule):
     parts: tuple[str, ...] = ()
     starting_points: tuple[str, ...] = ("weights",)
     builds_on: tuple[str, ...] = ()
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Check the names and ranges of the options, of every model at one place and before anything is built."""
+        check_names(cls, options)
+        check_ranges(cls, options, "model")
+        return super().__new__(cls)
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,10 +98,7 @@ class ZooModule(L.LightningModule):
             )
         size = self.hparams.get("image_size", data.image_size)
         if size != data.image_size:
-            raise T2IError(
-                f"the model has {size} px and the data module gives {data.image_size} px: "
-                "set --model.image_size and --data.image_size to the same number"
-            )
+            raise T2IError(different_sizes(size, data.image_size))
         sizes = list(self.needs.sizes)
         if len(sizes) > 1 and data.sizes != sizes:
             raise T2IError(
@@ -210,3 +214,11 @@ class ZooModule(L.LightningModule):
         self.clock = extra.get("clock", 0)
         self.vocabulary = frozenset(extra.get("vocabulary", ()))
         self._resumed_states = extra.get("random_states")
+
+
+def different_sizes(model: int, data: int) -> str:
+    """The sentence about a model and data of different image sizes, in pixels."""
+    return (
+        f"the model has {model} px and the data module gives {data} px: give --model.image_size or --data.image_size "
+        "alone, and the other follows, or the same number to both"
+    )

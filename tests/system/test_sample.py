@@ -26,7 +26,7 @@ def draw(trained, tmp_path):
     """``draw("--text", ...)``: the bytes of the grid."""
 
     def run(*more: str, out: str = "grid.png") -> bytes:
-        assert main(["sample", "--ckpt", str(trained), "--out", str(tmp_path / out), *more]) == 0
+        assert main(["sample", "--ckpt", str(trained), "--out", str(tmp_path / out), "--overwrite", *more]) == 0
         return (tmp_path / out).read_bytes()
 
     return run

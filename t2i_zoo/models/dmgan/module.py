@@ -16,6 +16,7 @@ from t2i_zoo.models.attentive import AttentiveGAN
 from t2i_zoo.models.dmgan import losses
 from t2i_zoo.models.dmgan.networks import NextStage
 from t2i_zoo.nn import Norm
+from t2i_zoo.ranges import Count
 
 
 class DMGAN(AttentiveGAN):
@@ -29,7 +30,7 @@ class DMGAN(AttentiveGAN):
 
     discriminator_norm: Norm = "spectral"
 
-    def __init__(self, *, generator_width: int = 64, discriminator_width: int = 32, **options: Any) -> None:
+    def __init__(self, *, generator_width: Count = 64, discriminator_width: Count = 32, **options: Any) -> None:
         super().__init__(generator_width=generator_width, discriminator_width=discriminator_width, **options)
 
     def next_stage(self) -> nn.Module:

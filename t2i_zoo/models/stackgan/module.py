@@ -17,10 +17,11 @@ from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.models.checks import check_at_least, check_image_size, check_mismatch
+from t2i_zoo.models.checks import check_image_size, check_mismatch
 from t2i_zoo.models.stackgan import losses, networks
 from t2i_zoo.nn import CAActivation, discriminator_loss, of_other_classes, split_noise
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Positive, Weight, Whole
 from t2i_zoo.text import TextFeatures
 
 UNTRAINED = "untrained"  #: the value of ``stage1`` for a trial run of Stage II on random weights
@@ -56,12 +57,14 @@ class StackGAN(TextToImageGAN):
             ``class`` with a sentence of another class.
         exclude_same_class: leave those pairs of a shift out of the mean whose images are of one class.
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs.
-        lr_decay_every: epochs; 600 in ``config.py``, which is its number of epochs; the authors have 20 on COCO.
+        lr_decay_every: epochs, counted from 0; 600 in ``config.py``, which is its number of epochs; the authors have 20
+            on COCO.
         options: options of every model; see ``TextToImageGAN``.
     """
 
     generator: networks.Stage1Generator | networks.Stage2Generator
     generator_ema: networks.Stage1Generator | networks.Stage2Generator
+    first_epoch = 0
     starting_points = ("weights", "stage1")
     needs = BatchNeeds(least=2)
     builds_on = ("damsm", "stage1")
@@ -73,18 +76,18 @@ class StackGAN(TextToImageGAN):
         stage1: str | None = None,
         stage1_ema: bool = True,
         stage1_mode: Literal["train", "eval"] = "train",
-        condition_dim: int = 128,
-        generator_width: int = 128,
-        least_channels: int = 4,
-        discriminator_width: int = 64,
-        residual_blocks: int = 4,
+        condition_dim: Count = 128,
+        generator_width: Count = 128,
+        least_channels: Count = 4,
+        discriminator_width: Count = 64,
+        residual_blocks: Whole = 4,
         ca_activation: CAActivation = "relu",
         sampling_noise: bool = True,
-        kl_weight: float = 2.0,
+        kl_weight: Weight = 2.0,
         mismatch: Literal["shift", "class"] = "shift",
         exclude_same_class: bool = False,
-        lr_decay: float = 0.5,
-        lr_decay_every: int = 600,
+        lr_decay: Positive = 0.5,
+        lr_decay_every: Count = 600,
         **options: Any,
     ) -> None:
         super().__init__(lr_decay=lr_decay, lr_decay_every=lr_decay_every, **options)
@@ -95,7 +98,6 @@ class StackGAN(TextToImageGAN):
         if stage == 1 and stage1:
             raise T2IError(f"found --model.stage1 {stage1} in stage 1: set --model.stage 2, or leave it out")
         check_mismatch(mismatch, exclude_same_class)
-        check_at_least("least_channels", least_channels, 1)
         common = (self.text_encoder.dim, noise_dim, condition_dim, generator_width, size)
         generator: nn.Module
         if stage == 1:

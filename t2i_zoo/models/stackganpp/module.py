@@ -17,11 +17,11 @@ from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.pyramid import PyramidGAN
 from t2i_zoo.models.stackganpp import losses
 from t2i_zoo.models.stackganpp.networks import NextStage
 from t2i_zoo.nn import over_sizes
+from t2i_zoo.ranges import Count, Weight, Whole
 
 
 class StackGANPlusPlus(PyramidGAN):
@@ -40,7 +40,6 @@ class StackGANPlusPlus(PyramidGAN):
         ema_overwrite_on_snapshot: every ``snapshot_every`` batches the generator goes on from its moving average, as
             in the authors' code by mistake.
         snapshot_every: batches between two snapshots.
-        channels_last: keep weights and features with the channels innermost, which suits half precision on GPUs.
         options: options of ``PyramidGAN``.
     """
 
@@ -49,13 +48,12 @@ class StackGANPlusPlus(PyramidGAN):
     def __init__(
         self,
         *,
-        branches: int = 3,
-        late_residual_blocks: int | None = None,
-        uncond_weight: float = 1.0,
-        colour_weight: float = 0.0,
+        branches: Count = 3,
+        late_residual_blocks: Whole | None = None,
+        uncond_weight: Weight = 1.0,
+        colour_weight: Weight = 0.0,
         ema_overwrite_on_snapshot: bool = False,
-        snapshot_every: int = 2000,
-        channels_last: bool = False,
+        snapshot_every: Count = 2000,
         **options: Any,
     ) -> None:
         if not 1 <= branches <= 5:
@@ -67,8 +65,6 @@ class StackGANPlusPlus(PyramidGAN):
                 f"found --model.generator_width {width}, expected a multiple of {2 ** (branches - 1)}, since each of "
                 f"{branches} branches has half the channels of the one before"
             )
-        check_at_least("snapshot_every", snapshot_every, 1, " batch")
-        check_at_least("late_residual_blocks", late_residual_blocks, 0)
         self.needs = replace(self.needs, wrong_images=self.conditional)
         widths = [width >> i for i in range(branches)]
         late = blocks if late_residual_blocks is None else late_residual_blocks
@@ -78,9 +74,6 @@ class StackGANPlusPlus(PyramidGAN):
             for inputs, count in zip(widths[:-1], counts, strict=False)
         ]
         self.set_pyramid(widths, [*stages], self.condition_dim, condition_first=True)
-        if channels_last:
-            for network in (self.generator, self.generator_ema, self.discriminator):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def condition(self, fakes: Fakes) -> Tensor | None:
         """The mean of conditioning augmentation, which the generator's loss trains too; None without text."""

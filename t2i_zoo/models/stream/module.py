@@ -18,10 +18,10 @@ from torchmetrics.text import BLEUScore
 
 from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.models import state
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.serving import ServingModule, check_class_weight
 from t2i_zoo.models.stream import losses, networks
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Positive, Several, Weight, Whole
 from t2i_zoo.text.vocabulary import Words, padded
 from t2i_zoo.vision import build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
@@ -69,25 +69,23 @@ class STREAM(ServingModule):
         backbone: str = "torchvision:resnet152",
         backbone_weights: str | None = "pretrained",
         train_backbone: bool = False,
-        input_size: int | None = None,
+        input_size: Whole | None = None,
         imagenet_norm: bool = True,
         batch_norm: Literal["train", "eval"] = "train",
-        embed_dim: int = 256,
-        hidden_dim: int = 512,
-        max_words: int = 18,
-        vocabulary_size: int | None = None,
+        embed_dim: Count = 256,
+        hidden_dim: Count = 512,
+        max_words: Count = 18,
+        vocabulary_size: Several | None = None,
         ascii_words: bool = False,
         learn_end: bool = True,
-        class_weight: float = 0.0,
-        num_classes: int | None = None,
-        learning_rate: float = 1e-3,
-        gradient_clip: float | None = None,
+        class_weight: Weight = 0.0,
+        num_classes: Count | None = None,
+        learning_rate: Weight = 1e-3,
+        gradient_clip: Positive | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, least in (("max_words", 1), ("embed_dim", 1), ("hidden_dim", 1), ("vocabulary_size", 2)):
-            check_at_least(name, self.hparams[name], least)
         check_class_weight(self.hparams)
         check_backbone(backbone, backbone_weights, train_backbone, bool(weights))
         network = build_vision(
