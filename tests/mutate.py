@@ -232,7 +232,6 @@ def main() -> None:
     tests = sorted({name.split("::")[0] for path in files() for name in guards(path)})
     quiet = ["-q", "-q", "--collect-only", "-p", "no:cacheprovider"]
     assert pytest.main([*quiet, *(str(ROOT / "tests" / name) for name in tests)]) == 0  # imports all of them
-    gc.freeze()
     start = time.monotonic()
     with options.out.open("a") as out:
         for mutant in chosen:
