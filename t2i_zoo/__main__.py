@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.version import __version__
 
 TRAINING = {
@@ -32,11 +32,6 @@ VERBS = {
     "benchmark": "speed of the training step, beside a bare loop of the same networks",
     "list": "models, packaged configs and data sources",
 }
-
-LOST = (  #: said by a process whose fellow was killed
-    "another process of this run has ended or cannot be reached, so this one ends too: repeat the command with "
-    "--ckpt_path last, which goes on from the last checkpoint"
-)
 
 
 def overview() -> str:

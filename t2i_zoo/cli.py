@@ -16,10 +16,9 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from t2i_zoo import data
-from t2i_zoo.__main__ import LOST
 from t2i_zoo.callbacks import GracefulStop, PredictionWriter, further_checkpoints
 from t2i_zoo.data.module import CaptionDataModule
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
@@ -167,7 +166,7 @@ class ZooCLI(LightningCLI):
         if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
             call(**options)
             return
-        folder = self.trainer.loggers[0].claim()
+        folder = self.trainer.loggers[0].claim()  # type: ignore[attr-defined]
         try:
             held = lock(folder) if trains else None
             if trains:
@@ -308,7 +307,7 @@ class Check(ZooCLI):
         """Build what checks its options when it is built: the model, the source and the data module."""
         config = self.config[self.subcommand]
         kind, options = named_model(config.model.class_path), config.model.init_args.as_dict()
-        later = {name: None for name in (*kind.starting_points, *kind.builds_on) if name in options}
+        later: dict[str, Any] = {name: None for name in (*kind.starting_points, *kind.builds_on) if name in options}
         encoder = options.get("text_encoder")
         if (encoder.get("kind") if isinstance(encoder, dict) else encoder) not in (None, "none", "hashing"):
             later["text_encoder"] = "hashing"

@@ -78,11 +78,10 @@ def training_help(verb: str, about: str, words: Sequence[str], everything: bool 
         lines += ["", "With --config NAME or --model NAME, the options of that model are listed too."]
     data = [option for option in options_of(DATA) if option.name != "source"]
     lines += _section("Data", "data", data, everything)
-    sources = [source] if source else list(_sources().values()) if everything else []
-    for path in sources:
-        lines += _section(f"Data source {path.rpartition('.')[2]}", "data.source", list(options_of(path)), everything)
-    if not sources:
+    if source is None:
         lines += _entry("--data.source NAME", f"one of {', '.join(SOURCES)}, with options of its own", everything)
+    for path in [source] if source else list(_sources().values()) if everything else []:
+        lines += _section(f"Data source {path.rpartition('.')[2]}", "data.source", list(options_of(path)), everything)
     for prefix in CALLBACKS if verb == "fit" else ():
         if everything or prefix != "checkpoint":
             lines += _section(prefix.capitalize(), prefix, list(options_of(CALLBACKS[prefix])), everything)

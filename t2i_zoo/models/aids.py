@@ -89,7 +89,7 @@ class AidedModule(SamplingModule):
 
     def _check_penalty_options(self) -> None:
         """Raise for an option of penalties that would do nothing; a subclass may have penalties of its own."""
-        options, given, own = self.hparams, dict[str, bool](), type(self).discriminator_penalty
+        options, given, own = self.hparams, dict[str, bool](), type(self).discriminator_penalty  # type: ignore[attr-defined]
         if not self.matching_penalty:
             given = {"matching_power": options["matching_power"] != 6}
         if own.__module__ == "t2i_zoo.models.base" and not (options["r1"] or options["r2"] or self.matching_penalty):
@@ -253,6 +253,9 @@ class AidedModule(SamplingModule):
             for one in self.discriminators:
                 assert isinstance(one, Projected)
                 one.look = lambda images: self.frozen("projected").taps(images)
+        if self.hparams["channels_last"]:
+            for network in (self, *self._frozen.values()):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         norms = (nn.BatchNorm1d, nn.BatchNorm2d)
         in_effect = {"r1": self.hparams["r1"], "r2": self.hparams["r2"], "matching_penalty": self.matching_penalty}
         penalty = next((name for name, weight in in_effect.items() if weight), None)

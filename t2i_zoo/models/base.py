@@ -47,8 +47,7 @@ class TextToImageGAN(AidedModule):
         beta1: Adam's first-moment decay.
         beta2: Adam's second-moment decay.
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it constant.
-        lr_decay_every: epochs; the first cut comes at the start of that epoch, counted from 1 as in GAN-CLS's code, and
-            in StackGAN from 0.
+        lr_decay_every: epochs, counted from 1 as in GAN-CLS's code, in StackGAN from 0; the cut is at an epoch's start.
         ema_decay: decay per batch of the moving average of the generator's weights; 0 copies them.
         ema_warmup: after t batches the decay is at most (1 + t) / (10 + t), which reaches 0.999 after 8,990 batches;
             False has ``ema_decay`` from the first batch on, as the papers' codes have.
@@ -58,12 +57,11 @@ class TextToImageGAN(AidedModule):
         adversarial_loss: ``paper`` for the paper's own loss, ``hinge``, ``relativistic`` for pairs of a real and a fake
             image, or ``relativistic_average`` for comparison with the mean of the batch. With a projected discriminator
             ``paper`` is the hinge.
-        r1: gamma of the penalty ``gamma / 2 * mean(norm(dD/dx)**2)`` on real images (Mescheder et al. 2018); 0 leaves
-            it out.
+        r1: gamma of the penalty ``gamma / 2 * mean(norm(dD/dx)**2)`` on real images (Mescheder et al. 2018); 0 is off.
         r2: gamma of the same penalty on generated images; 0 leaves it out.
         matching_penalty: coefficient k of DF-GAN's matching-aware penalty ``k * mean(norm(dD/dx, dD/ds)**p)`` on real
-            images with their own captions (2 in the paper); 0 leaves it out. By
-            default the paper's own, which is none but in DF-GAN, and none with a projected discriminator.
+            images with their own captions (2 in the paper); 0 leaves it out. By default the paper's own, which is none
+            but in DF-GAN, and none with a projected discriminator.
         matching_power: exponent p of that penalty (6 in the paper).
         penalty_every: number n of batches per computation of the penalties, which are then multiplied by n.
         penalty_step: add the penalties to the discriminator's loss (``joint``), or take a separate step after it; by
@@ -76,11 +74,9 @@ class TextToImageGAN(AidedModule):
         lecam: weight of LeCam's penalty (Tseng et al. 2021), which keeps logits near moving averages; 0 leaves it out.
         mode_seeking: weight of the mode-seeking loss (Mao et al. 2019), a second forward of the generator that keeps
             it from ignoring the noise; 0 leaves it out. Computed every ``penalty_every`` batches.
-        projected: use a projected discriminator (Sauer et al. 2021) instead of the paper's: the name of a vision
-            network, ``efficientnet_lite0`` or ``torchvision:NAME``, or a mapping with ``network`` and the arguments of
-            ``t2i_zoo.models.projection.Projection``.
-        channels_last: keep the channels of a place next to each other in memory, which is faster for most convolutions
-            in half precision.
+        projected: a projected discriminator (Sauer et al. 2021) on a vision network, ``efficientnet_lite0`` or
+            ``torchvision:NAME``; or a mapping with ``network`` and the arguments of ``models.projection.Projection``.
+        channels_last: keep the channels of a place together in memory, which is faster in half precision.
         weights: checkpoint or .safetensors file whose networks a fine-tuning run starts from.
     """
 
@@ -322,9 +318,6 @@ class TextToImageGAN(AidedModule):
         super().setup(stage)
         if stage != "predict":
             self.prepare_aids()
-        if self.hparams["channels_last"]:
-            for network in (self, *self._frozen.values()):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         networks = [*self.generator.modules(), *self.discriminator.modules()]
         if stage == "fit" and any(map(_compiled, networks)):
             raise T2IError(

@@ -103,7 +103,7 @@ class SamplingModule(CompanionModule):
         network = self.generator_ema if ema else self.generator
         kind = next((p.dtype for p in network.parameters()), torch.float32)  # half precision after ``half()``
         noise = noise.to(kind)
-        text = TextFeatures(*(x.to(kind) if x is not None and x.is_floating_point() else x for x in text))
+        text = TextFeatures(*(x.to(kind) if x is not None and x.is_floating_point() else x for x in text))  # type: ignore[arg-type]
         was_training = network.training
         try:
             return self.draw(network.eval(), noise, text)
