@@ -40,7 +40,7 @@ class GANCLSPaper(Paper):
         text = projected(g("project"), sentence)
         code = torch.cat([text, noise] if kind == "dcgan" else [noise, text], 1)
         if kind == "light":
-            x = g("start").linear(code).reshape(len(code), -1, 4, 4)
+            x = g("start").linear(noise).reshape(len(code), -1, 4, 4)
             for i in range(sum(g.has(f"convs.{i}.weight") for i in range(9))):
                 gain, bias = g(f"norms.{i}.modulate").linear(code)[:, :, None, None].tensor_split(2, 1)
                 x = leaky(g(f"norms.{i}.norm").norm(g(f"convs.{i}").conv(doubled(x), 1, 1)) * (1 + gain) + bias)
@@ -110,7 +110,9 @@ class GANCLSPaper(Paper):
             terms = {"matched": lost[:COUNT].mean(), "interpolated": lost[COUNT:].mean()}
             terms["loss"] = (lost[:COUNT].sum() + o["interpolation_weight"] * lost[COUNT:].sum()) / len(lost)
         if o["feature_matching_weight"]:
-            gap = features[:COUNT].mean(0) - self.features(batch["images"][-1]).mean(0).detach()
+            target = self.features(batch["images"][-1])
+            self.logits(target, batch["text"].sentence)  # the port judges them, which moves running statistics
+            gap = features[:COUNT].mean(0) - target.mean(0).detach()
             terms["feature_matching"] = gap.square().mean()
             terms["loss"] = terms["loss"] + o["feature_matching_weight"] * terms["feature_matching"]
         if o["pixel_weight"]:
