@@ -256,9 +256,8 @@ def completion(words: Sequence[str], training: dict[str, str], verbs: Sequence[s
         own = Parser()
         for name, text in SINGLE.items():
             own.add_argument(f"--{name}", help=text.partition("|")[2])
-        groups = {**{name: options_of(path) for name, path in GROUPS.items()}}
-        for prefix, options in groups.items():
-            for option in options:
+        for prefix, path in GROUPS.items():
+            for option in options_of(path):
                 own.add_argument(f"--{prefix}.{option.name}", help=option.about)
         for base in ("model", "data.source"):
             for name in class_arguments(base):

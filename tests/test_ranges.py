@@ -159,3 +159,9 @@ def test_options_of_the_trainer_for_one_optimizer(
     model = GANCLS(generator_width=8, discriminator_width=4, **tiny_options)
     with pytest.raises(T2IError, match=sentence):
         build_trainer(**options).fit(model, build_data())
+
+
+def test_weights_by_the_name_of_a_generator_of_the_package() -> None:
+    """Of other widths, which shows that the file was found; what fits is a matter of every fine-tuning run."""
+    with pytest.raises(T2IError, match=r"--model\.weights .*gancls_flowers64\.safetensors: generator\..* has shape"):
+        GANCLS(generator_width=8, discriminator_width=4, weights="gancls_flowers64")
