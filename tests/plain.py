@@ -72,6 +72,13 @@ def gate(x: Tensor) -> Tensor:
     return first * sigmoid(second)
 
 
+def augmented(layers: Layers, sentence: Tensor, noise: Tensor, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    x = layers("fc").linear(sentence)
+    x = gate(x) if kind == "glu" else leaky(x, {"relu": 0.0, "lrelu": 0.2}[kind])
+    mu, logvar = x.tensor_split(2, 1)
+    return mu + torch.exp(logvar / 2) * noise, mu, logvar
+
+
 def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
 
@@ -187,7 +194,7 @@ class Adam:
 
     def step(self, loss: Tensor) -> None:
         found = torch.autograd.grad(loss, [self.state[key] for key in self.keys], allow_unused=True, retain_graph=True)
-        # A second derivative that is zero everywhere has no graph here, and is a zero that Adam sees in PyTorch's layers.
+        # A second derivative that is zero everywhere has no graph here; PyTorch's layers give Adam a zero.
         gradients = {
             key: torch.zeros_like(self.state[key]) if g is None else g for key, g in zip(self.keys, found, strict=True)
         }
@@ -270,7 +277,6 @@ class Paper:
 
     def penalty(self, batch: Any, fakes: Any) -> Terms:
         return {}
-
 
 
 def lstm(layers: Layers, rows: Tensor, suffix: str = "l0") -> Tensor:

@@ -62,9 +62,8 @@ class GANCLSPaper(Paper):
         halvings = {16: 2, 32: 3, 64: 4}[self.options["image_size"]]
         for number in range(2, halvings + 1):
             x, place = layers(place + 1).norm(layers(place).conv(x, 2, 1)), place + 2
-            if number < halvings or not residual:
-                if number != 3 or self.options["third_activation"]:
-                    x, place = leaky(x), place + 1
+            if (number < halvings or not residual) and (number != 3 or self.options["third_activation"]):
+                x, place = leaky(x), place + 1
         return leaky(bottleneck(layers(place), x, 0.2)) if residual else x
 
     def logits(self, features: Tensor, sentence: Tensor) -> Tensor:
@@ -227,7 +226,9 @@ class TACGANPaper(Paper):
     "changed",
     [
         pytest.param({"discriminator_widths": [1, 3, 2, 3, 2]}, id="sigmoid"),
-        pytest.param({"class_loss": "softmax", "batch_stats": "tracked", "discriminator_widths": "paper_era"}, id="soft"),
+        pytest.param(
+            {"class_loss": "softmax", "batch_stats": "tracked", "discriminator_widths": "paper_era"}, id="soft"
+        ),
     ],
 )
 def test_tacgan(changed: dict[str, Any]) -> None:
@@ -300,7 +301,10 @@ class DFGANPaper(Paper):
         if self.options["exclude_same_class"]:
             pairs = [(i, j) for i, j in pairs if LABELS[i] != LABELS[j] or LABELS[i] < 0]
         images, captions = ([pair[side] for pair in pairs] for side in (0, 1))
-        wrong, fake = self.logits(features[images], sentence[captions]), self.logits(self.features(fakes["images"]), sentence)
+        wrong, fake = (
+            self.logits(features[images], sentence[captions]),
+            self.logits(self.features(fakes["images"]), sentence),
+        )
         real = self.logits(features, sentence)
         terms = {"real": torch.relu(1 - real).mean(), "wrong": torch.relu(1 + wrong).mean()}
         terms["fake"] = torch.relu(1 + fake).mean()
@@ -335,5 +339,3 @@ def test_dfgan(changed: dict[str, Any], penalty: float) -> None:
     for batch in batches:
         batch["labels"] = torch.tensor(LABELS)
     compare(model, DFGANPaper, batches, penalty=penalty)
-
-

@@ -156,7 +156,9 @@ def test_streams_reader_sees_what_its_option_says(normalised: bool) -> None:
     options = {"backbone": "torchvision:resnet18", "backbone_weights": "random", "train_backbone": True}
     model = STREAM(**options, input_size=40, imagenet_norm=normalised, embed_dim=3, hidden_dim=3).eval()
     network = torchvision.models.resnet18().eval()
-    prefix = next(key for key in model.state_dict() if key.endswith("layer1.0.conv1.weight"))[: -len("layer1.0.conv1.weight")]
+    prefix = next(key for key in model.state_dict() if key.endswith("layer1.0.conv1.weight"))[
+        : -len("layer1.0.conv1.weight")
+    ]
     own = {key.removeprefix(prefix): value for key, value in model.state_dict().items() if key.startswith(prefix)}
     network.load_state_dict(own, strict=False)
     network.fc = torch.nn.Identity()  # type: ignore[assignment]
@@ -175,7 +177,9 @@ def test_skipthought() -> None:
         **{"learning_rate": 0.02, "gradient_clip": 0.3},
     )
     model.know(KNOWN)
-    rows = [[model.known.numbers(caption, 4, end=True) for caption in part] for part in (CAPTIONS, CAPTIONS[1:], CAPTIONS)]
+    rows = [
+        [model.known.numbers(caption, 4, end=True) for caption in part] for part in (CAPTIONS, CAPTIONS[1:], CAPTIONS)
+    ]
     sentences, before, after = rows[0], [*rows[1], rows[0][0]], rows[2][::-1]
     pairs = list(zip([*CAPTIONS[1:], CAPTIONS[0]], CAPTIONS[::-1], strict=True))
 
@@ -209,7 +213,14 @@ def rms(value: Tensor, gradient: Tensor, memory: dict[str, Any]) -> Tensor:
 def test_charcnnrnn(variant: Any, symmetric: bool, tmp_path: Path) -> None:
     alphabet = "abcdefghijklmnopqrstuvwxyz0123456789 ,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
     model = CharCNNRNN(
-        **{"variant": variant, "cnn_dim": 3, "dim": 4, "first_channels": 3, "second_channels": 4, "symmetric": symmetric},
+        **{
+            "variant": variant,
+            "cnn_dim": 3,
+            "dim": 4,
+            "first_channels": 3,
+            "second_channels": 4,
+            "symmetric": symmetric,
+        },
         **{"backbone": eyes(tmp_path), "input_size": 0, "image_projection": True, "margin": 0.3, "learning_rate": 0.02},
         **{"class_weight": 0.4, "num_classes": 9, "gradient_clip": 0.3},
     )
@@ -246,7 +257,10 @@ def test_charcnnrnn(variant: Any, symmetric: bool, tmp_path: Path) -> None:
         for i, mine in enumerate(LABELS):
             for j, theirs in enumerate(LABELS):
                 if i != j and (mine != theirs or mine < 0):
-                    for name, other in (("image_to_text", images[i] @ texts[j]), ("text_to_image", images[j] @ texts[i])):
+                    for name, other in (
+                        ("image_to_text", images[i] @ texts[j]),
+                        ("text_to_image", images[j] @ texts[i]),
+                    ):
                         found[name] = found[name] + torch.relu(0.3 + other - images[i] @ texts[i]) / 36
         found["class"] = by_class(layers, features)
         loss = found["image_to_text"] + (found["text_to_image"] if symmetric else 0)

@@ -47,7 +47,9 @@ def test_losses_by_their_equations(name: AdversarialName) -> None:
 def test_label_smoothing_is_one_sided() -> None:
     found = ADVERSARIAL["paper"].real(torch.tensor(REAL), target=0.8)
     assert found.tolist() == pytest.approx([0.8 * softplus(-r) + 0.2 * softplus(r) for r in REAL], abs=1e-6)
-    assert ADVERSARIAL["paper"].fake(torch.tensor(FAKE)).tolist() == pytest.approx([softplus(f) for f in FAKE], abs=1e-6)
+    assert ADVERSARIAL["paper"].fake(torch.tensor(FAKE)).tolist() == pytest.approx(
+        [softplus(f) for f in FAKE], abs=1e-6
+    )
 
 
 def test_means() -> None:
