@@ -76,7 +76,7 @@ GUARDS: dict[str, list[str]] = {
     "data/plan.py": ["data/test_plan.py", "data/test_mismatch.py", "data/test_batches.py"],
     "metrics/diversity.py": ["metrics/test_diversity.py"],
     "metrics/frechet.py": ["metrics/test_frechet.py"],
-    "metrics/inception_score.py": ["metrics/test_protocol.py"],
+    "metrics/inception_score.py": ["metrics/test_kernel.py"],
     "metrics/kernel.py": ["metrics/test_kernel.py"],
     "metrics/msssim.py": ["metrics/test_diversity.py"],
     "metrics/neighbours.py": ["metrics/test_neighbours.py"],

@@ -26,12 +26,14 @@ from plain import (
 from steps import LABELS, Watched, close, drawn, exact, eyes, filled, seen
 from torch import Tensor
 
+from t2i_zoo.commands.official_states import to_ours
 from t2i_zoo.models.charcnnrnn import CharCNNRNN
 from t2i_zoo.models.classifier import Classifier
 from t2i_zoo.models.damsm import DAMSM
 from t2i_zoo.models.serving import ServingModule
 from t2i_zoo.models.skipthought import SkipThought
 from t2i_zoo.models.stream import STREAM
+from t2i_zoo.models.stream.networks import Writer
 from t2i_zoo.nn import class_loss
 
 __all__ = ["exact"]
@@ -150,25 +152,39 @@ def test_stream(end: bool, tmp_path: Path) -> None:
     steps(model, ours, plain, adam(0.02), "", 0.2)
 
 
-@pytest.mark.parametrize("normalised", [True, False])
-def test_streams_reader_sees_what_its_option_says(normalised: bool) -> None:
-    """Through torchvision's own network, resized with the corners' centres on each other."""
-    options = {"backbone": "torchvision:resnet18", "backbone_weights": "random", "train_backbone": True}
-    model = STREAM(**options, input_size=40, imagenet_norm=normalised, embed_dim=3, hidden_dim=3).eval()
-    network = torchvision.models.resnet18().eval()
-    prefix = next(key for key in model.state_dict() if key.endswith("layer1.0.conv1.weight"))[
-        : -len("layer1.0.conv1.weight")
-    ]
-    own = {key.removeprefix(prefix): value for key, value in model.state_dict().items() if key.startswith(prefix)}
-    network.load_state_dict(own, strict=False)
+def reads(model: STREAM, network: torchvision.models.ResNet, images: Tensor) -> None:
+    """Compare what STREAM's reader sees with what torchvision's own network sees of images that are ready."""
     network.fc = torch.nn.Identity()  # type: ignore[assignment]
-    images = drawn(1, 2, 3, 16, 16).tanh()
-    read = resized(images, 40)
-    if normalised:
-        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        read = ((read + 1) / 2 - mean[:, None, None]) / deviation[:, None, None]
     with torch.no_grad():
-        close({"features": model.reader.see(images).features}, {"features": network(read)}, "reader", 1e-6)
+        found, wanted = model.eval().reader.see(drawn(1, 2, 3, 16, 16).tanh()).features, network.eval()(images)
+    close({"features": found}, {"features": wanted}, "reader", 1e-6)
+
+
+def test_streams_reader_normalises_as_imagenet() -> None:
+    options = {"backbone": "torchvision:resnet18", "backbone_weights": "random", "train_backbone": True}
+    model = STREAM(**options, input_size=40, embed_dim=3, hidden_dim=3)
+    network = torchvision.models.resnet18()
+    prefix = "reader.backbone.net."
+    own = {k.removeprefix(prefix): value for k, value in model.state_dict().items() if k.startswith(prefix)}
+    assert network.load_state_dict(own, strict=False).missing_keys == ["fc.weight", "fc.bias"]
+    images, form = (resized(drawn(1, 2, 3, 16, 16).tanh(), 40) + 1) / 2, (3, 1, 1)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    reads(model, network, (images - mean.view(form)) / deviation.view(form))
+
+
+def test_a_converted_stream_reads_images_as_its_authors_gan() -> None:
+    """MirrorGAN's files were trained on normalised images, and read images in [-1, 1] in the GAN."""
+    network = torchvision.models.resnet18()
+    layers = torch.nn.Sequential(*list(network.children())[:-1]).state_dict()
+    reader = {f"resnet.{key}": value for key, value in layers.items()}
+    reader |= {"linear.weight": drawn(1, 4, 512), "linear.bias": drawn(2, 4)}
+    norms = ("weight", "bias", "running_mean", "running_var")
+    reader |= {f"bn.{name}": drawn(3, 4) for name in norms} | {"bn.num_batches_tracked": torch.tensor(0)}
+    writer = Writer(5, 4, 3).state_dict()
+    hparams, state = to_ours("mirrorgan_stream", {"cnn_encoder.ckpt": reader, "rnn_decoder.ckpt": writer})
+    model = STREAM(**{**hparams, "backbone_weights": "random", "train_backbone": True})
+    model.load_state_dict(state)
+    reads(model, network, resized(drawn(1, 2, 3, 16, 16).tanh(), 224))
 
 
 def test_skipthought() -> None:
