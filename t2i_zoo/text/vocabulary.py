@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from t2i_zoo.text.tokens import words_of
+from t2i_zoo.text.tokens import split_formerly, words_of
 
 END = 0  #: number of ``<end>``, which is also the padding
 END_WORD = "<end>"
@@ -18,19 +18,20 @@ _ASCII_WORD = re.compile(r"\w+")
 _INSIDE = re.compile("['-]")
 
 
-def plain_tokens(caption: str) -> list[str]:
+def plain_tokens(caption: str, former: bool = False) -> list[str]:
     r"""Lower-case runs of letters, digits and underscores, the authors' ``\w+``, in order.
 
     Hyphens and apostrophes separate words. Outside ASCII, combining marks stay with their letters, while the authors'
-    code would split at such characters and remove them; ``Words.number`` looks up both forms.
+    code would split at such characters and remove them; ``Words.number`` looks up both forms. ``former`` is that of
+    ``words_of``.
     """
     if caption.isascii():
         return _ASCII_WORD.findall(caption.lower())
-    return [part for word in words_of(caption) for part in _INSIDE.split(word)]
+    return [part for word in words_of(caption, former) for part in _INSIDE.split(word)]
 
 
 class Words:
-    """Known words, numbered from 1; 0 is ``<end>``.
+    """Known words, numbered from 1; 0 is ``<end>``. Captions are split as these words once were.
 
     Args:
         words: each once; ``words[0]`` has the number 1.
@@ -38,6 +39,7 @@ class Words:
 
     def __init__(self, words: Iterable[str] = ()) -> None:
         self.words = list(words)
+        self._former = split_formerly(frozenset(self.words))
         self._numbers = {word: number for number, word in enumerate(self.words, 1)}
 
     @classmethod
@@ -68,7 +70,7 @@ class Words:
 
         A caption without any known word becomes ``[END]``; the authors' code fails on it.
         """
-        return [n for token in plain_tokens(caption) if (n := self.number(token)) is not None] or [END]
+        return [n for token in plain_tokens(caption, self._former) if (n := self.number(token)) is not None] or [END]
 
     def known(self, caption: str) -> list[str]:
         """The words of a caption as they are known, one for each of ``numbers``."""
@@ -76,7 +78,7 @@ class Words:
 
     def unknown(self, caption: str) -> list[str]:
         """The words of a caption that ``numbers`` leaves out."""
-        return [token for token in plain_tokens(caption) if self.number(token) is None]
+        return [token for token in plain_tokens(caption, self._former) if self.number(token) is None]
 
 
 def random_subset(row: Sequence[int], limit: int) -> list[int]:
