@@ -205,13 +205,13 @@ def _file_of(char: str, known: list[str]) -> str | None:
     name, package = _SCRIPTS.get(script, (script.title(), "fonts-noto-core"))
     if name in _missing:
         return None
-    file = next((file for file in _candidates(char) if _has(file, char)), None)
-    if file is None:
+    found = next((file for file in _candidates(char) if _has(file, char)), None)
+    if found is None:
         missing = f"no font on this machine draws {name} such as {char}"
         _report(name, missing, f"one ({package} on Debian and Ubuntu), or name a file with --font")
     else:
-        _found.append(file)
-    return file
+        _found.append(found)
+    return found
 
 
 def _report(key: str, what: str, remedy: str) -> None:
