@@ -79,8 +79,8 @@ AIDS: dict[str, dict[str, Any]] = {
         **{"penalty_step": "separate", "augment": ["translation"], "augment_target": 0.6, "ema_half_life": 100.0},
     },
     "projected": {
-        "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
-        **{"adversarial_loss": "relativistic_average", "lecam": 0.1, "mode_seeking": 0.1},
+        "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4, "batch_std": True},
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1, "mode_seeking": 0.1, "channels_last": True},
     },
 }
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -194,14 +195,21 @@ class AidedModule(SamplingModule):
     def mode_seeking(self, fakes: Fakes) -> dict[str, Tensor]:
         """The option ``mode_seeking``: the inverse of how far images move with their noise; empty without it.
 
-        Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5.
+        Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5. Distances are of pixels, as
+        in the paper; with a projected discriminator, of unit vectors of its features, since noise that only changes
+        the brightness moves pixels far.
         """
         if not (weight := self.hparams["mode_seeking"]):
             return {}
         noise = self.noise(len(fakes.noise), self.rng)
         others = self.draw(self.generator, noise, fakes.text)
-        moved = (fakes.images[-1].float() - others.images[-1].float()).abs().mean()
-        inverse = 1 / (moved / (fakes.noise - noise).abs().mean() + 1e-5)
+        pair = [fakes.images[-1].float(), others.images[-1].float()]
+        if self.hparams["projected"]:
+            units = ([F.normalize(x, dim=1) for x in self.frozen("projected").taps(images)] for images in pair)
+            moved = torch.stack([(a - b).square().sum(1).mean() for a, b in zip(*units, strict=True)])
+        else:
+            moved = (pair[0] - pair[1]).abs()
+        inverse = 1 / (moved.mean() / (fakes.noise - noise).abs().mean() + 1e-5)
         return {"loss": weight * inverse, "mode_seeking": inverse}
 
     def regularised(self, losses: dict[str, Tensor], judged: Mapping[bool, list[Logits]]) -> dict[str, Tensor]:

@@ -76,6 +76,8 @@ class TextToImageGAN(AidedModule):
         projected: use a projected discriminator (Sauer et al. 2021) instead of the paper's: the name of a vision
             network, ``efficientnet_lite0`` or ``torchvision:NAME``, or a mapping with ``network`` and the arguments of
             ``t2i_zoo.models.projection.Projection``.
+        channels_last: keep the channels of a place next to each other in memory, which is faster for most convolutions
+            in half precision.
         weights: checkpoint or .safetensors file whose networks a fine-tuning run starts from.
     """
 
@@ -114,6 +116,7 @@ class TextToImageGAN(AidedModule):
         lecam: float = 0.0,
         mode_seeking: float = 0.0,
         projected: str | dict[str, Any] | None = None,
+        channels_last: bool = False,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -310,6 +313,9 @@ class TextToImageGAN(AidedModule):
         super().setup(stage)
         if stage != "predict":
             self.prepare_aids()
+        if self.hparams["channels_last"]:
+            for network in (self, *self._frozen.values()):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         strategy: Any = self.trainer.strategy
         ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
         if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):

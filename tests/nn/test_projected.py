@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from golden import agrees, inputs, recipe
 from torch import Tensor, nn
 
 from t2i_zoo.nn import ProjectedDiscriminator
+from t2i_zoo.nn.projected import batch_deviation
 
 Values = tuple[float, float, tuple[float, ...], float]  #: mean, unbiased deviation, first three, last
 
@@ -212,3 +214,24 @@ def test_weights_have_spectral_norm_one() -> None:
     convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     norms = [torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() for conv in convs]
     assert norms == pytest.approx([1.0] * (10 + 4 + 4), abs=1e-2)
+
+
+def test_batch_deviation_of_each_group_and_place() -> None:
+    images = torch.arange(8.0)[:, None, None, None] ** 2 * torch.tensor([[[1.0, 2.0]]])
+    found = batch_deviation(images, group=4)
+    assert torch.equal(found[:, :1], images)
+    for image in range(8):
+        squares = [float(i**2) for i in range(image % 2, 8, 2)]
+        wanted = statistics.pstdev(squares)
+        assert found[image, 1, 0].tolist() == pytest.approx([wanted, 2 * wanted], rel=1e-4)
+    whole = batch_deviation(images[:3], group=4)[:, 1, 0, 0]
+    assert whole.tolist() == pytest.approx([statistics.pstdev([0, 1, 4])] * 3, rel=1e-4)
+
+
+def test_heads_see_that_all_images_of_a_batch_are_alike() -> None:
+    network, taps = small(condition_dim=8, num_classes=3, batch_std=True)
+    found = network(taps, inputs(1, 3, 8))
+    assert found.classes.shape == (3, 3)
+    alike = [tap[:1].expand(3, -1, -1, -1) for tap in taps]
+    channels = [features[:, -1] for features in network.eval().features(alike)]
+    assert max(channel.max().item() for channel in channels) < 1e-3 < network.features(taps)[0][:, -1].min().item()
