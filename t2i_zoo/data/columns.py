@@ -28,6 +28,11 @@ CLASS_COLUMNS = ("class", "label", "labels")
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpegs"})
 TEXT_FOLDERS = frozenset({"captions", "caption", "texts", "text", "txt", "prompts", "descriptions", "text_c10"})
 
+#: text files that are no captions
+STRAY = re.compile(
+    r"(readme|licen[cs]e|notice|citation|changelog|requirements|classes|credits|attribution)\b.*", re.IGNORECASE
+)
+
 _SPLITS: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",

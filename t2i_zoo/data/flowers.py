@@ -16,8 +16,8 @@ from t2i_zoo.data.download import Remote, fetch
 from t2i_zoo.data.notes import remark, understood
 from t2i_zoo.data.reading import numbered_lines
 from t2i_zoo.data.records import Record, Source, Split
-from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
 from t2i_zoo.data.rows import captions_in
+from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import refuse_pointer
 
@@ -191,8 +191,7 @@ def _captions(root: Path, labels: list[int]) -> dict[int, tuple[tuple[str, ...],
                     f"{labels[n - 1]}: move the file to class_{labels[n - 1]:05d}"
                 )
     return {
-        n: captions_in(text / f"class_{label:05d}" / f"image_{n:05d}.txt")
-        for n, label in enumerate(labels, start=1)
+        n: captions_in(text / f"class_{label:05d}" / f"image_{n:05d}.txt") for n, label in enumerate(labels, start=1)
     }
 
 

@@ -8,12 +8,30 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from t2i_zoo.data.columns import IMAGE_COLUMNS, IMAGE_FOLDERS, IMAGE_SUFFIXES, find_columns, missing, split_in, split_named
-from t2i_zoo.data.names import Names, stem
+from t2i_zoo.data.columns import (
+    IMAGE_COLUMNS,
+    IMAGE_FOLDERS,
+    IMAGE_SUFFIXES,
+    find_columns,
+    missing,
+    split_in,
+    split_named,
+)
+from t2i_zoo.data.names import Names
 from t2i_zoo.data.notes import remark, some, understood
 from t2i_zoo.data.reading import inside, is_file
 from t2i_zoo.data.records import Record, Source
-from t2i_zoo.data.rows import Entry, captions_in, check_share, merge, row_captions, row_label, row_split, show, to_records
+from t2i_zoo.data.rows import (
+    Entry,
+    captions_in,
+    check_share,
+    merge,
+    row_captions,
+    row_label,
+    row_split,
+    show,
+    to_records,
+)
 from t2i_zoo.data.tables import SUFFIXES, Find, is_table, table_rows
 from t2i_zoo.data.twins import from_text_files
 from t2i_zoo.errors import T2IError
@@ -113,7 +131,7 @@ class CaptionFolder(Source):
             by_folder.setdefault(path.parent, {}).setdefault(path.name.lower(), path)
         found = []
         for folder, files in sorted(by_folder.items()):
-            own = [files[name] for name in METADATA_NAMES if name in files]
+            own = [files[n] for n in METADATA_NAMES if n in files and (folder == self.path or n.startswith("metadata"))]
             own += [files[name] for name in _MAYBE if name in files and is_table(files[name], find)]
             if len(own) > 1:
                 remark(f"{own[0].name} is read and other metadata beside it is not", own[1])
@@ -151,7 +169,7 @@ def _from_tables(names: Names, tables: Sequence[Path], find: Find) -> list[Entry
                 raise T2IError(f"{place}: {missing('file names', 'image', row, find.keywords['image'], IMAGE_COLUMNS)}")
             path, lost = _image(names, table.parent, row[columns.image], place)
             captions, lacks = row_captions(row, columns, place, find.keywords["caption"])
-            entry = entries.setdefault(path if path is not None else place, Entry(path or Path(place), place, lost=lost))
+            entry = entries.setdefault(path or place, Entry(path or Path(place), place, lost=lost))
             if captions and (entry.image, tuple(captions)) in seen:
                 remark("rows that repeat an image with its captions count once", place)
                 captions = []
@@ -183,8 +201,8 @@ def _image(names: Names, folder: Path, name: object, place: str) -> tuple[Path |
         return None, f"{place}: the row names no image"
     if not isinstance(name, str):
         raise T2IError(
-            f"{place}: the file name is {show(name)}, expected a path inside {folder}: correct that row, or read tables "
-            "that hold images with --data.source HFDataset"
+            f"{place}: the file name is {show(name)}, expected a path inside {folder}: correct that row, or read a "
+            "table that holds images with --data.source HFDataset"
         )
     if found := names.find(folder, name.strip(), place):
         return found, ""
@@ -212,7 +230,9 @@ def _from_folders(names: Names, entries: Sequence[Entry], classes: bool) -> None
             own = parts.get(id(entry), [])
             if own and own[0] in splits:
                 entry.split = entry.split or splits[own.pop(0)]
-        understood("split", ("by the column split, else " if stated else "") + f"by the folders {', '.join(sorted(splits))}")
+        understood(
+            "split", ("by the column split, else " if stated else "") + f"by the folders {', '.join(sorted(splits))}"
+        )
     if classes and len({tuple(own) for own in parts.values() if own}) > 1:
         for entry in entries:
             entry.label = "/".join(parts[id(entry)]) or None

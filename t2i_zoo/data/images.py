@@ -59,7 +59,7 @@ def shrink(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint
     return shrunk
 
 
-class UnreadableImage(T2IError):
+class ImageError(T2IError):
     """An image that is missing or broken; ``found`` is the sentence without its remedy."""
 
     def __init__(self, path: Path | Embedded, reason: str) -> None:
@@ -148,7 +148,7 @@ def _cut(path: Path | Embedded, box: Box | None, whole: tuple[int, int]) -> tupl
     left, top, right, bottom = max(int(x), 0), max(int(y), 0), int(x + w), int(y + h)
     right, bottom = min(max(right, left + 1), whole[0]), min(max(bottom, top + 1), whole[1])
     if left >= right or top >= bottom:
-        raise UnreadableImage(path, f"its box {box} is outside its {whole[0]} x {whole[1]} pixels")
+        raise ImageError(path, f"its box {box} is outside its {whole[0]} x {whole[1]} pixels")
     return left, top, right, bottom
 
 
@@ -163,8 +163,9 @@ def _opened(path: Path | Embedded, most: float) -> Iterator[Image]:
         content = path.read() if isinstance(path, Embedded) else None
         with Image.open(io.BytesIO(content) if content is not None else path) as opened:  # type: ignore[arg-type]
             pixels = opened.width * opened.height
-            if pixels > most * 1e6:  # up to twice the limit PIL only warns
-                raise Image.DecompressionBombError(f"{pixels:,} pixels, expected at most {int(most * 1e6):,}")
+            limit = int(min(most * 1e6, Image.MAX_IMAGE_PIXELS or math.inf))
+            if pixels > limit:  # up to twice its limit Pillow only warns
+                raise Image.DecompressionBombError(f"{pixels:,} pixels, expected at most {limit:,}")
             yield opened
     except MemoryError:  # says nothing about the file
         raise
@@ -172,13 +173,13 @@ def _opened(path: Path | Embedded, most: float) -> Iterator[Image]:
         try:
             refuse_pointer(str(path), content)
         except T2IError as pointer:
-            raise UnreadableImage(path, str(pointer).removeprefix(f"{path} is ")) from error
-        raise UnreadableImage(path, "unknown image format") from error
+            raise ImageError(path, str(pointer).removeprefix(f"{path} is ")) from error
+        raise ImageError(path, "unknown image format") from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(path, f"{error}; allow more with --data.max_megapixels") from error
+        raise ImageError(path, f"{error}; allow more with --data.max_megapixels") from error
     except Exception as error:  # PIL raises a dozen kinds for broken files
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise UnreadableImage(path, f"{type(error).__name__}: {reason}") from error
+        raise ImageError(path, f"{type(error).__name__}: {reason}") from error
 
 
 def _rgb(image: Image) -> Image:

@@ -46,7 +46,9 @@ class Names:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.files = sorted(Path(entry.path) for entry in walk(root))
+        files = [Path(entry.path) for entry in walk(root)]
+        stores = {path.parent for path in files if path.name == "images.npy"}  # of a cache inside the folder
+        self.files = sorted(path for path in files if path.parent not in stores)
         self.images = [path for path in self.files if path.suffix.lower() in IMAGE_SUFFIXES]
 
     def relative(self, path: Path) -> tuple[str, ...]:

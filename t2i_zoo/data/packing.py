@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from t2i_zoo.data.images import MEGAPIXELS, Resample, Resize, UnreadableImage, load_image, load_shape
+from t2i_zoo.data.images import MEGAPIXELS, ImageError, Resample, Resize, load_image, load_shape
 from t2i_zoo.data.notes import collecting
 from t2i_zoo.data.records import Record, Source
 from t2i_zoo.data.usable import SPLITS, OnBad, usable
@@ -152,9 +152,7 @@ def _shapes(spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], pro
 
     def look(i: int) -> None:
         shapes[i] = 0
-        shapes[i] = load_shape(
-            records[i].image, spec.load_size, spec.resize, records[i].box, spec.max_megapixels
-        )
+        shapes[i] = load_shape(records[i].image, spec.load_size, spec.resize, records[i].box, spec.max_megapixels)
 
     if spec.resize == "short_side":  # otherwise all are equal
         on_all_cores(spec, len(records), look, bad, "looking at" if progress else None)
@@ -202,7 +200,7 @@ def on_all_cores(
         for i in numbers:
             try:
                 work(i)
-            except UnreadableImage as error:
+            except ImageError as error:
                 if spec.on_bad_image == "raise":
                     raise
                 bad[i] = error.found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from t2i_zoo.data.columns import CAPTION_COLUMNS, Columns, find_columns, missing, split_named
-from t2i_zoo.data.notes import remark, some, understood
+from t2i_zoo.data.notes import remark, understood
 from t2i_zoo.data.reading import is_file, lines_of, read_text
 from t2i_zoo.data.records import Embedded, Record, Split
 from t2i_zoo.errors import T2IError
@@ -156,20 +156,14 @@ def merge(old: str | None, new: str | None, what: str, place: str) -> str | None
     return old if new is None else new
 
 
-def number_classes(entries: Sequence[Entry]) -> list[int] | list[None]:
-    """Classes from 0 in sorted order: as integers if all are integers, else as words."""
+def number_classes(entries: Sequence[Entry]) -> list[int | None]:
+    """Classes from 0 in sorted order: as integers if all are integers, else as words; None where there is none."""
     named = [entry.label for entry in entries if entry.label is not None]
-    if not named:
-        return [None] * len(entries)
-    if without := [entry.place for entry in entries if entry.label is None]:
-        raise T2IError(
-            f"{len(without)} of {len(entries)} images have no class and the others have one ({some(without)}): give "
-            "these a class, or take the classes of the others away"
-        )
     integers = all(_INTEGER.fullmatch(label) for label in named)
     keys = [int(label) if integers else label for label in named]
     numbers = {key: number for number, key in enumerate(sorted(set(keys)))}  # type: ignore[type-var]
-    return [numbers[key] for key in keys]
+    by_label = {label: numbers[key] for label, key in zip(named, keys, strict=True)}
+    return [None if entry.label is None else by_label[entry.label] for entry in entries]
 
 
 def draw_splits(entries: Sequence[Entry], share: float, seed: int) -> list[Split]:
@@ -190,7 +184,9 @@ def draw_splits(entries: Sequence[Entry], share: float, seed: int) -> list[Split
 def to_records(entries: Sequence[Entry], share: float, seed: int) -> list[Record]:
     """The records of all entries, with numbered classes and a split for each; arguments as of ``draw_splits``."""
     return [
-        Record(entry.image, tuple(entry.captions), class_id, None, split, "" if entry.captions else entry.lacks, entry.lost)
+        Record(
+            entry.image, tuple(entry.captions), class_id, None, split, "" if entry.captions else entry.lacks, entry.lost
+        )
         for entry, class_id, split in zip(
             entries, number_classes(entries), draw_splits(entries, share, seed), strict=True
         )

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from t2i_zoo.data.columns import CAPTION_COLUMNS, IMAGE_SUFFIXES, TEXT_SUFFIXES, find_columns, missing
-from t2i_zoo.data.notes import remark
+from t2i_zoo.data.columns import CAPTION_COLUMNS, IMAGE_SUFFIXES, STRAY, TEXT_SUFFIXES, find_columns, missing
+from t2i_zoo.data.notes import some
 from t2i_zoo.data.reading import decode_text, lines_of
 from t2i_zoo.data.rows import row_label, texts
 from t2i_zoo.data.tables import Find
@@ -106,6 +106,8 @@ class ShardIndex:
     resize: str | None = None  #: how they were brought to that size, if known
     lacking: int = 0  #: number of images without a caption, where the others have some
     lacks: list[str] = field(default_factory=list)  #: what is wrong with the first of them
+    missing: int = 0  #: number of keys without an image
+    lost: list[str] = field(default_factory=list)  #: the first of them
     understood: dict[str, str] = field(default_factory=dict)  #: how layout and splits were understood
     remarks: list[str] = field(default_factory=list)  #: what else was noticed
     format: int = FORMAT  #: version of this file
@@ -147,6 +149,14 @@ class ShardIndex:
         return self.class_names.index(label) if self.class_names else int(label)
 
 
+def lost_error(index: ShardIndex, where: object) -> T2IError:
+    """The error about images that are missing in shards."""
+    return T2IError(
+        f"{index.missing:,} images of {where} are missing ({some(index.lost, index.missing)}): write the shards again, "
+        "or pass --data.on_bad_image skip to leave them out"
+    )
+
+
 class Survey:
     """Collects what an index says about captions and classes, image by image."""
 
@@ -155,6 +165,7 @@ class Survey:
         self._words: set[str] = set()
         self._counts: list[int] = []  # captions of each image
         self._lacks: list[str] = []
+        self._lost: list[str] = []
         self._examples: dict[str, dict[str | None, list[str]]] = defaultdict(lambda: defaultdict(list))
 
     def add(self, split: str, captions: tuple[str, ...], label: str | None, lacks: str = "") -> None:
@@ -166,6 +177,10 @@ class Survey:
             self._words.update(word for caption in captions for word in words_of(caption))
         if captions and len(kept := self._examples[split][label]) < _EXAMPLES:
             kept.append(captions[0])
+
+    def lose(self, place: str) -> None:
+        """Take in a key without an image."""
+        self._lost.append(place)
 
     def index(self, shards: list[Shard], where: str) -> ShardIndex:
         """The index of these shards.
@@ -189,6 +204,8 @@ class Survey:
             captions=sum(self._counts),
             vocabulary=sorted(self._words),
             examples=examples[:_EXAMPLES],
+            missing=len(self._lost),
+            lost=self._lost[:_EXAMPLES],
             lacking=self._counts.count(0) if any(self._counts) else 0,
             lacks=[lacks or "an image without a caption" for lacks in self._lacks] if any(self._counts) else [],
         )
@@ -205,9 +222,9 @@ def reading(place: str) -> Iterator[None]:
 
 
 def read_shard(
-    file: BinaryIO, place: str, find: Find = partial(find_columns), keep: Keep | None = None, first: int = 0
+    file: BinaryIO, place: str, find: Find | None = None, keep: Keep | None = None, first: int = 0, lost: bool = False
 ) -> Iterator[Sample]:
-    """The images of an opened shard in order; files of a key without an image are left out.
+    """The images of an opened shard in order.
 
     Args:
         file: the shard, compressed or not.
@@ -215,11 +232,15 @@ def read_shard(
         find: tells the columns of ``KEY.json``, and with ``caption`` and ``image`` the endings of the files.
         keep: which keys are read; all by default.
         first: number of the first image.
+        lost: yield keys without an image too, with no content in place of the image.
 
     Raises:
         T2IError: if the captions or the class of an image cannot be read.
     """
-    for key, files in islice(_groups(file, place, find, keep), first, None):
+    find = find or partial(find_columns)
+    groups = _groups(file, place, find, keep)
+    groups = groups if lost else ((key, files) for key, files in groups if _image_of(files, find))
+    for key, files in islice(groups, first, None):
         yield _sample(place, key, files, find)
 
 
@@ -247,8 +268,8 @@ def _split_keys(stem: str, files: dict[str, bytes], find: Find) -> Iterator[tupl
         yield stem, files
     elif images:
         yield from ((key, keys[key]) for key in images if key == stem or key in others or not others)
-    else:
-        remark("files without an image are not read", f"{stem} ({', '.join(files)})")
+    elif not STRAY.match(stem):
+        yield stem, files
 
 
 def _image_of(files: dict[str, bytes], find: Find) -> str | None:
@@ -261,7 +282,8 @@ def _sample(shard: str, key: str, files: dict[str, bytes], find: Find) -> Sample
     """The sample of the files of one key, by their endings."""
     place, parts = f"{shard}, {key}", {ending.lower(): content for ending, content in files.items()}
     image = _image_of(files, find)
-    assert image is not None
+    if image is None:
+        return Sample(f"{place}: no image among {', '.join(files)}", key, "", b"", (), None, None)
     row: dict[str, Any] = {}
     if "json" in parts:
         try:

@@ -20,9 +20,10 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from t2i_zoo.data.packing import FORMAT, SPLITS, StoreSpec, pack, writing
+from t2i_zoo.data.packing import FORMAT, StoreSpec, pack, writing
 from t2i_zoo.data.pixels import StoreImages
 from t2i_zoo.data.reading import left_out
+from t2i_zoo.data.usable import SPLITS
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import sha256
 

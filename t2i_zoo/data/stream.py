@@ -23,12 +23,12 @@ from torch import Tensor
 from t2i_zoo.batch import Batch
 from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import pad_words
-from t2i_zoo.data.images import UnreadableImage
+from t2i_zoo.data.images import ImageError
 from t2i_zoo.data.mismatch import MismatchSampler
 from t2i_zoo.data.notes import some
 from t2i_zoo.data.packing import cores, load
 from t2i_zoo.data.records import Embedded, Record
-from t2i_zoo.data.shards import Sample, ShardIndex
+from t2i_zoo.data.shards import Sample, ShardIndex, lost_error
 from t2i_zoo.data.transforms import Crops, centre_crops, draw_crops
 from t2i_zoo.data.webdataset import WebDataset
 from t2i_zoo.errors import T2IError
@@ -70,6 +70,8 @@ class StreamDataModule(BaseDataModule):
         """Check the shards against batch size and image size."""
         index, spec = self.index, self.spec
         self.check(stage, index.pictures("train"), index.captions > 0)
+        if index.missing and spec.on_bad_image == "raise":
+            raise lost_error(index, self.source.root)
         if index.lacking and spec.on_bad_caption == "raise":
             raise T2IError(
                 f"{index.lacking:,} images of {self.source.root} have no caption ({some(index.lacks, index.lacking)}): "
@@ -233,14 +235,14 @@ class Stream:
                 good = [pair for pair in decoded if pair is not None] or good
                 if not good:
                     example = next(iter(self._skipped.values()))
-                    raise T2IError(f"none of the first {len(decoded)} images can be used, such as: {example}")
+                    raise T2IError(f"none of the first {len(decoded)} images can be read, such as: {example}")
                 self._done = number + 1
                 batch = list(islice(cycle(good), len(decoded)))  # as large as on the other processes
                 seed = stable_seed(self.data.seed, epoch, self.rank, number)
                 yield self.data.assemble(batch, self.train and self.data.augment, seed)
         if self._skipped:
             example = next(iter(self._skipped.values()))
-            print(f"{len(self._skipped)} images are left out, such as: {example}", file=sys.stderr)
+            print(f"{len(self._skipped)} images cannot be read and are left out, such as: {example}", file=sys.stderr)
 
     def _decode(self, pair: Pair) -> Pair | None:
         """Add the pixels that the model looks at; None if one of both images cannot be read and is to be left out."""
@@ -254,7 +256,7 @@ class Stream:
             pixels = decode(sample) if needs.images else None
             sample = pair.wrong
             return pair._replace(pixels=pixels, wrong_pixels=decode(sample) if needs.wrong_images else None)
-        except UnreadableImage as error:
+        except ImageError as error:
             if self.data.spec.on_bad_image == "raise":
                 raise
             self._skipped[sample.place] = error.found

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from t2i_zoo.data.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, IMAGE_SUFFIXES, Columns, find_columns, missing
+from t2i_zoo.data.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, IMAGE_SUFFIXES, Columns, missing
 from t2i_zoo.data.notes import remark
 from t2i_zoo.data.reading import read_text
 from t2i_zoo.data.rows import Row, show
@@ -90,7 +90,9 @@ def _objects(path: Path, text: str) -> Iterator[tuple[int, Row]]:
 
 def _unfolded(path: Path, line: int, content: Row) -> Iterator[tuple[int, Row]]:
     """The rows in one object: by file name, a single list of rows, or images and annotations as COCO has them."""
-    lists = {key: rows for key, rows in content.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)}
+    lists = {
+        key: rows for key, rows in content.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)
+    }
     if {"images", "annotations"} <= lists.keys():
         by_id = {row.get("id"): row for row in lists["images"]}
         for row in lists["annotations"]:
@@ -168,7 +170,9 @@ def _header(cells: list[str], place: str, find: Find) -> list[str]:
     if columns.image is None:
         raise T2IError(f"{place}: {missing('file names', 'image', header, find.keywords.get('image'), IMAGE_COLUMNS)}")
     if not columns.captions:
-        raise T2IError(f"{place}: {missing('captions', 'caption', header, find.keywords.get('caption'), CAPTION_COLUMNS)}")
+        raise T2IError(
+            f"{place}: {missing('captions', 'caption', header, find.keywords.get('caption'), CAPTION_COLUMNS)}"
+        )
     return header
 
 

@@ -6,15 +6,11 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from t2i_zoo.data.columns import TEXT_SUFFIXES
+from t2i_zoo.data.columns import STRAY, TEXT_SUFFIXES
 from t2i_zoo.data.names import Key, Names, fold, stem
 from t2i_zoo.data.notes import remark, some, understood
 from t2i_zoo.data.rows import Entry, captions_in
 from t2i_zoo.errors import T2IError
-
-_STRAY = re.compile(
-    r"(readme|licen[cs]e|notice|citation|changelog|requirements|classes|credits|attribution)\b.*", re.IGNORECASE
-)
 
 
 def from_text_files(names: Names) -> list[Entry]:
@@ -37,7 +33,7 @@ def from_text_files(names: Names) -> list[Entry]:
         captions, lacks = captions_in(twins.get(image, image.with_suffix(".txt")))
         entries.append(Entry(image, str(image), list(captions), lacks=f"{image}: {lacks}" if lacks else ""))
     for path in texts:
-        if path not in shared and not _STRAY.match(path.name):
+        if path not in shared and not STRAY.match(path.name):
             remark("text files that no image belongs to are not read", _orphan(path))
     apart = [text for image, text in twins.items() if text.parent != image.parent]
     understood("layout", "a text file for each image, " + (f"in {apart[0].parent.name}/" if apart else "beside it"))

@@ -125,7 +125,10 @@ class WebDataset(Source):
             for name in names:
                 parts = [Shard(name, split, 0, None, divided) for split in ("train", "test")] if divided else []
                 parts = parts or [Shard(name, split_in(name) or "train", 0)]
-                for sample in self._read(name):
+                for sample in self._read(name, lost=True):
+                    if not sample.file:
+                        survey.lose(sample.place)
+                        continue
                     part = next(part for part in parts if part.keeps(sample.key))
                     survey.add(part.split, sample.captions, sample.label, sample.lacks)
                     part.pictures += 1
@@ -137,11 +140,11 @@ class WebDataset(Source):
         index.understood, index.remarks = notes.facts, notes.remarks()
         return index
 
-    def _read(self, name: str, keep: Keep | None = None, first: int = 0) -> Iterator[Sample]:
+    def _read(self, name: str, keep: Keep | None = None, first: int = 0, lost: bool = False) -> Iterator[Sample]:
         place = self.place(name)
         find = partial(find_columns, image=self.image, caption=self.caption)
         with reading(place), self._local(name) as path, path.open("rb") as file:
-            yield from read_shard(file, place, find, keep, first)
+            yield from read_shard(file, place, find, keep, first, lost)
 
     def samples(self, index: ShardIndex, shard: Shard, first: int = 0) -> Iterator[Sample]:
         """The images of one shard in order, from number ``first`` on.
@@ -183,7 +186,7 @@ class WebDataset(Source):
                 label = sample.class_id if sample.class_id >= 0 else None
                 split = cast("Split", shard.split)
                 records.append(Record(image, sample.captions, label, None, split, sample.lacks))
-        return records
+        return records + [Record(Path(lost), (), lost=lost) for lost in index.lost]
 
     def _plain(self, name: str) -> str:
         """Path of a shard that is not compressed; a compressed one is unpacked until the source is let go."""
