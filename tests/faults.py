@@ -1,4 +1,4 @@
-"""What happens when things go wrong, tried for real: ``python tests/faults.py`` prints the table of docs/reliability.md.
+"""What happens when things go wrong: ``python tests/faults.py`` tries it and prints the table of docs/reliability.md.
 
 Runs are tiny and are compared, bit for bit, with one that nothing happened to. Rows that need a disk of their own mount
 one and are left out where that is not allowed; ``--kills`` and ``--only`` make it shorter.
