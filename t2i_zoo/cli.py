@@ -22,6 +22,7 @@ from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
+from t2i_zoo.models.aids import AidedModule
 from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.zoo import ZooModule, different_sizes
@@ -315,6 +316,8 @@ class Check(ZooCLI):
             later["stage1"] = "untrained"
         with torch.device("meta"):
             model = kind(**{**options, **later})
+        if isinstance(model, AidedModule):
+            model.check_penalty_options()
         given = config.data.as_dict()
         source = given.pop("source")
         built = pkgutil.resolve_name(source["class_path"])(**source.get("init_args", {}))

@@ -122,13 +122,20 @@ def test_numbers_of_the_grid(options: dict[str, Any], sentence: str) -> None:
         ({"matching_power": 4.0, "r1": 1.0}, "matching_power 4.0, which does nothing"),
     ],
 )
-def test_options_of_penalties_without_a_penalty(options: Any, sentence: str, tiny_options: dict[str, Any]) -> None:
+def test_options_of_penalties_without_a_penalty(
+    options: Any, sentence: str, tiny_options: dict[str, Any], build_data: Callable[..., Any],
+    build_trainer: Callable[..., Any],
+) -> None:  # fmt: skip
     widths = {"generator_width": 8, "discriminator_width": 4, **tiny_options}
+    model = GANCLS(**widths, **options)  # an old run may have them
     with pytest.raises(T2IError, match=sentence):
-        GANCLS(**widths, **options)
-    GANCLS(**widths, penalty_every=4, penalty_step="separate", r1=1.0)
-    GANCLS(**widths, penalty_every=4, mode_seeking=1.0)
-    GANCLS(**widths, matching_power=4.0, matching_penalty=1.0)
+        build_trainer().fit(model, build_data())
+    for effective in (
+        {"penalty_every": 4, "penalty_step": "separate", "r1": 1.0},
+        {"penalty_every": 4, "mode_seeking": 1.0},
+        {"matching_power": 4.0, "matching_penalty": 1.0},
+    ):
+        GANCLS(**widths, **effective).check_penalty_options()
 
 
 def test_noise_of_another_shape(tiny_options: dict[str, Any]) -> None:
