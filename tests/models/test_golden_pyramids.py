@@ -158,7 +158,7 @@ def colours(images: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(
     "changed",
     [
-        pytest.param({"branches": 3, "image_size": 32, "colour_weight": 9.0, "uncond_weight": 0.6}, id="text"),
+        pytest.param({"branches": 3, "image_size": 32, "colour_weight": 0.9, "uncond_weight": 0.6}, id="text"),
         pytest.param({"branches": 2, "image_size": 16, "uncond_weight": 0.0, "residual_blocks": 0}, id="conditional"),
         pytest.param({"branches": 2, "image_size": 16, "text_encoder": "none", "colour_weight": 50.0}, id="none"),
         pytest.param({"branches": 4, "image_size": 64, "residual_blocks": 2, "late_residual_blocks": 1}, id="four"),
