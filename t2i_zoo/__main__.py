@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.version import __version__
 
 TRAINING = {
@@ -68,7 +69,8 @@ def main(args: Sequence[str] | None = None) -> int:
         sentence = None if shown else _sentence(error)
         if sentence is None:  # asked for, or a bug of ours
             raise
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # several processes make the same mistake; one says so
+    # several processes make the same mistake; one says so, or the next where that one was lost
+    if os.environ.get("LOCAL_RANK", "0") in ("0", "1" if sentence == LOST else "0"):
         print(f"error: {sentence}", file=sys.stderr)
     return 2
 
@@ -79,6 +81,11 @@ def _sentence(error: Exception) -> str | None:
 
     if (own := own_error(error)) is not None:
         return str(own)
+    if type(error).__name__.startswith("Dist") or (isinstance(error, RuntimeError) and "gloo/transport" in str(error)):
+        return LOST
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        place = f" of {error.filename}" if error.filename else ""
+        return f"the disk{place} is full: make room, and repeat the command, for fit with --ckpt_path last"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError | MemoryError):
@@ -99,16 +106,46 @@ def run(words: list[str]) -> int:
         return 0
     verb, rest = words[0], words[1:]
     if verb in TRAINING:
-        from t2i_zoo.cli import main as train
-
-        train([verb, *rest])
+        _train(verb, rest)
     elif verb in VERBS:
-        importlib.import_module(f"t2i_zoo.commands.{verb}").main(rest)
+        _call(verb, rest)
+    elif verb.startswith("--print_completion"):
+        from t2i_zoo.overview import completion
+
+        completion(words, TRAINING, list(VERBS))
     else:
         near = difflib.get_close_matches(verb, [*TRAINING, *VERBS], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join([*TRAINING, *VERBS])}"
         raise T2IError(f"found no command {verb!r}: {hint}")
     return 0
+
+
+def _train(verb: str, words: list[str]) -> None:
+    """Answer help and mistyped flags at once; everything else needs Lightning."""
+    from t2i_zoo.overview import check_flags, training_help
+
+    if asked := [place for place, word in enumerate(words) if word in ("-h", "--help")]:
+        print(training_help(verb, TRAINING[verb], words, everything=words[asked[0] + 1 :][:1] == ["all"]))
+        return
+    check_flags(words)
+    from t2i_zoo.cli import main as train
+
+    train([verb, *words])
+
+
+def _call(verb: str, words: list[str]) -> None:
+    """Parse the words for the typed function of a command; what it imports is not needed before they are right."""
+    from t2i_zoo.overview import check_flags, command_help, function_name, sketch_of
+    from t2i_zoo.parsing import arguments, command_parser, hands_on
+
+    sketch = sketch_of(verb)
+    if {"-h", "--help"} & set(words):
+        print(command_help(command_parser(sketch), verb, words))
+        return
+    given, named = arguments(sketch, words)
+    if hands_on(sketch):
+        check_flags(named["words"], steps=verb == "pipeline")
+    getattr(importlib.import_module(f"t2i_zoo.commands.{verb}"), function_name(verb))(*given, **named)
 
 
 if __name__ == "__main__":

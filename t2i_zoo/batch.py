@@ -22,6 +22,7 @@ class BatchNeeds:
         words: whether it reads word features beside the sentence embedding.
         neighbours: whether it reads the captions before and after each caption of an image.
         references: whether it compares with all captions of an image.
+        least: images that a training batch must have; 2 for batch norm over vectors, and for losses between images.
     """
 
     sizes: tuple[int, ...] = ()
@@ -30,6 +31,7 @@ class BatchNeeds:
     words: bool = False
     neighbours: bool = False
     references: bool = False
+    least: int = 1
 
 
 class ReadsBatches(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pkgutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,35 +12,37 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from t2i_zoo import data
-from t2i_zoo.callbacks import GracefulStop, PredictionWriter, SampleGrid
+from t2i_zoo.callbacks import GracefulStop, PredictionWriter, further_checkpoints
 from t2i_zoo.data.module import CaptionDataModule
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
+from t2i_zoo.models.aids import AidedModule
+from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS
 from t2i_zoo.models.state import read_checkpoint
-from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.models.zoo import ZooModule, different_sizes
+from t2i_zoo.overview import CALLBACKS, one_size
 from t2i_zoo.parsing import Sentence, named_model
+from t2i_zoo.preflight import preflight
+from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger
 from t2i_zoo.runs import (
     FINISHED,
-    AtomicCheckpointIO,
-    RunLogger,
     check_no_overrides,
     default_options,
+    lock,
+    remove_failed_start,
     resolve_checkpoint,
     run_of_checkpoint,
 )
 from t2i_zoo.version import __version__
 
-#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
-NOT_FOR_TWO_OPTIMIZERS = {
-    "gradient_clip_val": (None, "use --model.gradient_clip"),
-    "accumulate_grad_batches": (1, "raise --data.batch_size"),
-}
+#: loggers of Lightning some of whose messages tell no news
+CHATTY = ("pytorch.utilities.rank_zero", "pytorch.trainer.connectors.checkpoint_connector", "fabric.utilities.seed")
 
 
 class _Parser(Sentence, LightningArgumentParser):
@@ -54,7 +57,7 @@ class SaveConfig(SaveConfigCallback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Save on rank zero, under the name of the command."""
-        self.config_filename = "config.yaml" if stage == "fit" else f"config_{stage}.yaml"
+        self.config_filename = "config.yaml" if stage == "fit" else f"config_{getattr(stage, 'value', stage)}.yaml"
         self.config = self.config.clone()
         if "ckpt_path" in self.config:
             self.config["ckpt_path"] = None
@@ -62,27 +65,45 @@ class SaveConfig(SaveConfigCallback):
 
 
 class ZooCLI(LightningCLI):
-    """Lightning's CLI for every model of the zoo and every source of captioned images."""
+    """Lightning's CLI for every model of the zoo and every source of captioned images.
+
+    Args:
+        verb: the command that is run, for which alone a parser is built; None without one.
+        options: of ``LightningCLI``.
+    """
+
+    def __init__(self, *given: Any, verb: str | None = None, **options: Any) -> None:
+        self.verb = verb
+        super().__init__(*given, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that is run: a parser of each of the four would take a third of a small run's time."""
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name == self.verb}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the sample grid and the checkpoints as ``--samples.*`` and ``--checkpoint.*``."""
-        parser.add_lightning_class_args(SampleGrid, "samples")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        """Add the sample grid and the checkpoints as ``--samples.*``, ``--resume.*`` and ``--checkpoint.*``."""
+        for name, path in CALLBACKS.items():
+            parser.add_lightning_class_args(pkgutil.resolve_name(path), name)
         parser.set_defaults(
             {
-                # one file, replaced after each epoch; save_last saves nothing before the end where save_top_k is 0
-                "checkpoint.filename": "last",
-                "checkpoint.save_top_k": 1,
-                "checkpoint.every_n_epochs": 1,
+                "checkpoint.save_top_k": 0,
                 "checkpoint.auto_insert_metric_name": False,
                 "checkpoint.save_on_train_epoch_end": True,
                 "checkpoint.enable_version_counter": False,
             }
         )
 
+    def before_instantiate_classes(self) -> None:
+        """Complete ``--checkpoint.*``, and look for what a run needs before a large model is built for nothing."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if self.subcommand is not None:
+            preflight(config)
+        further_checkpoints(config.checkpoint)
+
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint and compare it with the config, where Lightning would silently prefer the checkpoint."""
         self.run_folder: Path | None = None
+        self.resumed: dict[str, int] | None = None  #: epoch and batches of the checkpoint in that folder
         if "subcommand" not in self.config:
             return
         command = self.config["subcommand"]
@@ -93,27 +114,72 @@ class ZooCLI(LightningCLI):
             config.trainer.default_root_dir = str(Path("runs") / name)
         if command == "predict" and config.return_predictions is None:
             config.return_predictions = False  # the images go to files; a large set would not fit into memory
-        if config.get("ckpt_path"):
-            path = resolve_checkpoint(config.ckpt_path, Path(config.trainer.default_root_dir))
+        wish, root = config.get("ckpt_path"), Path(config.trainer.default_root_dir)
+        try:
+            path = resolve_checkpoint(wish, root) if wish else None
+        except T2IError as error:
+            if command == "fit" or wish != "last":
+                raise
+            raise T2IError(
+                f"found no checkpoint in {root} for {command} to use: train one with t2i-zoo fit, or give a .ckpt file"
+            ) from error
+        if path is not None:
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
-            saved, may_change = read_checkpoint(path)["hyper_parameters"], (*starts, *kind.builds_on)
-            check_no_overrides(saved, asked, path, may_change, default_options(kind))
-            config.ckpt_path = str(path)
+            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on)
+            saved = checkpoint["hyper_parameters"]
+            check_no_overrides(saved, asked, path, may_change, default_options(kind), resumes=command == "fit")
             for name in starts:  # they no longer matter, and may be deleted
                 if name in config.model.init_args:
                     config.model.init_args[name] = None
-            self.run_folder = run_of_checkpoint(path)
+            if (folder := run_of_checkpoint(path)) is not None:
+                self.run_folder = folder
+                self.resumed = {"epoch": checkpoint["epoch"], "batches": checkpoint["t2i_zoo"]["clock"]}
         elif command != "fit" and not config.model.init_args.get("weights"):
             raise T2IError(
                 f"found no --ckpt_path, so {command} would use an untrained model: give a .ckpt file, the folder of a "
                 "run, or last for the newest run of this config"
             )
+        config.ckpt_path = str(path) if path is not None else None
 
-    def before_fit(self) -> None:
-        """Take back the note that the run is finished."""
-        if self.run_folder is not None and self.trainer.is_global_zero:
-            (self.run_folder / FINISHED).unlink(missing_ok=True)
+    def fit(self, **options: Any) -> None:
+        """Train in a folder that no other process trains in; a start that fails leaves none behind."""
+        self._in_folder(self.trainer.fit, options)
+
+    def validate(self, **options: Any) -> None:
+        """Validate, and write that down as of the epoch that the checkpoint is of; ``test`` does too."""
+        self._in_folder(self.trainer.validate, options)
+
+    def test(self, **options: Any) -> None:
+        """Test."""
+        self._in_folder(self.trainer.test, options)
+
+    def predict(self, **options: Any) -> None:
+        """Draw the test split."""
+        self._in_folder(self.trainer.predict, options)
+
+    def _in_folder(self, call: Any, options: dict[str, Any]) -> None:
+        trains, held = self.subcommand == "fit", None
+        if self.resumed is not None and not trains:  # Lightning would say epoch 0, step 0
+            loop = self.trainer.fit_loop
+            loop.epoch_progress.current.completed = self.resumed["epoch"]
+            loop.epoch_loop._batches_that_stepped = max(self.resumed["batches"] - 1, 0)
+        if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
+            call(**options)
+            return
+        folder = self.trainer.loggers[0].claim()  # type: ignore[attr-defined]
+        try:
+            held = lock(folder) if trains else None
+            if trains:
+                (folder / FINISHED).unlink(missing_ok=True)
+            call(**options)
+        except BaseException:
+            if self.run_folder is None:
+                remove_failed_start(folder)
+            raise
+        finally:
+            if held is not None:
+                held.release()
 
     def after_fit(self) -> None:
         """Note in the run's folder that it is finished; a stopped run does not reach this."""
@@ -130,10 +196,11 @@ class ZooCLI(LightningCLI):
             if config.get(option, default) != default:
                 raise T2IError(f"found --trainer.{option}, which does not work with two optimizers: {remedy}")
         folder = self.run_folder
-        own = RunLogger(folder.parent, "", folder.name) if folder else RunLogger(config["default_root_dir"], "")
+        batches = self.resumed["batches"] if self.resumed and self.subcommand == "fit" else None
+        own = RunLogger(folder.parent, folder.name, batches) if folder else RunLogger(config["default_root_dir"])
         asked = config.get("logger")
         loggers = [own, *([] if asked in (None, True, False) else _listed(asked))]
-        callbacks = [*_listed(config.get("callbacks") or []), GracefulStop()]
+        callbacks = [GracefulStop(), *_listed(config.get("callbacks") or [])]
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         if config.get("enable_progress_bar") is not False:
@@ -165,30 +232,46 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def build(args: Sequence[str], run: bool = True) -> ZooCLI:
+def _in_our_words(record: logging.LogRecord) -> bool:
+    """Leave out what says no more than the config, and say what to do where a run has lost a process."""
+    said = record.getMessage()
+    if "Child process with PID" in said:
+        record.msg, record.args = f"error: {LOST}", ()
+    return not any(known in said for known in ("Tip:", "Seed set to", "`weights_only` was not set"))
+
+
+def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> ZooCLI:
     """Parse a command line that begins with ``fit`` or another subcommand, and run it.
 
     Args:
         args: words of the command line.
         run: False parses a command line without a subcommand, and only builds model, data and trainer.
+        cli: what parses and runs.
     """
     for name in MODELS:  # imported, so that a config may use the bare names of classes
         model_class(name)
     for name in data.SOURCES:
         getattr(data, name)
     torch.set_float32_matmul_precision("high")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "pytorch.trainer.connectors.checkpoint_connector",
+        "fabric.strategies.launchers.subprocess_script",
+        "fabric.utilities.seed",
+    ):
+        logging.getLogger(f"lightning.{name}").addFilter(_in_our_words)
     for harmless in (
         "LightningCLI's args parameter is intended",
         ".*isinstance.treespec, LeafSpec.",
         "Checkpoint directory .* exists and is not empty",  # a run that is resumed goes on in its own folder
         "The dirpath has changed from",
+        "Be aware that when using `ckpt_path`",  # of callbacks that earlier versions or other options had
+        "The number of training batches",  # models log each epoch's last batch then
         "Couldn't infer the batch indices",  # our loader is no torch DataLoader
     ):
         warnings.filterwarnings("ignore", message=harmless)
-    return ZooCLI(
+    verb, words = (args[0], args[1:]) if run else (None, args)
+    return cli(
         ZooModule,
         CaptionDataModule,
         save_config_callback=SaveConfig,
@@ -198,9 +281,61 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         parser_class=_Parser,
-        args=list(args),
+        args=[*([verb] if verb else []), *one_size(words)],
         run=run,
+        verb=verb,
+        parser_kwargs={"prog": "t2i-zoo"},
     )
+
+
+class Check(ZooCLI):
+    """Parses and checks a command line, and runs nothing.
+
+    The model is built without its weights, and without the runs and files that it starts from or looks at, which the
+    steps before it may yet have to train.
+    """
+
+    def _parse_ckpt_path(self) -> None:
+        """Look for no checkpoint."""
+
+    def before_instantiate_classes(self) -> None:
+        """Look for no runs and no data."""
+
+    def _set_seed(self) -> None:
+        """Leave the random numbers alone."""
+
+    def instantiate_classes(self) -> None:
+        """Build what checks its options when it is built: the model, the source and the data module."""
+        config = self.config[self.subcommand]
+        kind, options = named_model(config.model.class_path), config.model.init_args.as_dict()
+        later: dict[str, Any] = {name: None for name in (*kind.starting_points, *kind.builds_on) if name in options}
+        encoder = options.get("text_encoder")
+        if (encoder.get("kind") if isinstance(encoder, dict) else encoder) not in (None, "none", "hashing"):
+            later["text_encoder"] = "hashing"
+        if options.get("stage1"):
+            later["stage1"] = "untrained"
+        with torch.device("meta"):
+            model = kind(**{**options, **later})
+        if isinstance(model, AidedModule):
+            model.check_penalty_options()
+        given = config.data.as_dict()
+        source = given.pop("source")
+        built = pkgutil.resolve_name(source["class_path"])(**source.get("init_args", {}))
+        module = CaptionDataModule(built, **given)
+        if (size := model.hparams.get("image_size", module.image_size)) != module.image_size:
+            raise T2IError(different_sizes(size, module.image_size))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+def check(args: Sequence[str]) -> None:
+    """Parse and check a command line that begins with ``fit``, as far as it goes without reading data or training.
+
+    Raises:
+        T2IError: for the first mistake.
+    """
+    build(args, cli=Check)
 
 
 def main(args: Sequence[str]) -> None:

@@ -1,71 +1,23 @@
-"""The folder of a run: finding it, resuming in place, and files that survive a killed process."""
+"""The folder of a run: finding it, keeping other processes out of it, and resuming in place."""
 
 from __future__ import annotations
 
-import csv
 import inspect
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
+from filelock import FileLock, Timeout
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.paths import find_weights
 
 FINISHED = "finished.json"  #: written into the folder of a run that is complete
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside the former one and rename it, so that a killed run leaves the former one whole.
-
-    Lightning's own writer uses the system's temporary folder, from which a rename may become a copy.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Save to a local path; Lightning handles addresses such as s3://..."""
-        if "://" in str(path):
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            with beside.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
-            for stale in target.parent.glob(f".{target.name}.*.partial"):
-                stale.unlink(missing_ok=True)
-
-
-class _AppendingWriter(ExperimentWriter):
-    """Continue the metrics file of a resumed run, which Lightning's writer would delete."""
-
-    def _check_log_dir_exists(self) -> None:
-        path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open(newline="") as file:
-                self.metrics_keys = list(next(csv.reader(file), []))
-
-
-class RunLogger(CSVLogger):
-    """CSV metrics of a run, in ``<save_dir>/version_N/metrics.csv``; a resumed run appends to its own file."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The writer of this process; only rank zero writes."""
-        if self._experiment is None:
-            self._experiment = _AppendingWriter(self.log_dir)
-        return self._experiment
+LAST = Path("checkpoints") / "last.ckpt"  #: of a run: what it is resumed from
+_LOCK, _CONFIG = "run.lock", "config.yaml"
+_OF_A_START = (_LOCK, _CONFIG, "hparams.yaml", *(f"config_{name}.yaml" for name in ("validate", "test", "predict")))
 
 
 def run_of_checkpoint(path: Path) -> Path | None:
@@ -74,19 +26,72 @@ def run_of_checkpoint(path: Path) -> Path | None:
     return folder if path.resolve().parent.name == "checkpoints" and folder.name.startswith("version_") else None
 
 
-def resolve_checkpoint(wish: str, root: Path) -> Path:
-    """What ``--ckpt_path`` means: a file, a run's folder, or ``last`` for the newest run below ``root``.
+def newest_run(root: Path) -> Path | None:
+    """The run below ``root`` that was started or resumed last, or ``root`` itself if it is a run; None if none is.
+
+    A run that was killed before its first checkpoint counts: an older one is not what ``last`` means.
+    """
+
+    def started(run: Path) -> float:
+        files = (run / _LOCK, run / _CONFIG, run / LAST)
+        return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+
+    runs = [run for run in root.glob("version_*") if started(run)]
+    runs += [root] if (root / LAST).is_file() else []
+    return max(runs, key=started, default=None)
+
+
+def resolve_checkpoint(wish: str, root: Path) -> Path | None:
+    """What ``--ckpt_path`` means.
+
+    Args:
+        wish: a file, a run's folder, ``last`` for the newest run below ``root``, or ``auto`` for that run where it has
+            a checkpoint, and otherwise for none.
+        root: folder of the runs of a config.
 
     Raises:
         T2IError: if there is none.
     """
-    from t2i_zoo.paths import find_weights
+    if wish not in ("last", "auto"):
+        return find_weights(wish)
+    run = newest_run(root)
+    if run is not None and (run / LAST).is_file():
+        return run / LAST
+    if wish == "auto":
+        return None
+    if run is None:
+        raise T2IError(f"found no run to resume in {root}: start one without --ckpt_path, or give a .ckpt file")
+    raise T2IError(
+        f"the newest run, {run}, ended before its first checkpoint: start again without --ckpt_path, or name the run "
+        "to resume"
+    )
 
-    if wish == "last":
-        if not root.is_dir():
-            raise T2IError(f"found no run to resume in {root}: start one without --ckpt_path, or give a .ckpt file")
-        return find_weights(root)
-    return find_weights(wish)
+
+def lock(run: Path) -> FileLock:
+    """Keep other processes from training in the folder of a run, until the lock is released or the process ends.
+
+    Raises:
+        T2IError: where another process is training in it.
+    """
+    held = FileLock(run / _LOCK, timeout=0, thread_local=False)
+    try:
+        held.acquire()
+    except Timeout:
+        raise T2IError(
+            f"another process is training in {run}: wait until it ends or stop it, or start a new run without "
+            "--ckpt_path"
+        ) from None
+    os.utime(run / _LOCK)  # see newest_run
+    return held
+
+
+def remove_failed_start(run: Path) -> None:
+    """Remove the folder of a run that holds nothing but what every run writes before its first batch."""
+    if {path.name for path in run.iterdir()} <= set(_OF_A_START):
+        for name in _OF_A_START:
+            (run / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            run.rmdir()
 
 
 def default_options(cls: type) -> dict[str, Any]:
@@ -102,12 +107,13 @@ def check_no_overrides(
     path: Path,
     starts: Sequence[str] = ("weights",),
     defaults: Mapping[str, Any] | None = None,
+    resumes: bool = True,
 ) -> None:
     """Raise if a resumed run asks for other hyperparameters than its checkpoint has.
 
     Lightning would silently prefer the checkpoint's. Files that a model starts from or looks at (``starts``) and the
     files of a text encoder are not compared, and a text encoder that is not given is the checkpoint's. Options that an
-    older checkpoint lacks had their ``defaults``.
+    older checkpoint lacks had their ``defaults``. If the run is not resumed but judged, the advice is another one.
     """
 
     def plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +128,12 @@ def check_no_overrides(
     differing = [k for k in asked if k in saved and saved[k] != asked[k]]
     if differing:
         name = differing[0]
-        raise T2IError(
-            f"{path} was trained with --model.{name} {saved[name]} and the command says {asked[name]}: a resumed run "
-            "takes no overrides, so use the run's own config, or start a new run from its weights with "
+        remedy = (
+            "a resumed run takes no overrides, so use the run's own config, or start a new run from its weights with "
             f"--model.weights {path}"
+            if resumes
+            else "give the run's own config.yaml to --config, and no other options of the model"
+        )
+        raise T2IError(
+            f"{path} was trained with --model.{name} {saved[name]} and the command says {asked[name]}: {remedy}"
         )

@@ -24,7 +24,7 @@ LONGEST = 350
 PAGE = ROOT / "docs" / "architecture.md"
 
 #: of ours, what every folder but ``nn`` may use
-COMMON = {"errors", "files", "seeds", "batch", "paths", "version", "pictures"}
+COMMON = {"errors", "files", "seeds", "batch", "paths", "version", "pictures", "ranges"}
 NUMBERS = {"torch", "numpy", "scipy"}
 #: the files beside the models' folders; "=" is this very file, here ``models/__init__.py``
 NEIGHBOURS = {"=models", *(f"models.{file[7:-3]}" for file in FILES if re.fullmatch(r"models/[^/_]+\.py", file))}
@@ -41,8 +41,10 @@ class Rule(NamedTuple):
 #: the first rule whose pattern fits; files that none fits (``cli.py``, ``commands``, ...) may import everything
 RULES = [
     Rule(r"(errors|files|seeds|version)\.py", set(), set()),
+    Rule(r"(ranges|signatures)\.py", {"errors"}, {"docstring_parser"}),
     Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
-    Rule(r"pictures\.py", {"files"}, {"torch", "PIL"}),
+    Rule(r"fonts\.py", {"errors"}, {"PIL"}),
+    Rule(r"pictures\.py", {"files", "fonts"}, {"torch", "PIL"}),
     Rule(r"sampling\.py", {"models.base", "text"}, {"torch"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
@@ -75,7 +77,8 @@ RULES = [
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/evaluation\.py", {"callbacks", "metrics", "models", *COMMON}, {*NUMBERS, "lightning"}),
-    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "sampling", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
+    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "run_files", "sampling", *COMMON},
+         {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 
 

@@ -1,16 +1,20 @@
-"""Finding the run of a checkpoint and the newest run, whole checkpoints after a failed save, metrics that go on."""
+"""Finding the run of a checkpoint and the newest run, and keeping two processes out of one folder."""
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.runs import AtomicCheckpointIO, RunLogger, check_no_overrides, resolve_checkpoint, run_of_checkpoint
+from t2i_zoo.runs import (
+    check_no_overrides,
+    lock,
+    remove_failed_start,
+    resolve_checkpoint,
+    run_of_checkpoint,
+)
 
 
 def checkpoint(folder: Path, age: float = 0.0) -> Path:
@@ -37,8 +41,45 @@ def test_last_is_the_run_that_was_saved_last(tmp_path):
     checkpoint(tmp_path / "version_10", age=50)
     newest = checkpoint(tmp_path / "version_1", age=10)  # resumed after version_10 had ended
     checkpoint(tmp_path / "version_2", age=99)
-    (tmp_path / "version_11").mkdir()  # died before its first checkpoint
-    assert resolve_checkpoint("last", tmp_path) == newest
+    (tmp_path / "version_11").mkdir()  # a start that failed
+    assert resolve_checkpoint("last", tmp_path) == resolve_checkpoint("auto", tmp_path) == newest
+
+
+def test_last_is_no_older_run_where_the_newest_has_no_checkpoint(tmp_path):
+    checkpoint(tmp_path / "version_0", age=50)
+    (tmp_path / "version_1").mkdir()
+    (tmp_path / "version_1" / "config.yaml").touch()  # killed in its first epoch
+    with pytest.raises(T2IError, match=r"the newest run, .*version_1, ended before its first checkpoint: start again"):
+        resolve_checkpoint("last", tmp_path)
+    assert resolve_checkpoint("auto", tmp_path) is None
+
+
+def test_a_file_that_happens_to_lie_beside_the_runs(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    path = checkpoint(tmp_path / "version_0", age=50)
+    assert resolve_checkpoint("last", tmp_path) == path
+
+
+def test_auto_without_any_run(tmp_path):
+    assert resolve_checkpoint("auto", tmp_path / "runs") is None
+
+
+def test_one_process_in_a_run(tmp_path):
+    held = lock(tmp_path)
+    with pytest.raises(T2IError, match=f"another process is training in {tmp_path}: wait"):
+        lock(tmp_path)
+    held.release()
+    lock(tmp_path).release()
+
+
+@pytest.mark.parametrize("more", ["", "metrics.csv", "checkpoints/last.ckpt"])
+def test_a_failed_start_is_removed_but_nothing_that_was_trained(more, tmp_path):
+    run = tmp_path / "version_0"
+    for name in ("run.lock", "config.yaml", "hparams.yaml", *([more] if more else [])):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    remove_failed_start(run)
+    assert (run / more).exists() if more else not run.exists()
 
 
 @pytest.mark.parametrize("wish", ["version_0", "version_0/checkpoints", "version_0/checkpoints/last.ckpt", "."])
@@ -57,105 +98,9 @@ def test_nothing_to_resume(tmp_path):
     with pytest.raises(T2IError, match=r"no run to resume in .*runs: start one without --ckpt_path"):
         resolve_checkpoint("last", tmp_path / "runs")
     with pytest.raises(T2IError, match="no last"):
-        resolve_checkpoint("last", tmp_path)
+        resolve_checkpoint(str(tmp_path), tmp_path)
     with pytest.raises(T2IError, match="no checkpoint at"):
         resolve_checkpoint(str(tmp_path / "x.ckpt"), tmp_path)
-
-
-# Whole checkpoints --------------------------------------------------------------------------------------------------
-
-
-def test_a_checkpoint_is_saved_and_replaced(tmp_path):
-    path, io = tmp_path / "new" / "last.ckpt", AtomicCheckpointIO()
-    for value in (1, 2):
-        io.save_checkpoint({"value": value}, path)
-        assert torch.load(path, weights_only=True) == {"value": value}
-        assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_failed_save_leaves_the_former_checkpoint_whole(error, tmp_path, monkeypatch):
-    path, io = tmp_path / "last.ckpt", AtomicCheckpointIO()
-    io.save_checkpoint({"value": 1}, path)
-    before = path.read_bytes()
-
-    def full_disk(checkpoint, file):
-        file.write(b"half of it")
-        file.flush()
-        raise error
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(type(error)):
-        io.save_checkpoint({"value": 2}, path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_failed_flush_leaves_the_former_checkpoint_whole(tmp_path, monkeypatch):
-    path, io = tmp_path / "last.ckpt", AtomicCheckpointIO()
-    io.save_checkpoint({"value": 1}, path)
-
-    def fail(number):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="Input/output"):
-        io.save_checkpoint({"value": 2}, path)
-    assert torch.load(path, weights_only=True) == {"value": 1}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_new_name_appears_only_once_the_file_is_whole(tmp_path, monkeypatch):
-    path, seen = tmp_path / "last.ckpt", []
-    original = torch.save
-
-    def watch(checkpoint, file):
-        original(checkpoint, file)
-        seen.append(path.exists())
-
-    monkeypatch.setattr(torch, "save", watch)
-    AtomicCheckpointIO().save_checkpoint({"value": 1}, path)
-    assert seen == [False]
-    assert path.is_file()
-
-
-def test_what_a_killed_process_left_is_swept_up(tmp_path):
-    stale, other = tmp_path / ".last.ckpt.99999.partial", tmp_path / ".other.ckpt.99999.partial"
-    stale.write_bytes(b"half")
-    other.write_bytes(b"half")
-    AtomicCheckpointIO().save_checkpoint({"value": 1}, tmp_path / "last.ckpt")
-    assert not stale.exists()
-    assert other.exists()
-
-
-# Metrics ------------------------------------------------------------------------------------------------------------
-
-
-def logged(folder: Path, version: str, *rows: tuple[dict[str, float], int]) -> list[dict[str, str]]:
-    logger = RunLogger(folder, "", version)
-    for values, step in rows:
-        logger.log_metrics(values, step)
-        logger.save()
-    with (folder / version / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_a_second_logger_of_the_same_run_appends(tmp_path):
-    logged(tmp_path, "version_0", ({"loss": 1.0}, 0), ({"loss": 0.5}, 1))
-    found = logged(tmp_path, "version_0", ({"loss": 0.25}, 2))
-    assert found == [{"loss": str(v), "step": str(i)} for i, v in enumerate((1.0, 0.5, 0.25))]
-
-
-def test_new_columns_leave_the_old_rows(tmp_path):
-    logged(tmp_path, "version_0", ({"loss": 1.0}, 0))
-    found = logged(tmp_path, "version_0", ({"val": 2.0}, 1), ({"loss": 3.0}, 2))
-    assert [(row["loss"], row["val"]) for row in found] == [("1.0", ""), ("", "2.0"), ("3.0", "")]
-
-
-def test_an_empty_metrics_file_of_a_killed_run(tmp_path):
-    (tmp_path / "version_0").mkdir()
-    (tmp_path / "version_0" / "metrics.csv").touch()
-    assert logged(tmp_path, "version_0", ({"loss": 1.0}, 0)) == [{"loss": "1.0", "step": "0"}]
 
 
 # No overrides -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,14 @@
-"""Callbacks of a run: sample grids, predictions as files, a clean stop."""
+"""Callbacks of a run: checkpoints, sample grids, predictions as files, a clean stop."""
 
+from t2i_zoo.callbacks.resume import FurtherCheckpoints, ResumePoint, further_checkpoints
 from t2i_zoo.callbacks.samples import PredictionWriter, SampleGrid
 from t2i_zoo.callbacks.stop import GracefulStop
 
-__all__ = ["GracefulStop", "PredictionWriter", "SampleGrid"]
+__all__ = [
+    "FurtherCheckpoints",
+    "GracefulStop",
+    "PredictionWriter",
+    "ResumePoint",
+    "SampleGrid",
+    "further_checkpoints",
+]

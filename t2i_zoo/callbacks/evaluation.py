@@ -49,6 +49,7 @@ class Evaluation(L.Callback):
         self.protocol = load_protocol(protocol).change(images=images)
         self.weights = weights
         self.network: Network | None = None
+        self._evaluated: int | None = None  # batches of the last evaluation
         self._needs_network = any(METRICS[name].needs_network for name in self.protocol.metrics)
         if self._needs_network:
             self.protocol = self.protocol.change(network=network)
@@ -83,9 +84,13 @@ class Evaluation(L.Callback):
         epoch = trainer.current_epoch + 1
         if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
-        due = self.every_n_epochs and epoch % self.every_n_epochs == 0
-        if due or epoch == trainer.max_epochs or trainer.should_stop:
+        if self.every_n_epochs and epoch % self.every_n_epochs == 0:
             self._evaluate(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate what training ends with."""
+        if self._evaluated != getattr(pl_module, "clock", None) and not getattr(trainer, "fast_dev_run", False):
+            self._evaluate(trainer, pl_module, trainer.current_epoch)
 
     def _photographs(self, trainer: L.Trainer) -> Photographs:
         data: Any = getattr(trainer, "datamodule", None)
@@ -112,11 +117,12 @@ class Evaluation(L.Callback):
         folder, photographs = trainer.log_dir, self._photographs(trainer)  # both in all processes
         report = evaluate(self.protocol, photographs, model, self.network, model.device, self.batch_size)
         self._free_device()
+        self._evaluated = model.clock
         if not trainer.is_global_zero:
             return
         values = {f"eval/{self.protocol.name}/{score.metric}": score.value for score in report.scores}
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=model.clock)
+            logger.log_metrics(values, step=max(model.clock - 1, 0))  # of the last batch, as Lightning counts
         if folder is not None:
             about = {
                 "name": type(model).__name__,

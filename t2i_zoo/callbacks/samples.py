@@ -11,9 +11,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.pictures import attention_page, caption_grid, save_beside, save_images
+from t2i_zoo.ranges import Count, Whole, check_ranges
 from t2i_zoo.sampling import draw_rows
 
 
@@ -33,23 +35,32 @@ class SampleGrid(L.Callback):
 
     def __init__(
         self,
-        every_n_epochs: int = 5,
+        every_n_epochs: Whole = 5,
         captions: list[str] | None = None,
-        rows: int = 8,
-        columns: int = 8,
-        seed: int = 0,
+        rows: Count = 8,
+        columns: Count = 8,
+        seed: Whole = 0,
     ) -> None:
+        check_ranges(SampleGrid, locals(), "samples")
+        if captions is not None and not (captions and all(caption.strip() for caption in captions)):
+            raise T2IError(
+                f"found --samples.captions {captions}, expected one or more captions, or null for the data's"
+            )
         self.every_n_epochs, self.columns, self.rows, self.seed = every_n_epochs, columns, rows, seed
         self.captions = captions
         self.latest: Path | None = None
+        self._drawn: int | None = None  # batches of the last grid
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if a grid is due."""
-        epoch = trainer.current_epoch + 1
-        if epoch == trainer.max_epochs or (self.every_n_epochs and epoch % self.every_n_epochs == 0):
-            folder = trainer.log_dir  # a collective, so all ranks ask
-            if trainer.is_global_zero and isinstance(pl_module, TextToImageGAN):
-                self._draw(trainer, pl_module, folder, epoch)
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._draw_once(trainer, pl_module, trainer.current_epoch + 1)
+
+    def _draw_once(self, trainer: L.Trainer, model: L.LightningModule, epoch: int) -> None:
+        folder = trainer.log_dir  # a collective, so all ranks ask
+        if trainer.is_global_zero and isinstance(model, TextToImageGAN) and self._drawn != model.clock:
+            self._draw(trainer, model, folder, epoch)
+            self._drawn = model.clock
 
     def _draw(self, trainer: L.Trainer, model: TextToImageGAN, folder: str | None, epoch: int) -> None:
         data: Any = getattr(trainer, "datamodule", None)
@@ -76,7 +87,9 @@ class SampleGrid(L.Callback):
                 _show(logger, kind, page, model.clock)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say where the samples are and how to draw more."""
+        """Draw the last grid, and say where the samples are and how to draw more."""
+        unfinished = not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+        self._draw_once(trainer, pl_module, trainer.current_epoch + unfinished)
         if trainer.is_global_zero and self.latest is not None:
             run = self.latest.parents[1]
             print(f"\nsamples with their captions: {self.latest}")

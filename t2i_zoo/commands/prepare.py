@@ -16,17 +16,17 @@ from t2i_zoo import data
 from t2i_zoo.commands.understood import explained, left_out, preview_of_shards, preview_of_store
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.packing import writing
-from t2i_zoo.data.shard_writer import PER_SHARD, write_shards
+from t2i_zoo.data.shard_writer import write_shards
 from t2i_zoo.data.shards import ShardIndex
 from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.data.usable import SPLITS
 from t2i_zoo.data.webdataset import WebDataset
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import MistakesError, T2IError
 from t2i_zoo.files import sha256
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.zoo import ZooModule
-from t2i_zoo.parsing import Parser, call, named_model
+from t2i_zoo.parsing import Parser, named_model
 from t2i_zoo.text import TextEncoder, build_text_encoder
 
 
@@ -36,7 +36,7 @@ def prepare(
     verify: bool = False,
     to: Literal["store", "webdataset"] = "store",
     out: str | None = None,
-    per_shard: int = PER_SHARD,
+    per_shard: int = 1000,
 ) -> None:
     """Pack a data set and encode its captions ahead of training, and say what the store holds.
 
@@ -49,8 +49,23 @@ def prepare(
         per_shard: Images in each shard.
 
     Raises:
-        T2IError: for a mistake in the data, or a damaged store.
+        T2IError: for mistakes in the data, each of which is printed, or a damaged store.
     """
+    try:
+        _prepare(words, text_encoder, verify, to, out, per_shard)
+    except MistakesError as error:
+        print("\n".join(error.sentences), file=sys.stderr)
+        raise T2IError(f"found {len(error.sentences)} mistakes in the data: mend them and prepare again") from error
+
+
+def _prepare(
+    words: Sequence[str],
+    text_encoder: str | dict[str, Any] | None,
+    verify: bool,
+    to: Literal["store", "webdataset"],
+    out: str | None,
+    per_shard: int,
+) -> None:
     parser = data_parser("prepare")
     config = parser.parse_args(words)
     model = config.model or {}
@@ -147,10 +162,7 @@ def _summary(counts: Mapping[str, int], others: str, place: object) -> str:
 
 
 def data_parser(command: str) -> Parser:
-    """The ``data`` options of ``fit``, from the same configs; all other parts of a config are read over.
-
-    Its help can follow that of a command: see ``others`` of ``t2i_zoo.parsing.call``.
-    """
+    """The ``data`` options of ``fit``, from the same configs; all other parts of a config are read over."""
     for name in data.SOURCES:
         getattr(data, name)  # imported, so that a config may use its bare name
     parser = Parser(prog=f"t2i-zoo {command}", usage=argparse.SUPPRESS, add_help=False)
@@ -164,11 +176,6 @@ def data_parser(command: str) -> Parser:
     return parser
 
 
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(prepare, words, data_parser("prepare"))
-
-
 def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
     """What a model reads captions with; None where that is nothing but itself, or not there yet."""
     if kind is not None and not issubclass(kind, TextToImageGAN):
@@ -178,7 +185,7 @@ def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
     if not (damsm := options.get("damsm")):
         return "hashing"
     if Path(damsm).expanduser().exists():
-        return {"kind": "rnn", "path": damsm}  # its text encoder reads for AttnGAN and MirrorGAN
+        return {"kind": "rnn", "path": damsm}  # its text encoder reads for its GANs
     print(
         f"note: the captions are not encoded, for --model.damsm {damsm} is not there yet: prepare again once it is, or "
         "leave it to fit",

@@ -18,7 +18,6 @@ from t2i_zoo.commands.evaluate import evaluate
 from t2i_zoo.commands.sample import sample
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.records import append_lines, read_lines
-from t2i_zoo.parsing import call
 
 RESULTS = "results.jsonl"
 
@@ -109,7 +108,7 @@ def run_arm(chosen: Study, arm: str, seed: int, minutes: Sequence[float], folder
     for limit in (limit for limit in sorted(minutes) if limit not in done):
         _train(chosen.words(arm, seed), root, limit)
         run = str(_checkpoints(root)[-1])
-        sample(run, chosen.captions, out=str(folder / "grids" / f"{root.name}-{limit:g}.jpg"))
+        sample(run, chosen.captions, out=str(folder / "grids" / f"{root.name}-{limit:g}.jpg"), overwrite=True)
         line: dict[str, Any] = {"arm": arm, "seed": seed, "minutes": limit, "scores": {}}
         for options in chosen.scores:
             for found in evaluate([], run, out=str(root / "scores.jsonl"), **options):
@@ -140,8 +139,3 @@ def _score_name(line: Mapping[str, Any]) -> str:
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(study, words)

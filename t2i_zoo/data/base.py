@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from t2i_zoo.data.transforms import normalise
 from t2i_zoo.data.usable import OnBad
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
+from t2i_zoo.ranges import Count, Several, Whole, check_ranges
 from t2i_zoo.text import TextEncoder, TextFeatures
 
 
@@ -36,14 +38,14 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self,
         source: Source,
         *,
-        image_size: int = 64,
+        image_size: Count = 64,
         load_size: int | None = None,
         resize: Resize = "stretch",
         resample: Resample = "area",
         draft: bool = False,
         pyramid: list[int] | None = None,
-        batch_size: int = 64,
-        captions_averaged: int = 1,
+        batch_size: Count = 64,
+        captions_averaged: Count = 1,
         order: Order = "shuffle",
         augment: bool = True,
         on_bad_image: OnBad = "raise",
@@ -51,16 +53,11 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         max_megapixels: float = MEGAPIXELS,
         device_resident: Literal["auto", "yes", "no"] = "auto",
         cache_dir: str | None = None,
-        seed: int = 0,
+        limit: Several | None = None,
+        seed: Whole = 0,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("image_size", image_size),
-            ("batch_size", batch_size),
-            ("captions_averaged", captions_averaged),
-        ):
-            if value < 1:
-                raise T2IError(f"found --data.{name} {value}, expected at least 1")
+        check_ranges(BaseDataModule, locals(), "data")
         if odd := [size for size in pyramid or () if not 1 <= size <= image_size]:
             raise T2IError(f"found {odd[0]} in --data.pyramid, expected sizes from 1 to the image size {image_size}")
         if not max_megapixels > 0:
@@ -73,7 +70,9 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft, on_bad_caption, max_megapixels)
+        self.spec = StoreSpec(
+            source, load_size, resize, on_bad_image, resample, draft, on_bad_caption, max_megapixels, limit
+        )
         self._given: ReadsBatches | None = None  #: the model of ``batches``
         self._plain: BaseDataModule | None = None  #: the copy that serves it
 
@@ -121,9 +120,10 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         world = self.rank_and_world[1]
         if stage == "fit" and share < self.batch_size * world:
             each = f" on each of {world} processes" if world > 1 else ""
+            remedy = f"set --data.batch_size to {share // world} or less"
             raise T2IError(
                 f"the training split of {self.source.path} holds {share} images, fewer than one batch of "
-                f"{self.batch_size}{each}: set --data.batch_size to {max(share // world, 1)} or less"
+                f"{self.batch_size}{each}: {remedy if share // world >= self.needs.least else 'give more images'}"
             )
         if self.encoder is not None and not captioned:
             raise T2IError(
@@ -132,6 +132,21 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
             )
         if stage == "fit" and share < 2:
             raise T2IError(f"the training split of {self.source.path} holds one image, expected a second to mismatch")
+
+    def state_dict(self) -> dict[str, int]:
+        """What the order of a run's data depends on, for its checkpoint."""
+        return {"batch_size": self.batch_size, "processes": self.rank_and_world[1]}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Say what a resumed run with other batches does to the order of the data."""
+        now, (rank, _) = self.state_dict(), self.rank_and_world
+        if self.trainer is not None and self.trainer.state.fn == "fit" and state != now and rank == 0:
+            was, found = (f"{s['batch_size']} images on {s['processes']} processes" for s in (state, now))
+            print(
+                f"note: the run had batches of {was} and now has {found}: if it was stopped in the middle of an epoch, "
+                "the rest of that epoch repeats or leaves out images, and all later ones are cut into other batches",
+                file=sys.stderr,
+            )
 
     # Loaders --------------------------------------------------------------------------------------------------------
 

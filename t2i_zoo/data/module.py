@@ -64,6 +64,7 @@ class CaptionDataModule(_BySource):
         max_megapixels: the largest image that is decoded; larger ones count as unreadable.
         device_resident: keep the store on the GPU; ``auto`` does if it takes at most a quarter of the free memory.
         cache_dir: where stores and encoded captions are kept; the user's cache folder by default.
+        limit: for a first try, pack and use about this many images, spread evenly over the splits; all by default.
         seed: of shuffling, crops, captions and mismatches.
     """
 

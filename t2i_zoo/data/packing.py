@@ -24,7 +24,7 @@ from t2i_zoo.data.images import MEGAPIXELS, ImageError, Resample, Resize, load_i
 from t2i_zoo.data.notes import collecting
 from t2i_zoo.data.records import Record, Source
 from t2i_zoo.data.usable import SPLITS, OnBad, usable
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 from t2i_zoo.files import sha256
 
 FORMAT = 3  # raise it with any change of what is packed
@@ -44,6 +44,7 @@ class StoreSpec:
     draft: bool = False
     on_bad_caption: OnBad = "raise"
     max_megapixels: float = MEGAPIXELS
+    limit: int | None = None
 
     def key(self) -> str:
         """Name of the store's folder."""
@@ -51,9 +52,22 @@ class StoreSpec:
         parts += ["draft"] if self.draft else []
         parts += ["skip captions"] if self.on_bad_caption == "skip" else []
         parts += [self.max_megapixels] if self.max_megapixels != MEGAPIXELS else []
+        parts += [{"limit": self.limit}] if self.limit else []
         plain = json.dumps(parts, sort_keys=True, default=str)
         digest = hashlib.blake2b(plain.encode(), digest_size=6).hexdigest()
         return f"{type(self.source).__name__.lower()}-{self.load_size}px-{digest}"
+
+    def records(self) -> list[Record]:
+        """The records of the source, or about ``limit`` of them, spread evenly over each split."""
+        found = self.source.records()
+        if self.limit is None or self.limit >= len(found):
+            return found
+        kept: list[int] = []
+        for split in SPLITS:
+            rows = [i for i, record in enumerate(found) if record.split == split]
+            count = min(max(round(self.limit * len(rows) / len(found)), 1), len(rows))
+            kept += [rows[int(place)] for place in np.linspace(0, len(rows) - 1, count)] if rows else []
+        return [found[i] for i in sorted(kept)]
 
 
 @contextmanager
@@ -75,7 +89,7 @@ def listing(spec: StoreSpec) -> tuple[list[Record], list[str], list[str]]:
         T2IError: for what is wrong with the source, or an image or caption that is missing and may not be.
     """
     try:
-        records = spec.source.records()
+        records = spec.records()
     except OSError as error:
         raise T2IError(
             f"{error.filename or spec.source.path} cannot be read ({error.strerror}): repair it or change "
@@ -193,17 +207,21 @@ def cores() -> int:
 def on_all_cores(
     spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None = None
 ) -> None:
-    """Do the work on all cores; note the error of each image that is skipped, by its number."""
+    """Do the work on all cores; note what is wrong with each image that is skipped, by its number.
+
+    Raises:
+        T2IError: with the mistakes of all images, where none is to be skipped.
+    """
     from PIL import Image
+
+    wrong: dict[int, ImageError] = {}
 
     def some(numbers: range) -> None:
         for i in numbers:
             try:
                 work(i)
             except ImageError as error:
-                if spec.on_bad_image == "raise":
-                    raise
-                bad[i] = error.found
+                wrong[i] = error
 
     parts = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
     # PIL and numpy release the interpreter lock while they decode and average, so threads use all cores
@@ -215,6 +233,11 @@ def on_all_cores(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if spec.on_bad_image == "raise":
+        noted = Noted()
+        noted.sentences += [str(wrong[i]) for i in sorted(wrong)]
+        noted.check()
+    bad |= {i: error.found for i, error in wrong.items()}
 
 
 def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: NDArray[np.int64], folder: Path) -> None:

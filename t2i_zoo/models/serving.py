@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.batch import Batch
+from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.zoo import ZooModule
 from t2i_zoo.nn import class_loss
@@ -74,8 +74,15 @@ class ServingModule(ZooModule):
     def log_training(self, found: Mapping[str, Tensor], count: int) -> Tensor:
         """Log the losses of a batch of ``count`` items as ``train/...``, count the batch, and return ``loss``."""
         self.log_dict({f"train/{key}": value.detach() for key, value in found.items()}, batch_size=count)
+        return self.count_batch(found["loss"])
+
+    def count_batch(self, loss: Tensor) -> Tensor:
+        """Count a training batch, watch that its loss is finite, and return it."""
         self.clock += 1
-        return found["loss"]
+        self.note_losses({"train/loss": loss})
+        if self.clock % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]
+            self.check_losses()
+        return loss
 
     def evaluate(self, stage: str, batch: Batch) -> None:
         """Log the losses of a held-out batch as ``val/...`` or ``test/...``, and keep what ``summarise`` needs."""
@@ -128,19 +135,13 @@ class RetrievalModule(ServingModule):
     ``forward`` returns the losses of a batch, image codes (B, D) and sentence embeddings (B, D).
     """
 
+    needs = BatchNeeds(least=2)
     parts = ("text_network.", "image_network.")
     starting_points = ("weights", "backbone_weights")
 
     def __init__(self) -> None:
         super().__init__()
         self._pool: list[tuple[Tensor, ...]] = []
-
-    def setup(self, stage: str) -> None:
-        """Check that a batch has images to tell apart."""
-        super().setup(stage)
-        data = self.data_module
-        if stage == "fit" and data is not None and data.batch_size < 2:
-            raise T2IError(f"found --data.batch_size {data.batch_size}, expected at least 2 images to tell apart")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of the losses."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,21 @@ def digest(model: nn.Module) -> str:
     return found.hexdigest()
 
 
+def check_finite(tensors: Mapping[str, Any], subject: str) -> None:
+    """Raise if a tensor holds NaN or infinity; ``subject`` is said to hold it."""
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise T2IError(
+                f"{subject} holds {name} with NaN or infinite values, expected finite ones: the training diverged, so "
+                "go back to an earlier checkpoint, with a lower --model.learning_rate"
+            )
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours without running any code in it.
 
     Raises:
-        T2IError: if the file is missing, unreadable or not a checkpoint of this package.
+        T2IError: if the file is missing, unreadable, not a checkpoint of this package, or not finite.
     """
     if not path.is_file():
         raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
@@ -49,6 +60,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise T2IError(f"{path} is not a readable checkpoint ({type(error).__name__}): give another file") from error
     if not isinstance(checkpoint, dict) or "t2i_zoo" not in checkpoint:
         raise T2IError(f"{path} was not written by t2i-zoo: give a .ckpt file of one of its runs")
+    check_finite(checkpoint.get("state_dict", {}), str(path))
     return checkpoint
 
 

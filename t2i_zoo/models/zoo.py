@@ -6,17 +6,21 @@ It owns the random numbers of each rank, the checks before training, and the con
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from t2i_zoo.batch import BatchNeeds, CaptionedData
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.ranges import check_names, check_ranges
 from t2i_zoo.text import TextEncoder, words_of
+from t2i_zoo.text.tokens import split_formerly
 
 
 class ZooModule(L.LightningModule):
@@ -41,6 +45,12 @@ class ZooModule(L.LightningModule):
     starting_points: tuple[str, ...] = ("weights",)
     builds_on: tuple[str, ...] = ()
 
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Check the names and ranges of the options, of every model at one place and before anything is built."""
+        check_names(cls, options)
+        check_ranges(cls, options, "model")
+        return super().__new__(cls)
+
     def __init__(self) -> None:
         super().__init__()
         self.text_encoder = None
@@ -48,6 +58,8 @@ class ZooModule(L.LightningModule):
         self.vocabulary: frozenset[str] = frozenset()
         self.rng: torch.Generator | None = None
         self._resumed_states: list[dict[str, Any]] | None = None
+        self._losses: tuple[str, ...] = ()
+        self._finite_at: Tensor | None = None  #: of each loss, the last batch in which it was finite
 
     @property
     def data_module(self) -> CaptionedData | None:
@@ -58,9 +70,18 @@ class ZooModule(L.LightningModule):
     def unknown_words(self, caption: str) -> list[str]:
         """Words of a caption that the encoder does not know or that no training caption contains."""
         unknown = self.text_encoder.unknown_words(caption) if self.text_encoder is not None else []
-        if self.vocabulary:
-            unknown = unknown + [w for w in words_of(caption) if w not in self.vocabulary and w not in unknown]
-        return list(dict.fromkeys(unknown))
+        return list(dict.fromkeys([*unknown, *self.unseen_words(caption)]))
+
+    def unseen_words(self, caption: str) -> list[str]:
+        """Words of a caption that no training caption contains; none where the training captions are not known."""
+        words = words_of(caption, split_formerly(self.vocabulary))
+        return [word for word in dict.fromkeys(words) if self.vocabulary and word not in self.vocabulary]
+
+    def remember(self, vocabulary: Iterable[str]) -> None:
+        """Take over the words of a file's training captions; they tell how the text encoder split captions."""
+        self.vocabulary = frozenset(vocabulary)
+        if self.text_encoder is not None:
+            self.text_encoder.former_words = split_formerly(self.vocabulary)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip here, where half-precision gradients are unscaled already."""
@@ -76,14 +97,18 @@ class ZooModule(L.LightningModule):
             raise T2IError(
                 f"{type(self).__name__} sets {min(found)}, which is no longer read: set needs to a BatchNeeds instead"
             )
+        if stage == "fit":
+            self._check_precision()
         if (data := self.data_module) is None:
             return
+        if stage == "fit" and data.batch_size < self.needs.least:
+            raise T2IError(
+                f"found --data.batch_size {data.batch_size}, expected at least {self.needs.least} images: "
+                f"{type(self).__name__} normalises or compares the images of a batch"
+            )
         size = self.hparams.get("image_size", data.image_size)
         if size != data.image_size:
-            raise T2IError(
-                f"the model has {size} px and the data module gives {data.image_size} px: "
-                "set --model.image_size and --data.image_size to the same number"
-            )
+            raise T2IError(different_sizes(size, data.image_size))
         sizes = list(self.needs.sizes)
         if len(sizes) > 1 and data.sizes != sizes:
             raise T2IError(
@@ -96,7 +121,20 @@ class ZooModule(L.LightningModule):
                 + ("set --model.num_classes to that number" if data.num_classes else "choose data with class labels")
             )
         if stage == "fit":
-            self.vocabulary = data.vocabulary()
+            # split again: an index of shards may have been written by a version that split otherwise
+            self.vocabulary = frozenset(part for word in data.vocabulary() for part in words_of(word))
+
+    def _check_precision(self) -> None:
+        """Raise for weights that are not in float32: small updates and the moving average would be lost."""
+        precision = str(self.trainer.precision)
+        other = next(
+            (str(p.dtype) for p in self.parameters() if p.is_floating_point() and p.dtype != torch.float32), ""
+        )
+        if other or (precision.endswith("-true") and precision != "32-true"):
+            raise T2IError(
+                f"found {f'weights in {other}' if other else f'--trainer.precision {precision}'}, expected weights in "
+                "float32: train with --trainer.precision bf16-mixed, 16-mixed or 32"
+            )
 
     def on_fit_start(self) -> None:
         """Seed the noise of this rank: after ``seed_everything`` all ranks would draw the same.
@@ -108,13 +146,69 @@ class ZooModule(L.LightningModule):
         self.rng = torch.Generator(self.device).manual_seed(seed % 2**63)
 
     def on_train_start(self) -> None:
-        """Continue a resumed run's random numbers; nothing draws between here and the first batch."""
+        """Continue a resumed run's random numbers; nothing draws between here and the first batch.
+
+        An epoch with fewer batches than ``log_every_n_steps`` logs its last one.
+        """
+        trainer: Any = self.trainer
+        trainer.log_every_n_steps = int(min(trainer.log_every_n_steps, trainer.num_training_batches))
+        self._finite_at = None
         if self._resumed_states is not None:
             state.restore_random_states(self._resumed_states, self.global_rank, self.rng)
             self._resumed_states = None
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Raise for a batch that is too small, which only loaders of your own give."""
+        if isinstance(batch, dict) and len(batch.get("captions", range(self.needs.least))) < self.needs.least:
+            raise T2IError(
+                f"found a batch of {len(batch['captions'])}, expected at least {self.needs.least} images for "
+                f"{type(self).__name__}: give your DataLoader drop_last=True"
+            )
+
+    def note_losses(self, losses: Mapping[str, Tensor]) -> None:
+        """Note on the device which losses of this batch, the one that ``clock`` counted last, are finite."""
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        if self._finite_at is None:
+            self._losses = tuple(losses)
+            self._finite_at = torch.full_like(values, self.clock - 1, dtype=torch.int64)
+        self._finite_at = torch.where(torch.isfinite(values), self.clock, self._finite_at)
+
+    def check_losses(self) -> None:
+        """Raise where losses are NaN or infinite; called in all processes, at the log interval and before each save.
+
+        Raises:
+            T2IError: with the loss, the batch and the remedy.
+        """
+        if self._finite_at is None:
+            return
+        found = self._finite_at.clone()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(found, dist.ReduceOp.MIN)
+        for name, batch in zip(self._losses, found.tolist(), strict=True):
+            if batch < self.clock:
+                clip = ", clip with --model.gradient_clip" if "gradient_clip" in self.hparams else ""
+                raise T2IError(
+                    f"{name} is NaN or infinite from batch {batch + 1} on: lower --model.learning_rate{clip} or train "
+                    "with --trainer.precision bf16-mixed or 32, in a new run, from the last checkpoint of this one by "
+                    "--model.weights"
+                )
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the losses."""
+        self.check_losses()
+
+    def on_train_end(self) -> None:
+        """Look at the losses, also where training ends in the middle of an epoch."""
+        self.check_losses()
+        self._finite_at = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add class, clock, vocabulary, the text encoder's files and the random states of all ranks."""
+        """Add class, clock, vocabulary, the text encoder's files and the random states of all ranks.
+
+        Raises:
+            T2IError: where the losses are no longer finite.
+        """
+        self.check_losses()
         if self.text_encoder is not None and (assets := self.text_encoder.assets()):
             spec = {**self.hparams["text_encoder"], "assets": assets}
             checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "text_encoder": spec}
@@ -129,5 +223,13 @@ class ZooModule(L.LightningModule):
         """Restore what ``on_save_checkpoint`` added."""
         extra = checkpoint.get("t2i_zoo", {})
         self.clock = extra.get("clock", 0)
-        self.vocabulary = frozenset(extra.get("vocabulary", ()))
+        self.remember(extra.get("vocabulary", ()))
         self._resumed_states = extra.get("random_states")
+
+
+def different_sizes(model: int, data: int) -> str:
+    """The sentence about a model and data of different image sizes, in pixels."""
+    return (
+        f"the model has {model} px and the data module gives {data} px: give --model.image_size or --data.image_size "
+        "alone, and the other follows, or the same number to both"
+    )

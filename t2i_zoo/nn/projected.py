@@ -106,7 +106,7 @@ def batch_deviation(features: Tensor, group: int = 4) -> Tensor:
         (B, C + 1, H, W).
     """
     count = len(features)
-    groups = features.float().unflatten(0, (group if count % group == 0 else count, -1))
+    groups = features.float().reshape(group if count % group == 0 else count, -1, *features.shape[1:])
     deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean(1, keepdim=True).to(features.dtype)
     return torch.cat([features, deviation.repeat(len(groups), 1, 1, 1)], 1)
 

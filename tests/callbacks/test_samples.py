@@ -12,7 +12,7 @@ from PIL import Image
 from t2i_zoo.callbacks import SampleGrid, samples
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.pictures import save_images
-from t2i_zoo.runs import RunLogger
+from t2i_zoo.run_files import RunLogger
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def fit(tmp_path, build_data, build_trainer, tiny_options):
         torch.manual_seed(0)
         widths = {"generator_width": 8, "discriminator_width": 4, "projection_dim": 8}
         model = GANCLS(**{**tiny_options, **widths, **options})
-        settings = {"logger": RunLogger(tmp_path, ""), "limit_train_batches": 2, **(trainer or {})}
+        settings = {"logger": RunLogger(tmp_path), "limit_train_batches": 2, **(trainer or {})}
         build_trainer(callbacks=[callback], max_epochs=epochs, **settings).fit(model, build_data())
         return model, tmp_path / "version_0" / "samples"
 

@@ -8,9 +8,8 @@ import signal
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from t2i_zoo.callbacks import GracefulStop
+from t2i_zoo.callbacks import GracefulStop, ResumePoint
 from t2i_zoo.models import load_model
 from t2i_zoo.models.gancls import GANCLS
 
@@ -36,8 +35,7 @@ def fit(tmp_path, build_data, build_trainer, tiny_options):
     def run(*callbacks, **options):
         model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, **tiny_options)
         run.model = model
-        keep = ModelCheckpoint(tmp_path / "checkpoints", "last", enable_version_counter=False)
-        every = {"callbacks": [*callbacks, keep], "limit_train_batches": 5, **options}
+        every = {"callbacks": [*callbacks, ResumePoint()], "limit_train_batches": 5, **options}
         build_trainer(**every).fit(model, build_data())
         return model
 
@@ -105,9 +103,7 @@ def test_an_error_gives_the_handlers_back_too(fit, handlers):
     assert current() == handlers
 
 
-def test_without_a_checkpoint_callback_it_says_nothing_was_saved(
-    tmp_path, build_data, build_trainer, tiny_options, capsys
-):
+def test_without_a_resume_point_it_says_nothing_was_saved(tmp_path, build_data, build_trainer, tiny_options, capsys):
     model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, **tiny_options)
     trainer = build_trainer(callbacks=[GracefulStop(), Signals(signal.SIGTERM, at=0)])
     with pytest.raises(SystemExit):

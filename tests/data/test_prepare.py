@@ -169,3 +169,40 @@ def test_features_that_nobody_would_read(model, note, run, tmp_path, capsys):
     assert yaml.safe_load((tmp_path / "shards/index.json").read_text("utf-8"))["text"] is None
     assert run("-c", str(config), "--text_encoder", "hashing")[0] == 0  # what is asked for is done
     assert (tmp_path / "c/text").exists()
+
+
+def test_every_mistake_of_a_folder_is_listed(run, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (24, 24)).save(folder / name)
+    rows = ['{"file_name": "a.png", "caption": "a"}', '{"file_name": "gone.png", "caption": "x"}',
+            '{"file_name": "b.png", "caption": " "}', '{"file_name": "c.png", "caption": "c"}']  # fmt: skip
+    (folder / "metadata.jsonl").write_text("\n".join(rows), "utf-8")
+    code, out, error = run(root=folder)
+    lines = error.splitlines()
+    assert (code, out, len(lines)) == (2, "", 3)
+    wrong = [(2, "no image"), (3, "the caption is blank")]
+    for line, (number, said) in zip(lines, wrong, strict=False):
+        assert f"metadata.jsonl, line {number}: " in line
+        assert said in line
+    assert lines[2] == "error: found 2 mistakes in the data: mend them and prepare again"
+
+
+def test_every_image_that_cannot_be_read_is_listed(run, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for i in range(20):
+        (folder / f"{i}.txt").write_text("a", "utf-8")
+        Image.new("RGB", (24, 24)).save(folder / f"{i}.png")
+    for i in (3, 11, 17):
+        (folder / f"{i}.png").write_bytes(b"no image")
+    code, _, error = run(root=folder)
+    bad = [line for line in error.splitlines() if "is not a readable image" in line]
+    assert code == 2
+    assert [line.split(" is ")[0].rpartition("/")[2] for line in bad] == ["11.png", "17.png", "3.png"]
+    code, out, _ = run("--data.on_bad_image", "skip", root=folder)
+    assert code == 0
+    skipped = [line for line in out.splitlines() if line.startswith("skipped: ")]
+    assert len(skipped) == 3
+    assert not any("on_bad_image" in line for line in skipped)  # that advice has been followed

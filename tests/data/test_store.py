@@ -224,10 +224,10 @@ def test_an_error_in_a_thread_stops_the_others(tmp_path, stores, monkeypatch):
 
     def load(*_):
         calls.append(threading.get_ident())
-        raise T2IError("bad")
+        raise MemoryError("bad")
 
     monkeypatch.setattr(packing, "load_image", load)
-    with pytest.raises(T2IError, match="bad"):
+    with pytest.raises(MemoryError, match="bad"):
         open_store(StoreSpec(CaptionFolder(str(fill(tmp_path / "s", 100, 2))), 8), stores)
     assert len(calls) < 100
 

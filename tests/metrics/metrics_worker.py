@@ -144,13 +144,13 @@ def train(folder: Path) -> None:
     """A training with the callback, its run in ``folder``."""
     from t2i_zoo.callbacks.evaluation import Evaluation
     from t2i_zoo.models.gancls import GANCLS
-    from t2i_zoo.runs import RunLogger
+    from t2i_zoo.run_files import RunLogger
 
     tests = runpy.run_path(str(_HERE.parent / "conftest.py"))
     widths = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4}
     model = GANCLS(image_size=16, noise_dim=4, text_encoder={"kind": "hashing", "dim": 32}, **widths)  # type: ignore[arg-type]
     callback = Evaluation("agreement_synthetic", every_n_epochs=1, images=9, batch_size=2)
-    options = {"devices": 2, "strategy": "ddp_find_unused_parameters_true", "logger": RunLogger(folder, "")}
+    options = {"devices": 2, "strategy": "ddp_find_unused_parameters_true", "logger": RunLogger(folder)}
     trainer = tests["build_trainer"](folder, callbacks=[callback], max_epochs=2, limit_train_batches=2, **options)
     trainer.fit(model, tests["build_data"]())
 

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from t2i_zoo.callbacks.evaluation import Evaluation
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.gancls import GANCLS
-from t2i_zoo.runs import RunLogger
+from t2i_zoo.run_files import RunLogger
 
 WIDTHS = {"generator_width": 8, "discriminator_width": 4, "projection_dim": 8}
 
@@ -24,7 +24,7 @@ def fit(tmp_path, build_data, build_trainer, tiny_options):
         torch.manual_seed(0)
         model = GANCLS(**{**tiny_options, **WIDTHS})
         trainer = build_trainer(
-            callbacks=callbacks, max_epochs=epochs, limit_train_batches=2, logger=RunLogger(tmp_path / name, "")
+            callbacks=callbacks, max_epochs=epochs, limit_train_batches=2, logger=RunLogger(tmp_path / name)
         )
         trainer.fit(model, build_data())
         return model, tmp_path / name / "version_0"
@@ -88,7 +88,7 @@ def test_the_end_may_come_before_the_last_epoch(fit):
 def test_a_test_evaluates_too(fit, build_data, build_trainer, tmp_path):
     model, _ = fit([])
     callback = Evaluation("agreement_synthetic", images=12)
-    trainer = build_trainer(callbacks=[callback], logger=RunLogger(tmp_path / "tested", ""))
+    trainer = build_trainer(callbacks=[callback], logger=RunLogger(tmp_path / "tested"))
     trainer.test(model, build_data(), verbose=False)
     (folder,) = (tmp_path / "tested").glob("version_*")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -267,7 +267,7 @@ def test_wrong_options(build: Any, options: dict[str, Any], sentence: str) -> No
 
 
 def test_data_that_do_not_fit(build: Any, build_trainer: Any, build_data: Any) -> None:
-    with pytest.raises(T2IError, match=r"found --data\.batch_size 1, expected at least 2 images to tell apart"):
+    with pytest.raises(T2IError, match=r"found --data\.batch_size 1, expected at least 2 images"):
         build_trainer().fit(build(), build_data(batch_size=1))
     data = build_data()
     data.prepare_data()

@@ -13,37 +13,44 @@ from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.text import TextFeatures
 
 
-class Table(nn.Module):
-    """A generator whose images are its noise: every pixel of channel c is z_c."""
+class Stripes(nn.Module):
+    """Images that are z_0 times upright stripes, plus z_1 times level ones, plus z_2."""
 
     def forward(self, noise: torch.Tensor, sentence: torch.Tensor) -> torch.Tensor:
-        return noise[:, :3, None, None].expand(-1, 3, 16, 16)
+        upright = torch.tensor([1.0, -1.0]).repeat(8).expand(16, 16)
+        patterns = torch.stack([upright, upright.T, torch.ones(16, 16)])
+        return torch.einsum("bk,kxy->bxy", noise[:, :3], patterns)[:, None].expand(-1, 3, -1, -1)
+
+
+NOISE, OTHERS = (
+    torch.tensor([[0.5, 0.0, 0.25, 0.0], [0.0, 1.0, 0.0, 2.0]]),
+    torch.tensor([[2.0, 0, 0, 0], [1, 0, 0, 0]]),
+)
+BETWEEN = (1.5 + 0.25 + 1 + 1 + 2) / 8  # mean absolute difference of the noise
 
 
 def seeking(tiny_options: dict[str, Any], **options: Any) -> dict[str, torch.Tensor]:
     model = GANCLS(generator_width=8, discriminator_width=4, mode_seeking=0.5, **tiny_options, **options)
-    noise, other = torch.tensor([[0.5, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 2.0]]), torch.zeros(2, 4)
-    other[:, 2] = 0.25
-    model.generator, model.noise = Table(), lambda count, rng=None: other  # type: ignore[assignment, method-assign]
+    model.generator, model.noise = Stripes(), lambda count, rng=None: OTHERS  # type: ignore[assignment, method-assign]
     text = TextFeatures(torch.zeros(2, 32))
-    return model.mode_seeking(Fakes([Table()(noise, text.sentence)], text, {}, noise))
+    return model.mode_seeking(Fakes([Stripes()(NOISE, text.sentence)], text, {}, NOISE))
 
 
 def test_pixels_by_hand(tiny_options: dict[str, Any]) -> None:
     terms = seeking(tiny_options)
-    moved = (0.5 + 0.25 + 1 + 0.25) / 6  # of images: two images with three channels
-    noise = (0.5 + 0.25 + 1 + 0.25 + 2) / 8
-    assert terms["mode_seeking"].item() == pytest.approx(1 / (moved / noise + 1e-5))
-    assert terms["loss"].item() == pytest.approx(0.5 / (moved / noise + 1e-5))
+    # 0.25 -+ 1.5 on the first image; on the second 0 or 2 where stripes are alike or differ
+    moved = ((1.75 + 1.25) / 2 + 1) / 2
+    assert terms["mode_seeking"].item() == pytest.approx(1 / (moved / BETWEEN + 1e-5))
+    assert terms["loss"].item() == pytest.approx(0.5 / (moved / BETWEEN + 1e-5))
 
 
-def test_features_of_a_projected_discriminator(tiny_options: dict[str, Any]) -> None:
+def test_shapes_in_features_of_a_projected_discriminator(tiny_options: dict[str, Any]) -> None:
     network = nn.Module()
     network.taps = lambda images: [images, images[:, :2]]  # type: ignore[assignment]
     projected = {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GANCLS, "frozen", lambda self, name: network)
         terms = seeking(tiny_options, projected=projected)
-    # unit vectors: the first tap has e1 and e2 against e3 (squared distance 2); the second e1 and e2 against none (1)
-    moved, noise = (2 + 1) / 2, (0.5 + 0.25 + 1 + 0.25 + 2) / 8
-    assert terms["mode_seeking"].item() == pytest.approx(1 / (moved / noise + 1e-5), rel=1e-5)
+    # brightness and contrast of the first image do not count; on half of the second, opposite unit vectors
+    moved = (0 + 4 / 2) / 2
+    assert terms["mode_seeking"].item() == pytest.approx(1 / (moved / BETWEEN + 1e-5), rel=1e-4)

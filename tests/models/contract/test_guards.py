@@ -12,13 +12,21 @@ import torch
 from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 
+from t2i_zoo.callbacks import ResumePoint
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import model_class
+from t2i_zoo.models import load_model, model_class
+from t2i_zoo.models.optimization import ema_decay
+from t2i_zoo.run_files import AtomicCheckpointIO
 from t2i_zoo.runs import check_no_overrides, default_options
+
+CAPTIONS = ["a red flower", "a blue flower"]
 
 
 def test_learning_rates_move(build: Any, build_trainer: Any, tiny_data: Any) -> None:
-    """As in ``main_cls.lua``: halved at the start of each epoch whose 1-based number divides by ``lr_decay_every``."""
+    """Halved at the start of each epoch whose number divides by ``lr_decay_every``: 1-based as in ``main_cls.lua``.
+
+    StackGAN's authors count from 0 and leave that epoch out.
+    """
     rates: list[list[float]] = []
     note = LambdaCallback(
         on_train_epoch_start=lambda trainer, _: rates.append([o.param_groups[0]["lr"] for o in trainer.optimizers])
@@ -26,7 +34,16 @@ def test_learning_rates_move(build: Any, build_trainer: Any, tiny_data: Any) -> 
     model = build(learning_rate=0.008, discriminator_learning_rate=0.004, lr_decay=0.5, lr_decay_every=2)
     build_trainer(max_epochs=5, limit_train_batches=1, callbacks=[note]).fit(model, tiny_data)
     generator = [0.008, 0.004, 0.004, 0.002, 0.002]
+    if isinstance(model, model_class("stackgan")):
+        generator = [0.008, 0.008, 0.004, 0.004, 0.002]
     assert rates == [pytest.approx([rate / 2, rate]) for rate in generator]
+
+
+def test_the_warm_up_of_the_average() -> None:
+    options = {"ema_half_life": None, "ema_decay": 0.999, "ema_warmup": True}
+    assert [ema_decay(options, t, 64) for t in (1, 90)] == pytest.approx([2 / 11, 0.91])
+    assert ema_decay(options, 8989, 64) < ema_decay(options, 8990, 64) == ema_decay(options, 99_999, 64) == 0.999
+    assert ema_decay({**options, "ema_warmup": False}, 1, 64) == 0.999
 
 
 @pytest.mark.parametrize("limit", [None, 1e-3])
@@ -49,8 +66,63 @@ def norm_of(optimizer: torch.optim.Optimizer) -> float:
 
 
 def test_a_diverged_run_says_what_to_change(build: Any, build_trainer: Any, tiny_data: Any) -> None:
-    with pytest.raises(T2IError, match=r"_loss is (nan|inf) at batch \d+: lower --model\.learning_rate"):
-        build_trainer(max_epochs=3).fit(build(learning_rate=1e30), tiny_data)
+    """Whatever the log interval is, and though its last batch may be the first bad one."""
+    told = r"_loss is NaN or infinite from batch [1-9] on: lower --model\.learning_rate, clip"
+    with pytest.raises(T2IError, match=told):
+        build_trainer(max_epochs=3, log_every_n_steps=0).fit(build(learning_rate=1e30), tiny_data)
+
+
+def test_a_diverged_model_is_not_saved(build: Any, build_trainer: Any, tiny_data: Any, tmp_path: Path) -> None:
+    model, keeper = build(), ResumePoint()
+    end = {"max_epochs": 2, "limit_train_batches": 1, "plugins": [AtomicCheckpointIO()]}
+    build_trainer(callbacks=[keeper], **end).fit(model, tiny_data)
+    before = keeper.path.read_bytes()
+    spoil = LambdaCallback(on_train_epoch_end=lambda *_: next(model.generator_ema.parameters()).fill_(torch.nan))
+    with pytest.raises(T2IError, match=r"last.ckpt is not written, .* generator_ema\..* with NaN"):
+        build_trainer(callbacks=[spoil, ResumePoint()], **end).fit(model, tiny_data)
+    assert keeper.path.read_bytes() == before
+    torch.save({**torch.load(keeper.path), "state_dict": model.state_dict()}, keeper.path)  # as older versions did
+    with pytest.raises(T2IError, match=r"last.ckpt holds generator_ema\..* with NaN or infinite values"):
+        load_model(keeper.path)
+
+
+def test_a_batch_of_one_trains_or_is_refused(build: Any, build_trainer: Any, build_data: Any) -> None:
+    model = build()
+    if model.needs.least == 1:
+        build_trainer(limit_train_batches=2).fit(model, build_data(batch_size=1))
+        assert all(weight.isfinite().all() for weight in model.parameters())
+        return
+    with pytest.raises(T2IError, match=r"found --data\.batch_size 1, expected at least 2 images: "):
+        build_trainer().fit(model, build_data(batch_size=1))
+    data = build_data()
+    ragged = [next(data.batches("train", model)), next(build_data(batch_size=1).batches("train"))]
+    loader = torch.utils.data.DataLoader(ragged, batch_size=None)
+    with pytest.raises(T2IError, match=r"found a batch of 1, .*give your DataLoader drop_last=True"):
+        build_trainer().fit(model, loader)
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true"])
+def test_other_precisions_than_float32_are_refused(
+    build: Any, build_trainer: Any, tiny_data: Any, precision: str
+) -> None:
+    with pytest.raises(T2IError, match=f"(--trainer.precision {precision}|weights in torch.*), expected .*float32"):
+        build_trainer(precision=precision).fit(build(), tiny_data)
+
+
+def test_a_halved_model_draws(build: Any, build_trainer: Any, tiny_data: Any) -> None:
+    model, noise = build().eval(), build().noise(2)
+    whole = model.generate(CAPTIONS, noise=noise)
+    torch.testing.assert_close(model.bfloat16().generate(CAPTIONS, noise=noise), whole, atol=0.1, rtol=0)
+    with pytest.raises(T2IError, match=r"found weights in torch\.bfloat16, expected weights in float32"):
+        build_trainer().fit(model, tiny_data)
+
+
+def test_compiled_networks_are_not_trained(build: Any, build_trainer: Any, tiny_data: Any) -> None:
+    for compiled in (torch.compile, lambda network: network.compile() or network):
+        model = build()
+        model.generator, model.discriminator = compiled(model.generator), compiled(model.discriminator)
+        with pytest.raises(T2IError, match=r"found networks compiled by torch\.compile"):
+            build_trainer().fit(model, tiny_data)
 
 
 def test_image_sizes_are_compared(build: Any, build_trainer: Any, build_data: Any) -> None:
