@@ -22,7 +22,7 @@ from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.data.usable import SPLITS
 from t2i_zoo.data.webdataset import WebDataset
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import MistakesError, T2IError
 from t2i_zoo.files import sha256
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.zoo import ZooModule
@@ -49,8 +49,23 @@ def prepare(
         per_shard: Images in each shard.
 
     Raises:
-        T2IError: for mistakes in the data, of which the first five are named, or a damaged store.
+        T2IError: for mistakes in the data, each of which is printed, or a damaged store.
     """
+    try:
+        _prepare(words, text_encoder, verify, to, out, per_shard)
+    except MistakesError as error:
+        print("\n".join(error.sentences), file=sys.stderr)
+        raise T2IError(f"found {len(error.sentences)} mistakes in the data: mend them and prepare again") from error
+
+
+def _prepare(
+    words: Sequence[str],
+    text_encoder: str | dict[str, Any] | None,
+    verify: bool,
+    to: Literal["store", "webdataset"],
+    out: str | None,
+    per_shard: int,
+) -> None:
     parser = data_parser("prepare")
     config = parser.parse_args(words)
     model = config.model or {}

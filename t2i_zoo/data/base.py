@@ -71,7 +71,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
         self.spec = StoreSpec(
-            *(source, load_size, resize, on_bad_image, resample, draft, on_bad_caption, max_megapixels, limit)
+            source, load_size, resize, on_bad_image, resample, draft, on_bad_caption, max_megapixels, limit
         )
         self._given: ReadsBatches | None = None  #: the model of ``batches``
         self._plain: BaseDataModule | None = None  #: the copy that serves it

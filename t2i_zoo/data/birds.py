@@ -104,7 +104,8 @@ class CUB200(Source):
         if base is None:
             found = f"{root} has no images.txt" if root.is_dir() else f"there is no folder {root}"
             raise T2IError(
-                f"{found}: it should hold CUB-200-2011 as {', '.join(FILES)}, images/ and text_c10/; point "
+                f"{found}: it should hold CUB-200-2011 (images from data.caltech.edu, captions from "
+                f"https://github.com/reedscot/cvpr2016) as {', '.join(FILES)}, images/ and text_c10/; point "
                 "--data.source.root at it, or pass --data.source.download true"
             )
         needed = [*FILES, "images", *(["bounding_boxes.txt"] if self.crop == "box" else [])]

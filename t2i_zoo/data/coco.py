@@ -80,8 +80,9 @@ class COCOCaptions(Source):
         self.fetch()
         if not self.path.is_dir():
             raise T2IError(
-                f"there is no folder {self.path}: it should hold COCO as annotations/, train{self.year}/ and "
-                f"val{self.year}/; point --data.source.root at it, or pass --data.source.download true"
+                f"there is no folder {self.path}: it should hold COCO (from {_PAGE}) as annotations/, "
+                f"train{self.year}/ and val{self.year}/; point --data.source.root at it, or pass "
+                "--data.source.download true"
             )
         records = []
         numbers: dict[int, int] | None = None

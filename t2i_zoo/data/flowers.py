@@ -83,7 +83,8 @@ class FlowerFolder(Source):
         root = self.path
         if not root.is_dir():
             raise T2IError(
-                f"there is no folder {root}: it should hold Oxford-102 as {LAYOUT}; point --data.source.root at it"
+                f"there is no folder {root}: it should hold Oxford-102 (images from {_HOST}, captions from "
+                f"https://github.com/reedscot/cvpr2016) as {LAYOUT}; point --data.source.root at it"
             )
         for name in ["jpg", "imagelabels.mat", "text_c10", *_NEEDED[self.split]]:
             if not (root / name).exists():

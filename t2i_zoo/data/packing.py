@@ -24,7 +24,7 @@ from t2i_zoo.data.images import MEGAPIXELS, ImageError, Resample, Resize, load_i
 from t2i_zoo.data.notes import collecting
 from t2i_zoo.data.records import Record, Source
 from t2i_zoo.data.usable import SPLITS, OnBad, usable
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 from t2i_zoo.files import sha256
 
 FORMAT = 3  # raise it with any change of what is packed
@@ -207,17 +207,21 @@ def cores() -> int:
 def on_all_cores(
     spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None = None
 ) -> None:
-    """Do the work on all cores; note the error of each image that is skipped, by its number."""
+    """Do the work on all cores; note what is wrong with each image that is skipped, by its number.
+
+    Raises:
+        T2IError: with the mistakes of all images, where none is to be skipped.
+    """
     from PIL import Image
+
+    wrong: dict[int, ImageError] = {}
 
     def some(numbers: range) -> None:
         for i in numbers:
             try:
                 work(i)
             except ImageError as error:
-                if spec.on_bad_image == "raise":
-                    raise
-                bad[i] = error.found
+                wrong[i] = error
 
     parts = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
     # PIL and numpy release the interpreter lock while they decode and average, so threads use all cores
@@ -229,6 +233,11 @@ def on_all_cores(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if spec.on_bad_image == "raise":
+        noted = Noted()
+        noted.sentences += [str(wrong[i]) for i in sorted(wrong)]
+        noted.check()
+    bad |= {i: error.found for i, error in wrong.items()}
 
 
 def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: NDArray[np.int64], folder: Path) -> None:

@@ -54,13 +54,13 @@ class StreamDataModule(BaseDataModule):
 
     def __init__(self, source: WebDataset, **options: Any) -> None:
         super().__init__(source, **options)
+        if self.order != "shuffle":
+            raise T2IError(f"found --data.order {self.order}, which streamed shards cannot have: use shuffle")
         if self.spec.limit is not None:
             raise T2IError(
                 f"found --data.limit {self.spec.limit} with streamed shards, of which nothing is packed: leave it out, "
                 "or pass --data.source.stream false"
             )
-        if self.order != "shuffle":
-            raise T2IError(f"found --data.order {self.order}, which streamed shards cannot have: use shuffle")
         if source.buffer < 2:
             raise T2IError(f"found --data.source.buffer {source.buffer}, expected at least 2")
         self._index: ShardIndex | None = None

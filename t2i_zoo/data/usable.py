@@ -7,7 +7,7 @@ from typing import Literal
 
 from t2i_zoo.data.notes import some
 from t2i_zoo.data.records import Record, Source
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import Noted, T2IError
 
 OnBad = Literal["raise", "skip"]
 
@@ -37,13 +37,17 @@ def usable(
     unsaid = [record for record in records if not any(caption.strip() for caption in record.captions)]
     lacks = [r.lacks or f"{r.image}: no caption" for r in unsaid if (captioned or r.lacks) and not r.lost]
     what = f"of the {len(records):,} images of {source.path}"
+    noted = Noted()
     if lost and (on_bad_image == "raise" or len(lost) == len(records)):
         skip = "" if len(lost) == len(records) else ", or pass --data.on_bad_image skip to leave them out"
-        raise T2IError(f"{len(lost):,} {what} are missing ({some(lost)}): correct the names or add the files{skip}")
+        noted.sentences.append(
+            f"{len(lost):,} {what} are missing ({some(lost)}): correct the names or add the files{skip}"
+        )
     if lacks and (on_bad_caption == "raise" or not captioned):
         skip = ", or pass --data.on_bad_caption skip to leave these images out" if captioned else ""
         none = "" if captioned else source.textless
-        raise T2IError(f"{len(lacks):,} {what} have no caption ({some(lacks)}): write them{skip}{none}")
+        noted.sentences.append(f"{len(lacks):,} {what} have no caption ({some(lacks)}): write them{skip}{none}")
+    noted.check()
     out = {id(record) for record in unsaid} if lacks else set[int]()
     kept = [record for record in records if not record.lost and id(record) not in out]
     _check(kept)
