@@ -81,7 +81,7 @@ class ZooCLI(LightningCLI):
         return {name: skip for name, skip in LightningCLI.subcommands().items() if name == self.verb}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the sample grid and the checkpoints as ``--samples.*``, ``--resume.*`` and ``--checkpoint.*``."""
+        """Add grids, warnings and checkpoints: ``--samples.*``, ``--watch.*``, ``--resume.*``, ``--checkpoint.*``."""
         for name, path in CALLBACKS.items():
             parser.add_lightning_class_args(pkgutil.resolve_name(path), name)
         parser.set_defaults(

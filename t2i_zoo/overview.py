@@ -24,6 +24,7 @@ DATA = "t2i_zoo.data.module.CaptionDataModule"
 #: callbacks of ``fit`` whose options are on the command line, by their prefix
 CALLBACKS = {
     "samples": "t2i_zoo.callbacks.samples.SampleGrid",
+    "watch": "t2i_zoo.callbacks.watch.Watch",
     "resume": "t2i_zoo.callbacks.resume.ResumePoint",
     "checkpoint": "t2i_zoo.callbacks.resume.FurtherCheckpoints",
 }

@@ -21,6 +21,7 @@ from t2i_zoo.models import state
 from t2i_zoo.ranges import check_names, check_ranges
 from t2i_zoo.text import TextEncoder, words_of
 from t2i_zoo.text.tokens import split_formerly
+from t2i_zoo.version import __version__
 
 
 class ZooModule(L.LightningModule):
@@ -213,6 +214,8 @@ class ZooModule(L.LightningModule):
             spec = {**self.hparams["text_encoder"], "assets": assets}
             checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "text_encoder": spec}
         checkpoint["t2i_zoo"] = {
+            "format": state.FORMAT,
+            "version": __version__,
             "model": state.model_key(self),
             "clock": self.clock,
             "vocabulary": sorted(self.vocabulary),
