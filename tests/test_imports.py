@@ -40,7 +40,8 @@ class Rule(NamedTuple):
 
 #: the first rule whose pattern fits; files that none fits (``cli.py``, ``commands``, ...) may import everything
 RULES = [
-    Rule(r"(errors|files|seeds|version)\.py", set(), set()),
+    Rule(r"(errors|seeds|version)\.py", set(), set()),
+    Rule(r"files\.py", {"errors"}, set()),
     Rule(r"(ranges|signatures)\.py", {"errors"}, {"docstring_parser"}),
     Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
     Rule(r"fonts\.py", {"errors"}, {"PIL"}),
@@ -57,6 +58,7 @@ RULES = [
     Rule(r"data/(base|module)\.py", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "lightning"}),
     Rule(r"data/birds\.py", {"data", "text", "legacy", *COMMON}, NUMBERS),
     Rule(r"data/hf\.py", {"data", *COMMON}, {*NUMBERS, "datasets"}),
+    Rule(r"data/tables\.py", {"data", *COMMON}, {"numpy", "pyarrow"}),
     Rule(r"data/download\.py", {"data", *COMMON}, {"filelock", "pooch", "requests", "rich"}),
     Rule(r"data/(shards|shard_writer)\.py", {"data", "text", *COMMON}, {"numpy", "PIL", "filelock", "webdataset"}),
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),

@@ -29,7 +29,7 @@ _SKIPPED = 20  # lines about single images
 Shown = tuple[NDArray[np.uint8], str]  #: an image (H, W, 3) and what is printed below it
 
 
-def explained(facts: Mapping[str, str], counts: Sequence[int], captions: Iterable[str]) -> Iterator[str]:
+def explained(facts: Mapping[str, str], counts: Sequence[float], captions: Iterable[str]) -> Iterator[str]:
     """Lines about layout, splits, captions and their scripts.
 
     Args:

@@ -159,7 +159,7 @@ def _any_tables(names: Names, find: Find) -> list[Path]:
 
 def _from_tables(names: Names, tables: Sequence[Path], find: Find) -> list[Entry]:
     entries: dict[Path | str, Entry] = {}
-    seen: set[tuple[Path | str, tuple[str, ...]]] = set()
+    seen = set[tuple[object, tuple[str, ...]]]()
     used = set[str]()
     for table in tables:
         split = split_in(table.name) if len(tables) > 1 and table.parent == names.root else None
