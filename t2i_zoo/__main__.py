@@ -124,8 +124,8 @@ def _train(verb: str, words: list[str]) -> None:
     """Answer help and mistyped flags at once; everything else needs Lightning."""
     from t2i_zoo.overview import check_flags, training_help
 
-    if {"-h", "--help"} & set(words):
-        print(training_help(verb, TRAINING[verb], words, everything="all" in words))
+    if asked := [place for place, word in enumerate(words) if word in ("-h", "--help")]:
+        print(training_help(verb, TRAINING[verb], words, everything=words[asked[0] + 1 :][:1] == ["all"]))
         return
     check_flags(words)
     from t2i_zoo.cli import main as train

@@ -22,6 +22,7 @@ from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
+from t2i_zoo.models.aids import AidedModule
 from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.zoo import ZooModule, different_sizes
@@ -80,7 +81,7 @@ class ZooCLI(LightningCLI):
         return {name: skip for name, skip in LightningCLI.subcommands().items() if name == self.verb}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the sample grid and the checkpoints as ``--samples.*``, ``--resume.*`` and ``--checkpoint.*``."""
+        """Add grids, warnings and checkpoints: ``--samples.*``, ``--watch.*``, ``--resume.*``, ``--checkpoint.*``."""
         for name, path in CALLBACKS.items():
             parser.add_lightning_class_args(pkgutil.resolve_name(path), name)
         parser.set_defaults(
@@ -315,6 +316,8 @@ class Check(ZooCLI):
             later["stage1"] = "untrained"
         with torch.device("meta"):
             model = kind(**{**options, **later})
+        if isinstance(model, AidedModule):
+            model.check_penalty_options()
         given = config.data.as_dict()
         source = given.pop("source")
         built = pkgutil.resolve_name(source["class_path"])(**source.get("init_args", {}))

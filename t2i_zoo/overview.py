@@ -24,6 +24,7 @@ DATA = "t2i_zoo.data.module.CaptionDataModule"
 #: callbacks of ``fit`` whose options are on the command line, by their prefix
 CALLBACKS = {
     "samples": "t2i_zoo.callbacks.samples.SampleGrid",
+    "watch": "t2i_zoo.callbacks.watch.Watch",
     "resume": "t2i_zoo.callbacks.resume.ResumePoint",
     "checkpoint": "t2i_zoo.callbacks.resume.FurtherCheckpoints",
 }
@@ -78,11 +79,10 @@ def training_help(verb: str, about: str, words: Sequence[str], everything: bool 
         lines += ["", "With --config NAME or --model NAME, the options of that model are listed too."]
     data = [option for option in options_of(DATA) if option.name != "source"]
     lines += _section("Data", "data", data, everything)
-    sources = [source] if source else list(_sources().values()) if everything else []
-    for path in sources:
-        lines += _section(f"Data source {path.rpartition('.')[2]}", "data.source", list(options_of(path)), everything)
-    if not sources:
+    if source is None:
         lines += _entry("--data.source NAME", f"one of {', '.join(SOURCES)}, with options of its own", everything)
+    for path in [source] if source else list(_sources().values()) if everything else []:
+        lines += _section(f"Data source {path.rpartition('.')[2]}", "data.source", list(options_of(path)), everything)
     for prefix in CALLBACKS if verb == "fit" else ():
         if everything or prefix != "checkpoint":
             lines += _section(prefix.capitalize(), prefix, list(options_of(CALLBACKS[prefix])), everything)
@@ -257,9 +257,8 @@ def completion(words: Sequence[str], training: dict[str, str], verbs: Sequence[s
         own = Parser()
         for name, text in SINGLE.items():
             own.add_argument(f"--{name}", help=text.partition("|")[2])
-        groups = {**{name: options_of(path) for name, path in GROUPS.items()}}
-        for prefix, options in groups.items():
-            for option in options:
+        for prefix, path in GROUPS.items():
+            for option in options_of(path):
                 own.add_argument(f"--{prefix}.{option.name}", help=option.about)
         for base in ("model", "data.source"):
             for name in class_arguments(base):

@@ -122,13 +122,20 @@ def test_numbers_of_the_grid(options: dict[str, Any], sentence: str) -> None:
         ({"matching_power": 4.0, "r1": 1.0}, "matching_power 4.0, which does nothing"),
     ],
 )
-def test_options_of_penalties_without_a_penalty(options: Any, sentence: str, tiny_options: dict[str, Any]) -> None:
+def test_options_of_penalties_without_a_penalty(
+    options: Any, sentence: str, tiny_options: dict[str, Any], build_data: Callable[..., Any],
+    build_trainer: Callable[..., Any],
+) -> None:  # fmt: skip
     widths = {"generator_width": 8, "discriminator_width": 4, **tiny_options}
+    model = GANCLS(**widths, **options)  # an old run may have them
     with pytest.raises(T2IError, match=sentence):
-        GANCLS(**widths, **options)
-    GANCLS(**widths, penalty_every=4, penalty_step="separate", r1=1.0)
-    GANCLS(**widths, penalty_every=4, mode_seeking=1.0)
-    GANCLS(**widths, matching_power=4.0, matching_penalty=1.0)
+        build_trainer().fit(model, build_data())
+    for effective in (
+        {"penalty_every": 4, "penalty_step": "separate", "r1": 1.0},
+        {"penalty_every": 4, "mode_seeking": 1.0},
+        {"matching_power": 4.0, "matching_penalty": 1.0},
+    ):
+        GANCLS(**widths, **effective).check_penalty_options()
 
 
 def test_noise_of_another_shape(tiny_options: dict[str, Any]) -> None:
@@ -159,3 +166,9 @@ def test_options_of_the_trainer_for_one_optimizer(
     model = GANCLS(generator_width=8, discriminator_width=4, **tiny_options)
     with pytest.raises(T2IError, match=sentence):
         build_trainer(**options).fit(model, build_data())
+
+
+def test_weights_by_the_name_of_a_generator_of_the_package() -> None:
+    """Of other widths, which shows that the file was found; what fits is a matter of every fine-tuning run."""
+    with pytest.raises(T2IError, match=r"--model\.weights .*gancls_flowers64\.safetensors: generator\..* has shape"):
+        GANCLS(generator_width=8, discriminator_width=4, weights="gancls_flowers64")

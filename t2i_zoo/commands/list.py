@@ -21,7 +21,7 @@ def list_() -> None:
 
 
 def _print(title: str, rows: dict[str, str]) -> None:
-    width = max(map(len, rows))
+    width = max(map(len, rows), default=0)
     print(title)
     for name, about in rows.items():
         print(f"  {name:<{width}}  {about}")

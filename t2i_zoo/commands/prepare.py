@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from t2i_zoo import data
+from t2i_zoo.commands.understood import explained, left_out, preview_of_shards, preview_of_store
 from t2i_zoo.data.module import CaptionDataModule
-from t2i_zoo.data.packing import SPLITS
+from t2i_zoo.data.packing import writing
 from t2i_zoo.data.shard_writer import write_shards
 from t2i_zoo.data.shards import ShardIndex
 from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
+from t2i_zoo.data.usable import SPLITS
+from t2i_zoo.data.webdataset import WebDataset
 from t2i_zoo.errors import MistakesError, T2IError
 from t2i_zoo.files import sha256
 from t2i_zoo.models.base import TextToImageGAN
@@ -89,8 +94,13 @@ def _pack(module: CaptionDataModule, encoder: TextEncoder | None, reads_words: b
         module.text_cache(encoder, reads_words).ensure(store.captions, progress=True)
     counts = {split: len(store.rows(split)) for split in SPLITS}
     print(_summary(counts, f"{store.manifest['captions']} captions", store.folder))
-    for remark in [*store.remarks(), *(f"skipped: {skipped}" for skipped in store.manifest["skipped"])]:
-        print(remark)
+    kept = store.manifest
+    for line in explained(kept["understood"], np.diff(store.offsets).tolist(), store.captions):
+        print(line)
+    for line in [*kept["remarks"], *store.remarks(), *left_out([*kept["skipped"], *kept["uncaptioned"]])]:
+        print(line)
+    with writing(store.folder):
+        print(f"preview: {preview_of_store(store)}")
 
 
 def _built(text_encoder: str | dict[str, object] | None) -> TextEncoder | None:
@@ -105,10 +115,12 @@ def _write_shards(
     if out is None:
         raise T2IError("found --to webdataset without --out: give the new folder of the shards")
     folder = Path(out).expanduser().absolute()
-    index, skipped = write_shards(module.spec, folder, encoder, reads_words, per_shard, progress=True)
-    print(_summary_of_shards(index, folder))
-    for sentence in skipped:
-        print(f"skipped: {sentence}")
+    index, skipped, notes = write_shards(module.spec, folder, encoder, reads_words, per_shard, progress=True)
+    index.understood, index.remarks = notes.facts, notes.remarks()
+    _say(index, folder)
+    for line in left_out(skipped):
+        print(line)
+    _preview(WebDataset(str(folder)), index, module, folder)
 
 
 def _describe_shards(module: StreamDataModule, verify: bool) -> None:
@@ -121,12 +133,27 @@ def _describe_shards(module: StreamDataModule, verify: bool) -> None:
             )
         if f"sha256:{sha256(Path(source.place(shard.name)))}" != shard.hash:
             raise T2IError(f"{source.place(shard.name)} changed since it was written: copy or write it again")
-    print(_summary_of_shards(index, source.root))
+    _say(index, source.root)
+    name = hashlib.blake2b(source.place("").encode(), digest_size=8).hexdigest()
+    _preview(source, index, module, module.cache / "shards" / name)
 
 
-def _summary_of_shards(index: ShardIndex, place: object) -> str:
+def _say(index: ShardIndex, place: object) -> None:
+    """What shards hold and how they were understood."""
     counts = {split: index.pictures(split) for split in SPLITS}
-    return _summary(counts, f"{index.captions} captions, {len(index.shards)} shards", place)
+    shards = len({shard.name for shard in index.shards})
+    print(_summary(counts, f"{index.captions} captions, {shards} shards", place))
+    mean = index.captions / max(sum(counts.values()), 1)
+    for line in [*explained(index.understood, [round(mean, 1)], [*index.vocabulary, *index.examples]), *index.remarks]:
+        print(line)
+    if index.lacking:
+        print(f"{index.lacking:,} images have no caption, such as: {index.lacks[0]}")
+
+
+def _preview(source: WebDataset, index: ShardIndex, module: Any, folder: Path) -> None:
+    with writing(folder):
+        if path := preview_of_shards(source, index, module.spec, folder / "preview.png"):
+            print(f"preview: {path}")
 
 
 def _summary(counts: Mapping[str, int], others: str, place: object) -> str:

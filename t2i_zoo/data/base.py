@@ -16,11 +16,12 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from t2i_zoo.batch import Batch, BatchNeeds, CaptionedData, ReadsBatches
-from t2i_zoo.data.images import Resample, Resize
+from t2i_zoo.data.images import MEGAPIXELS, Resample, Resize
 from t2i_zoo.data.packing import StoreSpec
 from t2i_zoo.data.plan import Order
 from t2i_zoo.data.records import Source
 from t2i_zoo.data.transforms import normalise
+from t2i_zoo.data.usable import OnBad
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
 from t2i_zoo.ranges import Count, Several, Whole, check_ranges
@@ -47,7 +48,9 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         captions_averaged: Count = 1,
         order: Order = "shuffle",
         augment: bool = True,
-        on_bad_image: Literal["raise", "skip"] = "raise",
+        on_bad_image: OnBad = "raise",
+        on_bad_caption: OnBad = "raise",
+        max_megapixels: float = MEGAPIXELS,
         device_resident: Literal["auto", "yes", "no"] = "auto",
         cache_dir: str | None = None,
         limit: Several | None = None,
@@ -57,6 +60,8 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         check_ranges(BaseDataModule, locals(), "data")
         if odd := [size for size in pyramid or () if not 1 <= size <= image_size]:
             raise T2IError(f"found {odd[0]} in --data.pyramid, expected sizes from 1 to the image size {image_size}")
+        if not max_megapixels > 0:
+            raise T2IError(f"found --data.max_megapixels {max_megapixels}, expected more than 0, such as 200")
         load_size = math.ceil(image_size * 76 / 64) if load_size is None else load_size
         if load_size < image_size:
             raise T2IError(f"found --data.load_size {load_size}, expected at least the image size {image_size}")
@@ -65,7 +70,9 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft, limit)
+        self.spec = StoreSpec(
+            source, load_size, resize, on_bad_image, resample, draft, on_bad_caption, max_megapixels, limit
+        )
         self._given: ReadsBatches | None = None  #: the model of ``batches``
         self._plain: BaseDataModule | None = None  #: the copy that serves it
 

@@ -113,7 +113,7 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
         T2IError: if the file is missing, not a checkpoint of ours, or of a class that is not imported, or if there is
             no such device.
     """
-    from t2i_zoo.models.state import model_key, read_checkpoint
+    from t2i_zoo.models.state import check_options, model_key, read_checkpoint
 
     _check_device(device)
     place = find_weights(path)
@@ -122,6 +122,7 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     checkpoint = read_checkpoint(place)
     key = checkpoint["t2i_zoo"]["model"]
     cls = _class_of(key)
+    check_options(place, checkpoint, cls)
     hparams: dict[str, Any] = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
     # the files that a run started from or looks at may be gone
     absent = (*cls.starting_points, *cls.builds_on)

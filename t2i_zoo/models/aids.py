@@ -69,7 +69,6 @@ class AidedModule(SamplingModule):
     def aided(self, discriminator: nn.Module) -> nn.Module:
         """A paper's discriminator, changed as the options ``projected`` and ``spectral_norm`` say."""
         options = self.hparams
-        self._check_penalty_options()
         if options["matching_penalty"] and not self.conditional:
             raise T2IError(
                 "found --model.matching_penalty with --model.text_encoder none, which leaves nothing to match: use "
@@ -87,12 +86,16 @@ class AidedModule(SamplingModule):
                     parametrizations.spectral_norm(module)
         return discriminator
 
-    def _check_penalty_options(self) -> None:
-        """Raise for an option of penalties that would do nothing; a subclass may have penalties of its own."""
+    def check_penalty_options(self) -> None:
+        """Raise for an option of penalties that would do nothing; a subclass may have penalties of its own.
+
+        Called ahead of training alone, so that a run that was trained with such an option can be loaded.
+        """
         options, given, own = self.hparams, dict[str, bool](), type(self).discriminator_penalty  # type: ignore[attr-defined]
-        if not self.matching_penalty:
+        if not (self.matching_penalty or self.own_matching_penalty):
             given = {"matching_power": options["matching_power"] != 6}
-        if own.__module__ == "t2i_zoo.models.base" and not (options["r1"] or options["r2"] or self.matching_penalty):
+        penalised = options["r1"] or options["r2"] or self.matching_penalty or self.own_matching_penalty
+        if own.__module__ == "t2i_zoo.models.base" and not penalised:
             given |= {"penalty_step": options["penalty_step"] is not None}
             given |= {"penalty_every": options["penalty_every"] > 1 and not options["mode_seeking"]}
         if idle := [name for name, asked in given.items() if asked]:

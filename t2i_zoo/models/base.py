@@ -307,7 +307,9 @@ class TextToImageGAN(AidedModule):
     # Guards and modes -----------------------------------------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Any]:
-        """None; Lightning asks for them ahead of its own check of the options that two optimizers exclude."""
+        """None; Lightning asks for them first of all, ahead of its own check of what two optimizers exclude."""
+        if self.trainer.state.fn == "fit":
+            self.check_penalty_options()
         for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
             if (value := getattr(self.trainer, option)) != default:
                 raise T2IError(f"found Trainer({option}={value}), which does not work with two optimizers: {remedy}")

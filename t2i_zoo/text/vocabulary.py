@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from t2i_zoo.text.tokens import MARK, normalized
+from t2i_zoo.text.tokens import MARK, by_character, normalized, split_formerly
 
 END = 0  #: number of ``<end>``, which is also the padding
 END_WORD = "<end>"
@@ -18,15 +18,16 @@ _RUN = re.compile(r"\w+")
 _RUN_WITH_MARKS = re.compile(rf"\w(?:\w|{MARK})*")
 
 
-def plain_tokens(caption: str) -> list[str]:
+def plain_tokens(caption: str, former: bool = False) -> list[str]:
     r"""Lower-case runs of letters, digits and underscores, the authors' ``\w+``, in order.
 
     Hyphens and apostrophes separate words. Outside ASCII, the text is NFKC-normalized and combining marks stay with
     their letters, while the authors' code splits at marks and removes all that is not ASCII; ``Words.number`` looks up
-    both forms, and ``authors_tokens`` does as they do.
+    both forms, and ``authors_tokens`` does as they do. ``former`` is that of ``words_of``.
     """
-    text, shadow = normalized(caption)
-    return [text[match.start() : match.end()] for match in _RUN_WITH_MARKS.finditer(shadow)]
+    text, shadow = normalized(caption, former)
+    found = [text[match.start() : match.end()] for match in _RUN_WITH_MARKS.finditer(shadow)]
+    return found if former else by_character(found)
 
 
 def authors_tokens(caption: str) -> list[tuple[str, str]]:
@@ -35,7 +36,7 @@ def authors_tokens(caption: str) -> list[tuple[str, str]]:
 
 
 class Words:
-    """Known words, numbered from 1; 0 is ``<end>``.
+    """Known words, numbered from 1; 0 is ``<end>``. Captions are split as these words once were.
 
     Args:
         words: each once; ``words[0]`` has the number 1.
@@ -45,6 +46,7 @@ class Words:
 
     def __init__(self, words: Iterable[str] = (), ascii_only: bool = False) -> None:
         self.words, self.ascii_only = list(words), ascii_only
+        self._former = split_formerly(frozenset(self.words))
         self._numbers = {word: number for number, word in enumerate(self.words, 1)}
 
     @classmethod
@@ -71,7 +73,9 @@ class Words:
 
     def _split(self, caption: str) -> list[tuple[str, str]]:
         """The words of a caption: as they are written, and as they are looked up."""
-        return authors_tokens(caption) if self.ascii_only else [(word, word) for word in plain_tokens(caption)]
+        if self.ascii_only:
+            return authors_tokens(caption)
+        return [(word, word) for word in plain_tokens(caption, self._former)]
 
     def number(self, word: str) -> int | None:
         """The number of a word, or of its ASCII characters; None if neither is known."""

@@ -57,6 +57,7 @@ OPTIONS = {  # words after `fit` and a whole config: what the sentence must hold
     "--samples.rows -1": "found --samples.rows -1, expected at least 1",
     "--checkpoint.filename=": "found --checkpoint.filename",
     "--checkpoint.monitor fid": "found --checkpoint.monitor fid, which nothing logs: expected a name in the head of",
+    "--checkpoint.monitor val/nonsense": "monitor val/nonsense, which validation does not log: expected one of",
     "--data.limit 0": "found --data.limit 0, expected at least 2",
     "--config attngan_synthetic": "damsm runs/damsm_synthetic is not there: t2i-zoo pipeline attngan_synthetic trains",
     "--data.augment perhaps": "found --data.augment perhaps, expected true or false",

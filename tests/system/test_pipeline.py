@@ -118,7 +118,7 @@ def test_attention_is_shown(finished: Path, tmp_path: Path, monkeypatch: pytest.
     assert main(words) == 0
     assert Image.open(out).size > (300, 200)
     first = out.read_bytes()
-    assert main([*words, "--seed", "1"]) == 0
+    assert main([*words, "--seed", "1", "--overwrite"]) == 0
     assert out.read_bytes() != first
 
 

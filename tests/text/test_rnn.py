@@ -185,7 +185,7 @@ def test_encoding(file: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(encoder.encode(captions).sentence, found.sentence)
     assert encoder.encode([]).sentence.shape == (0, 8)
-    with pytest.raises(T2IError, match="Caption 1 of 2 is ' ', which has no word to encode"):
+    with pytest.raises(T2IError, match="Caption 2 of 2 is ' ', which has no word to encode"):
         encoder.encode(["a", " "])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ from t2i_zoo.models.pyramid import PyramidGAN
 from t2i_zoo.models.stackganpp import losses
 from t2i_zoo.models.stackganpp.networks import NextStage
 from t2i_zoo.nn import over_sizes
-from t2i_zoo.ranges import Count, Weight, Whole
+from t2i_zoo.ranges import Count, Range, Weight, Whole
+
+Branches = Annotated[int, Range("1 to 5", least=1, most=5)]
 
 
 class StackGANPlusPlus(PyramidGAN):
@@ -48,7 +50,7 @@ class StackGANPlusPlus(PyramidGAN):
     def __init__(
         self,
         *,
-        branches: Count = 3,
+        branches: Branches = 3,
         late_residual_blocks: Whole | None = None,
         uncond_weight: Weight = 1.0,
         colour_weight: Weight = 0.0,
@@ -56,8 +58,6 @@ class StackGANPlusPlus(PyramidGAN):
         snapshot_every: Count = 2000,
         **options: Any,
     ) -> None:
-        if not 1 <= branches <= 5:
-            raise T2IError(f"found --model.branches {branches}, expected 1 to 5")
         super().__init__(branches=branches, **options)
         width, noise_dim, blocks = (self.hparams[k] for k in ("generator_width", "noise_dim", "residual_blocks"))
         if width < 1 or width % 2 ** (branches - 1):
