@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from t2i_zoo.models.classifier import Classifier
     from t2i_zoo.models.damsm import DAMSM
     from t2i_zoo.models.dfgan import DFGAN
+    from t2i_zoo.models.dmgan import DMGAN
     from t2i_zoo.models.gancls import GANCLS
     from t2i_zoo.models.mirrorgan import MirrorGAN
     from t2i_zoo.models.skipthought import SkipThought
@@ -56,6 +57,7 @@ _PLACES = {
     "CharCNNRNN": "models.charcnnrnn",
     "DAMSM": "models.damsm",
     "DFGAN": "models.dfgan",
+    "DMGAN": "models.dmgan",
     "Fakes": "batch",
     "Flowers102": "data",
     "HFDataset": "data",
@@ -91,6 +93,7 @@ __all__ = [
     "Classifier",
     "DAMSM",
     "DFGAN",
+    "DMGAN",
     "Fakes",
     "Flowers102",
     "GANCLS",

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.version import __version__
 
 TRAINING = {
@@ -26,16 +26,12 @@ VERBS = {
     "prepare": "pack a data set and encode its captions ahead of training",
     "evaluate": "scores of a checkpoint by a named protocol",
     "leaderboard": "all runs side by side: scores, and images of the same captions and noise",
+    "study": "train variants with equal budgets, and score each by the same protocols",
     "export": "the generator of a run as one small file, to draw with and to share",
     "convert": "official weight files to files of the zoo, and back",
     "benchmark": "speed of the training step, beside a bare loop of the same networks",
     "list": "models, packaged configs and data sources",
 }
-
-LOST = (  #: said by a process whose fellow was killed
-    "another process of this run has ended or cannot be reached, so this one ends too: repeat the command with "
-    "--ckpt_path last, which goes on from the last checkpoint"
-)
 
 
 def overview() -> str:
@@ -110,16 +106,46 @@ def run(words: list[str]) -> int:
         return 0
     verb, rest = words[0], words[1:]
     if verb in TRAINING:
-        from t2i_zoo.cli import main as train
-
-        train([verb, *rest])
+        _train(verb, rest)
     elif verb in VERBS:
-        importlib.import_module(f"t2i_zoo.commands.{verb}").main(rest)
+        _call(verb, rest)
+    elif verb.startswith("--print_completion"):
+        from t2i_zoo.overview import completion
+
+        completion(words, TRAINING, list(VERBS))
     else:
         near = difflib.get_close_matches(verb, [*TRAINING, *VERBS], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join([*TRAINING, *VERBS])}"
         raise T2IError(f"found no command {verb!r}: {hint}")
     return 0
+
+
+def _train(verb: str, words: list[str]) -> None:
+    """Answer help and mistyped flags at once; everything else needs Lightning."""
+    from t2i_zoo.overview import check_flags, training_help
+
+    if asked := [place for place, word in enumerate(words) if word in ("-h", "--help")]:
+        print(training_help(verb, TRAINING[verb], words, everything=words[asked[0] + 1 :][:1] == ["all"]))
+        return
+    check_flags(words)
+    from t2i_zoo.cli import main as train
+
+    train([verb, *words])
+
+
+def _call(verb: str, words: list[str]) -> None:
+    """Parse the words for the typed function of a command; what it imports is not needed before they are right."""
+    from t2i_zoo.overview import check_flags, command_help, function_name, sketch_of
+    from t2i_zoo.parsing import arguments, command_parser, hands_on
+
+    sketch = sketch_of(verb)
+    if {"-h", "--help"} & set(words):
+        print(command_help(command_parser(sketch), verb, words))
+        return
+    given, named = arguments(sketch, words)
+    if hands_on(sketch):
+        check_flags(named["words"], steps=verb == "pipeline")
+    getattr(importlib.import_module(f"t2i_zoo.commands.{verb}"), function_name(verb))(*given, **named)
 
 
 if __name__ == "__main__":

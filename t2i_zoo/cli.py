@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pkgutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,23 +16,19 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from t2i_zoo import data
-from t2i_zoo.__main__ import LOST
-from t2i_zoo.callbacks import (
-    FurtherCheckpoints,
-    GracefulStop,
-    PredictionWriter,
-    ResumePoint,
-    SampleGrid,
-    further_checkpoints,
-)
+from t2i_zoo.callbacks import GracefulStop, PredictionWriter, further_checkpoints
 from t2i_zoo.data.module import CaptionDataModule
-from t2i_zoo.errors import T2IError
+from t2i_zoo.errors import LOST, T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
+from t2i_zoo.models.aids import AidedModule
+from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS
 from t2i_zoo.models.state import read_checkpoint
-from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.models.zoo import ZooModule, different_sizes
+from t2i_zoo.overview import CALLBACKS, one_size
 from t2i_zoo.parsing import Sentence, named_model
+from t2i_zoo.preflight import preflight
 from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger
 from t2i_zoo.runs import (
     FINISHED,
@@ -44,11 +41,8 @@ from t2i_zoo.runs import (
 )
 from t2i_zoo.version import __version__
 
-#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
-NOT_FOR_TWO_OPTIMIZERS = {
-    "gradient_clip_val": (None, "use --model.gradient_clip"),
-    "accumulate_grad_batches": (1, "raise --data.batch_size"),
-}
+#: loggers of Lightning some of whose messages tell no news
+CHATTY = ("pytorch.utilities.rank_zero", "pytorch.trainer.connectors.checkpoint_connector", "fabric.utilities.seed")
 
 
 class _Parser(Sentence, LightningArgumentParser):
@@ -71,13 +65,25 @@ class SaveConfig(SaveConfigCallback):
 
 
 class ZooCLI(LightningCLI):
-    """Lightning's CLI for every model of the zoo and every source of captioned images."""
+    """Lightning's CLI for every model of the zoo and every source of captioned images.
+
+    Args:
+        verb: the command that is run, for which alone a parser is built; None without one.
+        options: of ``LightningCLI``.
+    """
+
+    def __init__(self, *given: Any, verb: str | None = None, **options: Any) -> None:
+        self.verb = verb
+        super().__init__(*given, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command that is run: a parser of each of the four would take a third of a small run's time."""
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name == self.verb}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the sample grid and the checkpoints as ``--samples.*``, ``--resume.*`` and ``--checkpoint.*``."""
-        parser.add_lightning_class_args(SampleGrid, "samples")
-        parser.add_lightning_class_args(ResumePoint, "resume")
-        parser.add_lightning_class_args(FurtherCheckpoints, "checkpoint")
+        """Add grids, warnings and checkpoints: ``--samples.*``, ``--watch.*``, ``--resume.*``, ``--checkpoint.*``."""
+        for name, path in CALLBACKS.items():
+            parser.add_lightning_class_args(pkgutil.resolve_name(path), name)
         parser.set_defaults(
             {
                 "checkpoint.save_top_k": 0,
@@ -88,8 +94,11 @@ class ZooCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Complete ``--checkpoint.*``."""
-        further_checkpoints((self.config[self.subcommand] if self.subcommand else self.config).checkpoint)
+        """Complete ``--checkpoint.*``, and look for what a run needs before a large model is built for nothing."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if self.subcommand is not None:
+            preflight(config)
+        further_checkpoints(config.checkpoint)
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint and compare it with the config, where Lightning would silently prefer the checkpoint."""
@@ -106,12 +115,20 @@ class ZooCLI(LightningCLI):
         if command == "predict" and config.return_predictions is None:
             config.return_predictions = False  # the images go to files; a large set would not fit into memory
         wish, root = config.get("ckpt_path"), Path(config.trainer.default_root_dir)
-        path = resolve_checkpoint(wish, root) if wish else None
+        try:
+            path = resolve_checkpoint(wish, root) if wish else None
+        except T2IError as error:
+            if command == "fit" or wish != "last":
+                raise
+            raise T2IError(
+                f"found no checkpoint in {root} for {command} to use: train one with t2i-zoo fit, or give a .ckpt file"
+            ) from error
         if path is not None:
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
             checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on)
-            check_no_overrides(checkpoint["hyper_parameters"], asked, path, may_change, default_options(kind))
+            saved = checkpoint["hyper_parameters"]
+            check_no_overrides(saved, asked, path, may_change, default_options(kind), resumes=command == "fit")
             for name in starts:  # they no longer matter, and may be deleted
                 if name in config.model.init_args:
                     config.model.init_args[name] = None
@@ -150,7 +167,7 @@ class ZooCLI(LightningCLI):
         if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
             call(**options)
             return
-        folder = self.trainer.loggers[0].claim()
+        folder = self.trainer.loggers[0].claim()  # type: ignore[attr-defined]
         try:
             held = lock(folder) if trains else None
             if trains:
@@ -216,25 +233,32 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _in_our_words(record: logging.LogRecord) -> bool:
-    """Leave out Lightning's advice, and say what to do where it ends a run that has lost a process."""
-    if "Child process with PID" in record.getMessage():
+    """Leave out what says no more than the config, and say what to do where a run has lost a process."""
+    said = record.getMessage()
+    if "Child process with PID" in said:
         record.msg, record.args = f"error: {LOST}", ()
-    return "Tip:" not in record.getMessage()
+    return not any(known in said for known in ("Tip:", "Seed set to", "`weights_only` was not set"))
 
 
-def build(args: Sequence[str], run: bool = True) -> ZooCLI:
+def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> ZooCLI:
     """Parse a command line that begins with ``fit`` or another subcommand, and run it.
 
     Args:
         args: words of the command line.
         run: False parses a command line without a subcommand, and only builds model, data and trainer.
+        cli: what parses and runs.
     """
     for name in MODELS:  # imported, so that a config may use the bare names of classes
         model_class(name)
     for name in data.SOURCES:
         getattr(data, name)
     torch.set_float32_matmul_precision("high")
-    for name in ("pytorch.utilities.rank_zero", "fabric.strategies.launchers.subprocess_script"):
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "pytorch.trainer.connectors.checkpoint_connector",
+        "fabric.strategies.launchers.subprocess_script",
+        "fabric.utilities.seed",
+    ):
         logging.getLogger(f"lightning.{name}").addFilter(_in_our_words)
     for harmless in (
         "LightningCLI's args parameter is intended",
@@ -246,7 +270,8 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
         "Couldn't infer the batch indices",  # our loader is no torch DataLoader
     ):
         warnings.filterwarnings("ignore", message=harmless)
-    return ZooCLI(
+    verb, words = (args[0], args[1:]) if run else (None, args)
+    return cli(
         ZooModule,
         CaptionDataModule,
         save_config_callback=SaveConfig,
@@ -256,9 +281,61 @@ def build(args: Sequence[str], run: bool = True) -> ZooCLI:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
         parser_class=_Parser,
-        args=list(args),
+        args=[*([verb] if verb else []), *one_size(words)],
         run=run,
+        verb=verb,
+        parser_kwargs={"prog": "t2i-zoo"},
     )
+
+
+class Check(ZooCLI):
+    """Parses and checks a command line, and runs nothing.
+
+    The model is built without its weights, and without the runs and files that it starts from or looks at, which the
+    steps before it may yet have to train.
+    """
+
+    def _parse_ckpt_path(self) -> None:
+        """Look for no checkpoint."""
+
+    def before_instantiate_classes(self) -> None:
+        """Look for no runs and no data."""
+
+    def _set_seed(self) -> None:
+        """Leave the random numbers alone."""
+
+    def instantiate_classes(self) -> None:
+        """Build what checks its options when it is built: the model, the source and the data module."""
+        config = self.config[self.subcommand]
+        kind, options = named_model(config.model.class_path), config.model.init_args.as_dict()
+        later: dict[str, Any] = {name: None for name in (*kind.starting_points, *kind.builds_on) if name in options}
+        encoder = options.get("text_encoder")
+        if (encoder.get("kind") if isinstance(encoder, dict) else encoder) not in (None, "none", "hashing"):
+            later["text_encoder"] = "hashing"
+        if options.get("stage1"):
+            later["stage1"] = "untrained"
+        with torch.device("meta"):
+            model = kind(**{**options, **later})
+        if isinstance(model, AidedModule):
+            model.check_penalty_options()
+        given = config.data.as_dict()
+        source = given.pop("source")
+        built = pkgutil.resolve_name(source["class_path"])(**source.get("init_args", {}))
+        module = CaptionDataModule(built, **given)
+        if (size := model.hparams.get("image_size", module.image_size)) != module.image_size:
+            raise T2IError(different_sizes(size, module.image_size))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+def check(args: Sequence[str]) -> None:
+    """Parse and check a command line that begins with ``fit``, as far as it goes without reading data or training.
+
+    Raises:
+        T2IError: for the first mistake.
+    """
+    build(args, cli=Check)
 
 
 def main(args: Sequence[str]) -> None:

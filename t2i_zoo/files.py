@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from t2i_zoo.errors import T2IError
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -32,3 +36,23 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def refuse_pointer(path: Path | str, content: bytes | None = None) -> None:
+    """Raise for a small text file that Git LFS leaves in place of a file that was not downloaded.
+
+    Args:
+        path: the file; one that is not there is no pointer.
+        content: its first bytes, if they were read.
+
+    Raises:
+        T2IError: if it is a pointer.
+    """
+    if content is None:
+        try:
+            with Path(path).open("rb") as file:
+                content = file.read(len(_POINTER))
+        except (OSError, ValueError):
+            return  # the caller says what is wrong
+    if content.startswith(_POINTER):
+        raise T2IError(f"{path} is a Git LFS pointer, expected the file itself: run git lfs pull in its repository")

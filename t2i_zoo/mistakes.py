@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from t2i_zoo.data import SOURCES
 from t2i_zoo.errors import T2IError
+from t2i_zoo.models import MODELS
+from t2i_zoo.signatures import options_of
 
 CHOSEN = ("model", "data.source")  #: options whose value is a class with arguments of its own
 NAMES: dict[Any, str] = {
@@ -70,11 +72,21 @@ def sentence(parser: Any, message: str, error: BaseException | None) -> str:
     return text if len(text) < 600 else f"{text[:600]} ..."
 
 
-def class_arguments(option: str) -> list[str]:
-    """Names of the arguments of all classes that an option may name, their parents' included."""
-    own = [c for cls in _classes(option) for c in cls.__mro__ if c.__module__.startswith("t2i_zoo")]
-    names = [name for c in own for name in inspect.signature(c.__init__).parameters]
-    return [name for name in dict.fromkeys(names) if name not in ("self", "options", "args", "kwargs")]
+def class_path_of(option: str, name: str) -> str | None:
+    """The import path of a class of ours that ``option`` may name, by its bare name or its path; None for others."""
+    return next((path for path in _paths(option) if name in (path, path.rpartition(".")[2])), None)
+
+
+def class_arguments(option: str, path: str | None = None) -> list[str]:
+    """Names of the arguments of the class ``path``, or of all classes of ours that ``option`` may name."""
+    paths = [path] if path else _paths(option)
+    return list(dict.fromkeys(each.name for one in paths for each in options_of(one)))
+
+
+def _paths(option: str) -> list[str]:
+    if option == "model":
+        return [entry.path for entry in MODELS.values()]
+    return [f"t2i_zoo.data.{module}.{name}" for name, (module, _) in SOURCES.items()] if option == "data.source" else []
 
 
 def known_flags(parser: Any) -> dict[str, Any]:
@@ -88,12 +100,8 @@ def _subcommands(parser: Any) -> dict[str, Any]:
     return dict(chosen._name_parser_map) if chosen else {}
 
 
-def _unknown_option(parser: Any, name: str) -> str:
-    flags = [flag.lstrip("-") for flag in known_flags(parser)]
-    # the parser of one class does not know the option that chose the class
-    bases = [base for base in CHOSEN if base in flags or not parser.exit_on_error]
-    flags = flags if parser.exit_on_error else []
-    flags += [f"{base}.{argument}" for base in bases for argument in ("class_path", *class_arguments(base))]
+def unknown_option(name: str, flags: Sequence[str]) -> str:
+    """The sentence about an option that is none of ``flags``, which have no dashes in front."""
     plain = name.lstrip("-")
     near = difflib.get_close_matches(plain, flags, 1, 0.6) or [
         flag for flag in flags if difflib.get_close_matches(plain, [flag.rpartition(".")[2]], 1, 0.75)
@@ -102,10 +110,19 @@ def _unknown_option(parser: Any, name: str) -> str:
     return f"found no option {f'--{plain}' if '.' in name or name != plain else repr(name)}: {hint}"
 
 
+def _unknown_option(parser: Any, name: str) -> str:
+    flags = [flag.lstrip("-") for flag in known_flags(parser)]
+    # the parser of one class does not know the option that chose the class
+    bases = [base for base in CHOSEN if base in flags or not parser.exit_on_error]
+    flags = flags if parser.exit_on_error else []
+    flags += [f"{base}.{argument}" for base in bases for argument in ("class_path", *class_arguments(base))]
+    return unknown_option(name, flags)
+
+
 def _wrong_value(parser: Any, key: str, message: str, error: BaseException | None) -> str:
     flag, hint = _flag(parser, key)
     found = f"found {flag} {_value_in(message)}"
-    kinds = ", ".join(cls.__name__ for cls in _classes(flag.lstrip("-")))
+    kinds = ", ".join(path.rpartition(".")[2] for path in _paths(flag.lstrip("-")))
     if kinds or any(isinstance(kind, type) and kind.__module__.startswith("lightning") for kind in _leaves(hint)):
         reason = next((f" ({each})" for each in _causes(error) if isinstance(each, ImportError)), "")
         wanted = f"one of {kinds}" if kinds else "the name of one of Lightning's classes"
@@ -144,21 +161,15 @@ def _leaves(hint: Any) -> list[Any]:
 def _described(hint: Any, given: str) -> str:
     """A type in words, with the nearest of the allowed values."""
     hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
-    values = [str(value) for kind in hints if get_origin(kind) is Literal for value in get_args(kind)]
-    values = list(dict.fromkeys(values))
+    listed = [kind for kind in hints if get_origin(kind) is list and get_origin(get_args(kind)[0]) is Literal]
+    literal = [*(kind for kind in hints if get_origin(kind) is Literal), *(get_args(kind)[0] for kind in listed)]
+    values = list(dict.fromkeys(str(value) for kind in literal for value in get_args(kind)))
     kinds = [", ".join(values) if len(values) == 1 else f"one of {', '.join(values)}"] if values else []
+    if listed:
+        kinds, given = [f"a list of {' and '.join([', '.join(values[:-1]), values[-1]])}"], given.strip("[]'\"")
     for kind in hints:
-        if get_origin(kind) is not Literal:
+        if get_origin(kind) is not Literal and kind not in listed:
             plain = get_origin(kind) if kind not in NAMES else kind
             kinds.append(NAMES.get(plain or kind) or str(getattr(kind, "__name__", kind)).replace("typing.", ""))
     near = difflib.get_close_matches(given, values, 1, 0.5)
     return " or ".join(kinds) + (f": did you mean {near[0]}?" if near else "")
-
-
-def _classes(option: str) -> list[Any]:
-    import t2i_zoo.data
-    from t2i_zoo.models import MODELS, model_class
-
-    if option == "model":
-        return [model_class(name) for name in MODELS]
-    return [getattr(t2i_zoo.data, name) for name in t2i_zoo.data.SOURCES] if option == "data.source" else []

@@ -118,6 +118,13 @@ class Sentence:
         return f"{known[0]}{equals}{value}"
 
 
+class Paragraphs(jsonargparse.DefaultHelpFormatter):
+    """Help whose description keeps its lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in text.splitlines())
+
+
 class Parser(Sentence, jsonargparse.ArgumentParser):
     """The parser of the commands that are no part of Lightning's."""
 
@@ -158,28 +165,41 @@ def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str
         parser.add_argument(f"--{name.rstrip('_').replace('_', '-')}", **options)
 
 
-def call(function: Callable[..., Any], words: Sequence[str], others: Parser | None = None) -> Any:
-    """Parse the words of a command for a typed function, and call it.
+#: options of ``fit`` without a dot that a command may hand on
+_HANDED = ("-c", "--config", "--model", "--data", "--trainer", "--seed_everything", "--ckpt_path", "--print_config")
+
+
+def hands_on(function: Callable[..., Any]) -> bool:
+    """Whether a function takes the options of ``fit`` as they are, in its argument ``words``."""
+    return get_type_hints(function).get("words") == Sequence[str]
+
+
+def command_parser(function: Callable[..., Any]) -> Parser:
+    """The parser of a command that is a typed function: its docstring is the help, its module gives it its name."""
+    about = docstring_parser.parse(function.__doc__ or "").description
+    parser = Parser(
+        prog=f"t2i-zoo {function.__module__.rpartition('.')[2]}",
+        description=about,
+        formatter_class=Paragraphs,
+    )
+    add_options(parser, function, ("words",) if hands_on(function) else ())
+    return parser
+
+
+def arguments(function: Callable[..., Any], words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The positional and the named arguments of a function that the words of a command give.
 
     Args:
-        function: see ``add_options``; its docstring is the help, and its module gives the command its name.
+        function: see ``add_options``. If it has an argument ``words: Sequence[str]``, all options with a dot in their
+            names and those of ``_HANDED`` go there, with what follows them.
         words: of the command line, without the command.
-        others: options that the function parses itself, for instance those of the data. They and all options with a
-            dot in their names reach it as its argument ``words``, and their help follows the function's.
 
     Raises:
         T2IError: for an option that is unknown, missing or of the wrong type.
     """
-    command = function.__module__.rpartition(".")[2]
-    about = docstring_parser.parse(function.__doc__ or "").description
-    parser = Parser(prog=f"t2i-zoo {command}", description=about)
-    add_options(parser, function, () if others is None else ("words",))
-    own, named = list(words), {}
-    if others is not None:
-        if {"-h", "--help"} & set(words):
-            print(f"{parser.format_help()}\n{others.format_help()}")
-            raise SystemExit(0)
-        own, named["words"] = _divided(words, others)
+    parser, own, named = command_parser(function), list(words), {}
+    if hands_on(function):
+        own, named["words"] = _divided(words, parser)
     values = parser.parse_args(_switched(own, parser)).as_dict()
     given: list[str] = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -187,20 +207,21 @@ def call(function: Callable[..., Any], words: Sequence[str], others: Parser | No
             given = values[name]
         elif name.rstrip("_") in values:
             named[name] = values[name.rstrip("_")]
-    return function(*given, **named)
+    return given, named
 
 
-def _divided(words: Sequence[str], others: Parser) -> tuple[list[str], list[str]]:
-    """The words of the command's own options and those for another parser; a flag takes along what follows it."""
+def _divided(words: Sequence[str], parser: Parser) -> tuple[list[str], list[str]]:
+    """The words of the command's own options and those that are handed on; a flag takes along what follows it."""
     own: list[str] = []
     handed: list[str] = []
-    flags, current = known_flags(others), own
+    flags, current = known_flags(parser), own
     for word in words:
-        flag = others.spelled(word).partition("=")[0]
-        if flag in flags or (flag.startswith("--") and "." in flag):
-            current = handed
-        elif word.startswith("--"):
+        flag = parser.spelled(word).partition("=")[0]
+        if flag in flags:
             current = own
+        elif flag.startswith("--") or flag == "-c":
+            spelled = f"--{flag[2:].replace('-', '_')}" if flag.startswith("--") else flag
+            current = handed if spelled in _HANDED or "." in flag else own
         current.append(word)
     return own, handed
 

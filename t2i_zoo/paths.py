@@ -28,6 +28,12 @@ def shipped_generators() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 
+def check_new(*paths: Path, overwrite: bool) -> None:
+    """Raise where a file that a command is about to write is there already, unless it may be replaced."""
+    if (present := [str(path) for path in paths if path.exists()]) and not overwrite:
+        raise T2IError(f"found {' and '.join(present)} already, expected a new name: change --out, or add --overwrite")
+
+
 def find_weights(path: str | Path) -> Path:
     """Resolve a checkpoint, a run or the name of a generator to a file: .ckpt, or .safetensors.
 
@@ -48,5 +54,6 @@ def find_weights(path: str | Path) -> Path:
     if not path.exists():
         if shipped := shipped_generators().get(str(path)):
             return shipped
-        raise T2IError(f"found no checkpoint at {path}: name a .ckpt file or the folder of a run")
+        names = f", or one of {', '.join(shipped_generators())}" if shipped_generators() else ""
+        raise T2IError(f"found no checkpoint at {path}: name a .ckpt file or the folder of a run{names}")
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-_GAP, _TEXT, _NOTE = 4, 14, 11  # pixels between images; heights of the letters
+    from t2i_zoo.fonts import Letters
+
+_GAP, _TEXT, _NOTE, _LINE = 4, 14, 11, 20  # pixels between images; heights of letters and of a line of the larger ones
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -34,6 +36,7 @@ def caption_grid(
     captions: Sequence[str],
     scale: int | None = None,
     notes: Sequence[Sequence[str]] | None = None,
+    font: str | None = None,
 ) -> Image:
     """A page with one row of images for each caption, which is printed under its row.
 
@@ -42,33 +45,46 @@ def caption_grid(
         captions: one for each row, wrapped to the row's width.
         scale: enlarge the images by an integer; by default small ones to about 128 px.
         notes: for each image of each row a text in small grey letters, wrapped below the image.
+        font: file of a font to prefer; by default each script is drawn with a font that this machine has.
+
+    Raises:
+        T2IError: if ``font`` is not a font.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
+
+    from t2i_zoo.fonts import Letters, right_to_left
 
     side = rows[0].shape[-1] * (scale or max(1, 128 // rows[0].shape[-1]))
     cell = side + _GAP
-    font, small = ImageFont.load_default(_TEXT), ImageFont.load_default(_NOTE)
+    large, small = Letters(_TEXT, font), Letters(_NOTE, font)
     width = max(_GAP + cell * max(len(row) for row in rows), 2 * cell + _GAP, 260)
-    wrapped = [_wrap(caption, font.getlength, width - 2 * _GAP) for caption in captions]
-    below = [[_wrap(note, small.getlength, cell - _GAP) for note in row] for row in notes or [[]] * len(rows)]
+    wrapped = [_wrap(caption, large, width - 2 * _GAP) for caption in captions]
+    below = [[_wrap(note, small, cell - _GAP) for note in row] for row in notes or [[]] * len(rows)]
     depths = [max(map(len, row), default=0) * (_NOTE + 2) for row in below]
-    heights = [cell + deep + len(lines) * (_TEXT + 4) + 2 * _GAP for lines, deep in zip(wrapped, depths, strict=True)]
+    heights = [cell + deep + len(lines) * _LINE + 2 * _GAP for lines, deep in zip(wrapped, depths, strict=True)]
     page = Image.new("RGB", (width, sum(heights) + _GAP), "white")
-    pen, top = ImageDraw.Draw(page), _GAP
+    top = _GAP
     for row, lines, height, said, deep in zip(rows, wrapped, heights, below, depths, strict=True):
         for i, image in enumerate(to_pil(row)):
             page.paste(image.resize((side, side), Image.Resampling.NEAREST), (_GAP + i * cell, top))
         for j, text in enumerate(lines):
-            pen.text((_GAP, top + cell + deep + j * (_TEXT + 4) - 2), text, fill="black", font=font)
+            indent = width - _GAP - large.length(text) if right_to_left(text) else _GAP
+            large.draw(page, (indent, top + cell + deep + j * _LINE - 2), text, "black")
         for i, note in enumerate(said):
             for j, text in enumerate(note):
-                pen.text((_GAP + i * cell, top + cell + j * (_NOTE + 2) - 4), text, fill="#555555", font=small)
+                small.draw(page, (_GAP + i * cell, top + cell + j * (_NOTE + 2) - 4), text, "#555555")
         top += height
     return page
 
 
 def attention_page(
-    image: Tensor, attention: Sequence[Tensor], words: Sequence[str], caption: str, most: int = 8, side: int = 128
+    image: Tensor,
+    attention: Sequence[Tensor],
+    words: Sequence[str],
+    caption: str,
+    most: int = 8,
+    side: int = 128,
+    font: str | None = None,
 ) -> Image:
     """A page that shows an image, and for each stage how strongly each region of it attended to each word.
 
@@ -82,26 +98,28 @@ def attention_page(
         caption: printed at the bottom.
         most: the largest number of words shown.
         side: of each cell in pixels.
+        font: file of a font to prefer, as in ``caption_grid``.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
+
+    from t2i_zoo.fonts import Letters
 
     order = sorted(range(len(words)), key=lambda t: -float(attention[-1][t].max()))[:most]
-    font, small = ImageFont.load_default(_TEXT), ImageFont.load_default(_NOTE)
+    large, small = Letters(_TEXT, font), Letters(_NOTE, font)
     cell, label = side + _GAP, _NOTE + 4
     width = _GAP + cell * (1 + max(len(order), 2))
-    lines = _wrap(caption, font.getlength, width - 2 * _GAP)
-    page = Image.new("RGB", (width, _GAP + len(attention) * (cell + label) + len(lines) * (_TEXT + 4) + _GAP), "white")
-    pen = ImageDraw.Draw(page)
+    lines = _wrap(caption, large, width - 2 * _GAP)
+    page = Image.new("RGB", (width, _GAP + len(attention) * (cell + label) + len(lines) * _LINE + _GAP), "white")
     plain = to_pil(image[None])[0].resize((side, side), Image.Resampling.BICUBIC)
     for i, maps in enumerate(attention):
         top = _GAP + i * (cell + label)
         page.paste(plain, (_GAP, top))
-        pen.text((_GAP, top + side), f"attention at {maps.shape[-1]} px", fill="#555555", font=small)
+        small.draw(page, (_GAP, top + side), f"attention at {maps.shape[-1]} px", "#555555")
         for j, t in enumerate(order, 1):
             page.paste(_lit(plain, maps[t]), (_GAP + j * cell, top))
-            pen.text((_GAP + j * cell, top + side), f"{words[t]}  {float(maps[t].max()):.2f}", fill="black", font=small)
+            small.draw(page, (_GAP + j * cell, top + side), f"{words[t]}  {float(maps[t].max()):.2f}", "black")
     for j, line in enumerate(lines):
-        pen.text((_GAP, page.height - (len(lines) - j) * (_TEXT + 4) - _GAP), line, fill="black", font=font)
+        large.draw(page, (_GAP, page.height - (len(lines) - j) * _LINE - _GAP), line, "black")
     return page
 
 
@@ -115,15 +133,18 @@ def _lit(image: Image, attention: Tensor) -> Image:
     return Image.composite(image, dark, mask)
 
 
-def _wrap(caption: str, length: Callable[[str], float], width: float) -> list[str]:
+def _wrap(caption: str, letters: Letters, width: float) -> list[str]:
     """Lines of at most ``width`` pixels, whatever the letters; a word too long for a line goes on in the next."""
+    from t2i_zoo.fonts import clusters
+
+    length = letters.length
     lines = [""]
     for word in caption.split():
         if length(f"{lines[-1]} {word}".strip()) <= width:
             lines[-1] = f"{lines[-1]} {word}".strip()
             continue
         lines += [""] if lines[-1] else []
-        for letter in word:
+        for letter in clusters(word):
             if lines[-1] and length(lines[-1] + letter) > width:
                 lines.append("")
             lines[-1] += letter

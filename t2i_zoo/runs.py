@@ -107,12 +107,13 @@ def check_no_overrides(
     path: Path,
     starts: Sequence[str] = ("weights",),
     defaults: Mapping[str, Any] | None = None,
+    resumes: bool = True,
 ) -> None:
     """Raise if a resumed run asks for other hyperparameters than its checkpoint has.
 
     Lightning would silently prefer the checkpoint's. Files that a model starts from or looks at (``starts``) and the
     files of a text encoder are not compared, and a text encoder that is not given is the checkpoint's. Options that an
-    older checkpoint lacks had their ``defaults``.
+    older checkpoint lacks had their ``defaults``. If the run is not resumed but judged, the advice is another one.
     """
 
     def plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -127,8 +128,12 @@ def check_no_overrides(
     differing = [k for k in asked if k in saved and saved[k] != asked[k]]
     if differing:
         name = differing[0]
-        raise T2IError(
-            f"{path} was trained with --model.{name} {saved[name]} and the command says {asked[name]}: a resumed run "
-            "takes no overrides, so use the run's own config, or start a new run from its weights with "
+        remedy = (
+            "a resumed run takes no overrides, so use the run's own config, or start a new run from its weights with "
             f"--model.weights {path}"
+            if resumes
+            else "give the run's own config.yaml to --config, and no other options of the model"
+        )
+        raise T2IError(
+            f"{path} was trained with --model.{name} {saved[name]} and the command says {asked[name]}: {remedy}"
         )

@@ -55,6 +55,7 @@ TINY: dict[str, dict[str, Any]] = {
     "attngan": {**WORDS, "damsm": None, "damsm_weight": 0.0},
     "attngan:dcgan": {**WORDS, "damsm_weight": 0.0, "last_only": True, "residual_blocks": 0, "mismatch": "class"},
     "mirrorgan": {**WORDS, "damsm": None, "stream": None, "stream_weight": 0.0},
+    "dmgan": {**WORDS, "damsm": None, "damsm_weight": 0.0},
     "dfgan": {"damsm": None, "generator_width": 8, "discriminator_width": 8, "discriminator_learning_rate": 1e-3},
     "dfgan:preprint": {  # its penalty in a joint step, since the contract counts steps; the aids take a separate one
         **{"variant": "preprint", "generator_width": 4, "discriminator_width": 4, "image_size": 32},
@@ -79,8 +80,10 @@ AIDS: dict[str, dict[str, Any]] = {
         **{"penalty_step": "separate", "augment": ["translation"], "augment_target": 0.6, "ema_half_life": 100.0},
     },
     "projected": {
-        "projected": {"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4},
-        **{"adversarial_loss": "relativistic_average", "lecam": 0.1, "mode_seeking": 0.1},
+        "projected": {
+            **{"network": "efficientnet_lite0", "weights": "random", "width": 8, "channels": 4, "batch_std": True},
+        },
+        **{"adversarial_loss": "relativistic_average", "lecam": 0.1, "mode_seeking": 0.1, "channels_last": True},
     },
 }
 FLOWERS = {"images": 64, "size": 24}  # 64 drawn flowers: 48 or so to train on, half a second to draw

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from t2i_zoo.data.packing import StoreSpec, listing
+from t2i_zoo.data.records import Record, Source
+
 CLASSES = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross", "004.Groove_billed_Ani")
 CATEGORIES = {1: "person", 3: "car", 18: "dog"}  # numbers have gaps in COCO too
 
@@ -68,3 +71,8 @@ def write_coco(root: Path, pictures: int = 24, year: str = "2014") -> Path:
         instances_file = folder / f"instances_{part}{year}.json"
         instances_file.write_text(json.dumps({**content, "annotations": instances, "categories": listed}))
     return root
+
+
+def records_of(source: Source) -> list[Record]:
+    """What packing takes of a source; it raises for images and captions that are not there."""
+    return listing(StoreSpec(source, 16))[0]

@@ -24,7 +24,7 @@ LONGEST = 350
 PAGE = ROOT / "docs" / "architecture.md"
 
 #: of ours, what every folder but ``nn`` may use
-COMMON = {"errors", "files", "seeds", "batch", "paths", "version", "pictures"}
+COMMON = {"errors", "files", "seeds", "batch", "paths", "version", "pictures", "ranges"}
 NUMBERS = {"torch", "numpy", "scipy"}
 #: the files beside the models' folders; "=" is this very file, here ``models/__init__.py``
 NEIGHBOURS = {"=models", *(f"models.{file[7:-3]}" for file in FILES if re.fullmatch(r"models/[^/_]+\.py", file))}
@@ -40,9 +40,12 @@ class Rule(NamedTuple):
 
 #: the first rule whose pattern fits; files that none fits (``cli.py``, ``commands``, ...) may import everything
 RULES = [
-    Rule(r"(errors|files|seeds|version)\.py", set(), set()),
+    Rule(r"(errors|seeds|version)\.py", set(), set()),
+    Rule(r"files\.py", {"errors"}, set()),
+    Rule(r"(ranges|signatures)\.py", {"errors"}, {"docstring_parser"}),
     Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
-    Rule(r"pictures\.py", {"files"}, {"torch", "PIL"}),
+    Rule(r"fonts\.py", {"errors"}, {"PIL"}),
+    Rule(r"pictures\.py", {"files", "fonts"}, {"torch", "PIL"}),
     Rule(r"sampling\.py", {"models.base", "text"}, {"torch"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
@@ -55,6 +58,7 @@ RULES = [
     Rule(r"data/(base|module)\.py", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "lightning"}),
     Rule(r"data/birds\.py", {"data", "text", "legacy", *COMMON}, NUMBERS),
     Rule(r"data/hf\.py", {"data", *COMMON}, {*NUMBERS, "datasets"}),
+    Rule(r"data/tables\.py", {"data", *COMMON}, {"numpy", "pyarrow"}),
     Rule(r"data/download\.py", {"data", *COMMON}, {"filelock", "pooch", "requests", "rich"}),
     Rule(r"data/(shards|shard_writer)\.py", {"data", "text", *COMMON}, {"numpy", "PIL", "filelock", "webdataset"}),
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
@@ -75,7 +79,8 @@ RULES = [
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/evaluation\.py", {"callbacks", "metrics", "models", *COMMON}, {*NUMBERS, "lightning"}),
-    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "sampling", *COMMON}, {*NUMBERS, "lightning", "PIL"}),
+    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "run_files", "sampling", *COMMON},
+         {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 
 

@@ -7,9 +7,10 @@ import math
 
 import pytest
 import torch
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageChops
 
 from t2i_zoo import pictures
+from t2i_zoo.fonts import Letters
 from t2i_zoo.pictures import caption_grid, interpolate_noise, save_beside, to_pil, to_uint8, truncate_noise
 
 
@@ -109,21 +110,20 @@ LONG = {
 @pytest.mark.parametrize("kind", LONG)
 def test_long_captions_are_wrapped_and_never_cut(kind, monkeypatch):
     drawn: list[tuple[tuple[float, float], str]] = []
-    original = ImageDraw.ImageDraw.text
+    original = Letters.draw
 
-    def watch(self, place, text, *args, **options):
+    def watch(self, page, place, text, fill):
         drawn.append((place, text))
-        return original(self, place, text, *args, **options)
+        return original(self, page, place, text, fill)
 
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", watch)
+    monkeypatch.setattr(Letters, "draw", watch)
     page = caption_grid([plain(RED, RED, RED)], [LONG[kind]], scale=4)
     assert len(drawn) > 1
     assert "".join(text for _, text in drawn).replace(" ", "") == LONG[kind].replace(" ", "")
-    font = ImageFont.load_default(pictures._TEXT)
+    letters = Letters(pictures._TEXT)
     for (x, y), text in drawn:
-        left, top, right, bottom = font.getbbox(text)
-        assert 0 <= x + left <= x + right <= page.width
-        assert 4 * 16 < y + top <= y + bottom <= page.height
+        assert 0 <= x <= x + letters.length(text) <= page.width
+        assert 4 * 16 < y <= y + pictures._TEXT <= page.height
     lines = [y for (_, y), _ in drawn]
     assert all(b - a >= pictures._TEXT for a, b in itertools.pairwise(lines))
     rim = [page.getpixel((x, y)) for y in range(page.height) for x in (0, page.width - 1)]
@@ -134,6 +134,13 @@ def test_long_captions_are_wrapped_and_never_cut(kind, monkeypatch):
 @pytest.mark.parametrize("caption", ["", "  ", "\n", "e\u0301 ü ß", "שלום", "\u200d🌸", "a\tb\nc", "\x00"])
 def test_odd_captions_do_not_crash(caption):
     assert caption_grid([plain(RED)], [caption]).width >= 128
+
+
+def test_a_caption_from_right_to_left_ends_at_the_right_edge():
+    """Whatever font draws it, and even if that has no such letters."""
+    left, right = (caption_grid([plain(RED)], [text]) for text in ("x", "\u05d0"))
+    ink = [ImageChops.invert(page.crop((0, 134, page.width, page.height))).getbbox() for page in (left, right)]
+    assert ink[0][2] < left.width / 2 < ink[1][0]
 
 
 def test_different_captions_look_different():

@@ -3,6 +3,7 @@
 from t2i_zoo.callbacks.resume import FurtherCheckpoints, ResumePoint, further_checkpoints
 from t2i_zoo.callbacks.samples import PredictionWriter, SampleGrid
 from t2i_zoo.callbacks.stop import GracefulStop
+from t2i_zoo.callbacks.watch import Watch
 
 __all__ = [
     "FurtherCheckpoints",
@@ -10,5 +11,6 @@ __all__ = [
     "PredictionWriter",
     "ResumePoint",
     "SampleGrid",
+    "Watch",
     "further_checkpoints",
 ]

@@ -99,6 +99,15 @@ class FurtherCheckpoints(ModelCheckpoint):
     A class of its own, since the state that earlier versions saved for ``last.ckpt`` must not reach it.
     """
 
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Raise for a monitor that the first validation has not logged: Lightning would say so an epoch later."""
+        logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+        if self.monitor and self.monitor.startswith("val/") and logged and self.monitor not in logged:
+            raise T2IError(
+                f"found --checkpoint.monitor {self.monitor}, which validation does not log: expected one of "
+                f"{', '.join(logged)}"
+            )
+
 
 def further_checkpoints(options: Any) -> None:
     """Complete the options ``--checkpoint.*``: with a monitor one file is kept, with another option all of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from t2i_zoo.callbacks.watch import Watch
+from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.pictures import attention_page, caption_grid, save_beside, save_images
+from t2i_zoo.ranges import Count, Whole, check_ranges
 from t2i_zoo.sampling import draw_rows
 
 
@@ -29,18 +33,26 @@ class SampleGrid(L.Callback):
         rows: number of captions that are taken from the data.
         columns: images for each caption.
         seed: seed of the noise, which is the same in every grid.
+        font: file of a font for the captions; by default each script is drawn with a font that this machine has.
     """
 
     def __init__(
         self,
-        every_n_epochs: int = 5,
+        every_n_epochs: Whole = 5,
         captions: list[str] | None = None,
-        rows: int = 8,
-        columns: int = 8,
-        seed: int = 0,
+        rows: Count = 8,
+        columns: Count = 8,
+        seed: Whole = 0,
+        font: str | None = None,
     ) -> None:
+        check_ranges(SampleGrid, locals(), "samples")
+        if captions is not None and not (captions and all(caption.strip() for caption in captions)):
+            raise T2IError(
+                f"found --samples.captions {captions}, expected one or more captions, or null for the data's"
+            )
         self.every_n_epochs, self.columns, self.rows, self.seed = every_n_epochs, columns, rows, seed
-        self.captions = captions
+        self.captions, self.font = captions, font
+        self.hint = ""  #: a caption to draw with, known after the first grid
         self.latest: Path | None = None
         self._drawn: int | None = None  # batches of the last grid
 
@@ -62,13 +74,17 @@ class SampleGrid(L.Callback):
             if not hasattr(data, "example_captions"):
                 return
             captions = data.example_captions(self.rows)
+        self.hint = captions[0]
         rng = torch.Generator().manual_seed(self.seed)
         # rows that share their noise differ by their words alone; without text only noise can make them differ
         noises: Any = model.noise(self.columns, rng)
         if not model.conditional:
             noises = [noises, *(model.noise(self.columns, rng) for _ in captions[1:])]
         rows = draw_rows(model, captions, noises)
-        pages = {"samples": caption_grid(rows, captions)}
+        for watch in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(watch, Watch):
+                watch.look(trainer, model, rows)
+        pages = {"samples": caption_grid(rows, captions, font=self.font)}
         if model.attends:
             pages["attention"] = _attention(model, captions[0], noises[:1])
         if folder is None or getattr(trainer, "fast_dev_run", False):
@@ -86,7 +102,8 @@ class SampleGrid(L.Callback):
         if trainer.is_global_zero and self.latest is not None:
             run = self.latest.parents[1]
             print(f"\nsamples with their captions: {self.latest}")
-            print(f'draw your own: t2i-zoo sample --ckpt {run} --text "a flower with red petals" --out grid.png')
+            text = f" --text {shlex.quote(self.hint)}" if self.hint else ""
+            print(f"draw your own: t2i-zoo sample --ckpt {run}{text} --out grid.png")
 
 
 def _attention(model: Any, caption: str, noise: torch.Tensor) -> Any:

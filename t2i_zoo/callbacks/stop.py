@@ -86,7 +86,7 @@ class GracefulStop(L.Callback):
         if loop.epoch_loop._num_ready_batches_reached():
             return
         for progress in (loop.epoch_progress.current, loop.epoch_progress.total):
-            progress.processed -= 1  # Lightning has counted the epoch
+            progress.processed -= 1  # type: ignore[attr-defined]  # Lightning has counted the epoch
         if (keeper := _keeper(trainer)) is not None:
             keeper.save(trainer)
         raise StopIteration  # which ends Lightning's loop over epochs

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
 import torch
 
-from t2i_zoo.commands.sample import check_at_least, check_captions, image_path, pick_device
+from t2i_zoo.commands.captions import check_caption, notes_on_words
+from t2i_zoo.commands.sample import check_at_least, image_path, pick_device
 from t2i_zoo.errors import T2IError
+from t2i_zoo.fonts import Letters
 from t2i_zoo.models import load_model
 from t2i_zoo.models.attentive import AttentiveGAN
-from t2i_zoo.parsing import call
+from t2i_zoo.paths import check_new
 from t2i_zoo.pictures import attention_page, save_beside
 
 
@@ -23,6 +25,8 @@ def attention(
     words: int = 8,
     live: bool = False,
     device: str = "auto",
+    font: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Draw an image and show which of its regions attended to which words, stage by stage.
 
@@ -34,30 +38,32 @@ def attention(
         words: Largest number of words shown; those with the largest attention come first.
         live: Use the last weights and not their moving average.
         device: Device such as cpu, cuda, cuda:1 or mps; auto uses the GPU if there is one.
+        font: Font file for the caption; by default each script is drawn with a font that this machine has.
+        overwrite: Replace an existing file.
 
     Raises:
         T2IError: for a blank caption, a model without attention, or a file name that is no image's.
     """
     path = image_path(out)
-    check_captions([text])
+    check_new(path, overwrite=overwrite)
+    check_caption(text)
+    Letters(1, font)  # raises for a file that is no font
     check_at_least(1, words=words)
     check_at_least(0, seed=seed)
     model = load_model(ckpt, pick_device(device))
     if not isinstance(model, AttentiveGAN):
         raise T2IError(
-            f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN or MirrorGAN"
+            f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN, MirrorGAN or "
+            "DM-GAN"
         )
+    for note in notes_on_words(model, [text]):
+        print(f"note: {note}", file=sys.stderr)
     noise = model.noise(1, torch.Generator().manual_seed(seed))
     fakes = model.sampled([text], noise=noise, ema=not live)
     images, maps = fakes.images[-1].float(), fakes.attention
     if not maps:
         raise T2IError(f"{ckpt} has one branch, and only further ones attend to words: give a run with more branches")
     tokens = model.text_encoder.tokens(text)
-    save_beside(attention_page(images[0], [one[0] for one in maps], tokens, text, words), path)
+    save_beside(attention_page(images[0], [one[0] for one in maps], tokens, text, words, font=font), path)
     print(f"{len(maps)} stages, {min(words, len(tokens))} of {len(tokens)} words: {path}")
     return path
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(attention, words)

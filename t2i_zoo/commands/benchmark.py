@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -21,6 +21,7 @@ from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.paths import check_new
 from t2i_zoo.version import __version__
 
 PARTS = ("data", "text", "generator forward", "discriminator", "generator", "ema")
@@ -133,14 +134,51 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5) -> dict[str, Any]:
-    """Measure the step of a config, print a table and return its figures.
+def benchmark(
+    words: Sequence[str],
+    window: int = 20,
+    rounds: int = 5,
+    out: str | None = None,
+    what: Literal["step", "data"] = "step",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Measure the training step of a config beside a bare loop, or the way of the data to a batch.
+
+    All options of ``fit`` are taken too, such as ``--config NAME`` and ``--trainer.precision bf16-mixed``.
 
     Args:
-        words: options of ``fit``, a ``--config`` among them.
-        window: batches a window of measurement.
-        rounds: windows that count.
+        words: options of ``fit``.
+        window: Batches in each window of measurement.
+        rounds: Windows that count; one more warms up.
+        out: JSON file for the figures.
+        what: The training step, or the way from the store and from files to a batch.
+        overwrite: Replace an existing file.
+
+    Returns:
+        The figures.
+
+    Raises:
+        T2IError: for a window or a number of rounds below 1, and whatever ``fit`` refuses.
     """
+    for name, value in (("window", window), ("rounds", rounds)):
+        if value < 1:
+            raise T2IError(f"found --{name} {value}, expected at least 1")
+    path = Path(out).expanduser() if out else None
+    check_new(*([path] if path else []), overwrite=overwrite)
+    if what == "data":
+        from t2i_zoo.commands.benchmark_data import run as measure_data
+
+        figures = measure_data(words, window, rounds)
+    else:
+        figures = measure_step(words, window, rounds)
+    if path is not None:
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(figures, indent=1), "utf-8")
+    return figures
+
+
+def measure_step(words: Sequence[str], window: int, rounds: int) -> dict[str, Any]:
+    """Measure the step of the config that ``words`` give to ``fit``, print a table and return its figures."""
     from t2i_zoo.cli import build
 
     with tempfile.TemporaryDirectory() as folder:
@@ -175,33 +213,3 @@ def benchmark(words: Sequence[str], window: int = 20, rounds: int = 5) -> dict[s
     for name, value in figures.items():
         print(f"{name:<{width}}  {value:.2f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
     return figures
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse the benchmark's own options; the others are those of ``fit``, whose parser is built with the run."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="t2i-zoo benchmark",
-        description="Speed of the training step of a config, beside a bare loop. Takes every option of fit as well.",
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("--window", type=int, default=20, help="batches a window of measurement")
-    parser.add_argument("--rounds", type=int, default=5, help="windows that count")
-    parser.add_argument("--out", default=None, help="JSON file for the figures")
-    about = "the training step, or the way from store and from files to a batch"
-    parser.add_argument("--what", choices=["step", "data"], default="step", help=about)
-    try:
-        own, rest = parser.parse_known_args(list(words))
-    except argparse.ArgumentError as error:
-        raise T2IError(f"found a wrong --{str(error.argument_name).lstrip('-')}: {error.message}") from None
-    for name, value in (("window", own.window), ("rounds", own.rounds)):
-        if value < 1:
-            raise T2IError(f"found --{name} {value}, expected at least 1")
-    from t2i_zoo.commands.benchmark_data import run as measure_data
-
-    figures = (benchmark if own.what == "step" else measure_data)(rest, own.window, own.rounds)
-    if own.out:
-        with replacing(Path(own.out).expanduser()) as partial:
-            partial.write_text(json.dumps(figures, indent=1), "utf-8")

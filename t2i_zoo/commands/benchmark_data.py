@@ -72,7 +72,7 @@ def benchmark_data(module: CaptionDataModule, window: int = 20, rounds: int = 5)
         )
     module.prepare_data()
     module.setup("fit")
-    records = module.source.records()
+    records = module.spec.records()
     if module.store is None or module.store.manifest["skipped"]:
         raise T2IError("found images that were skipped, so files and store cannot be compared: choose other data")
     planner = module.planner("train", train=True)

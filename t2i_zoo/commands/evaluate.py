@@ -6,13 +6,16 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from rich.console import Console
+from rich.progress import Progress
 
 from t2i_zoo import data
 from t2i_zoo.commands.sample import pick_device
@@ -27,7 +30,7 @@ from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.parsing import Parser, call, find_config, named_model
+from t2i_zoo.parsing import Parser, find_config, named_model
 from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.vision.network import weights_hash
@@ -198,7 +201,8 @@ def measure(
     out: Path,
 ) -> list[Line]:
     """Carry out a protocol, print the table, append its lines to the file ``out`` and return them."""
-    report = run_protocol(protocol, photographs, subject.model, network, device, batch_size, _tell)
+    with _bar(f"{protocol.name}: {subject.name}") as tell:
+        report = run_protocol(protocol, photographs, subject.model, network, device, batch_size, tell)
     about = {
         "name": subject.name,
         "checkpoint": subject.checkpoint,
@@ -215,10 +219,12 @@ def measure(
     return lines
 
 
-def _tell(done: int, total: int) -> None:
-    """Report the progress on a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r{done} of {total} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal, moved by the number of images that are done and that there are."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def ask_network(protocol: Protocol, name: str | None, weights: str | None = None) -> tuple[Protocol, Network | None]:
@@ -255,8 +261,3 @@ def data_options(command: str) -> Parser:
     )
     parser.add_class_arguments(CaptionDataModule, "data")
     return parser
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(evaluate, words, data_options("evaluate"))

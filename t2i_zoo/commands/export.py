@@ -16,8 +16,7 @@ from t2i_zoo.models import load_model, name_of
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.exported import pack, write
 from t2i_zoo.models.state import model_key
-from t2i_zoo.parsing import call
-from t2i_zoo.paths import find_weights
+from t2i_zoo.paths import check_new, find_weights
 from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.version import __version__
 
@@ -47,8 +46,7 @@ def export(
     card = path.with_suffix(".md")
     if path.suffix != ".safetensors":
         raise T2IError(f"found --out {out}, expected a file name that ends in .safetensors")
-    if (present := [str(file) for file in (path, card) if file.exists()]) and not overwrite:
-        raise T2IError(f"found {' and '.join(present)} already, expected a new name: change --out, or --overwrite")
+    check_new(path, card, overwrite=overwrite)
     source = find_weights(ckpt)
     if source.suffix == ".safetensors":
         raise T2IError(f"{ckpt} is a .safetensors file already, expected a run: copy it, or give a .ckpt file")
@@ -173,8 +171,3 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError):
         raise T2IError(f"cannot read {path}: correct it, or move it away to export without its data") from None
     return found if isinstance(found, dict) else {}
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(export, words)

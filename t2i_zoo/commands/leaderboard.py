@@ -14,7 +14,6 @@ from t2i_zoo.commands.evaluate import (
     Subject,
     ask_network,
     check_batch_size,
-    data_options,
     find_photographs,
     find_subject,
     measure,
@@ -23,7 +22,7 @@ from t2i_zoo.commands.sample import pick_device
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
-from t2i_zoo.metrics.board import Entry, as_csv, as_markdown, as_page
+from t2i_zoo.metrics.board import Entry, as_csv, as_markdown, as_page, as_text
 from t2i_zoo.metrics.evaluation import repeatable, seeded_noise
 from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.photographs import Photographs
@@ -31,7 +30,7 @@ from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, read_lines
 from t2i_zoo.models import name_of
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.parsing import call
+from t2i_zoo.paths import check_new
 from t2i_zoo.pictures import save_beside, to_pil
 from t2i_zoo.sampling import draw_rows
 
@@ -54,6 +53,7 @@ def leaderboard(
     batch_size: int = 64,
     device: str = "auto",
     out: str = "leaderboard",
+    overwrite: bool = False,
 ) -> Path:
     """Compare runs in one table and on one page: evaluate what is missing, and write both.
 
@@ -73,6 +73,7 @@ def leaderboard(
         batch_size: Number of images generated at once; does not change the scores.
         device: Device to run on, such as cpu, cuda or cuda:1; ``auto`` takes the GPU if there is one.
         out: Folder of leaderboard.csv, leaderboard.md and index.html.
+        overwrite: Replace an existing board.
 
     Returns:
         Path of the page.
@@ -86,10 +87,12 @@ def leaderboard(
     if columns < 1:
         raise T2IError(f"found --columns {columns}, expected an integer of at least 1")
     check_batch_size(batch_size)
+    folder = Path(out).expanduser()
+    check_new(folder / "leaderboard.csv", folder / "index.html", overwrite=overwrite)
     ema, device = False if live else None, pick_device(device)
     protocols = [load_protocol(name).change(images=images, seed=seed, ema=ema) for name in protocol]
     measures = _networks(protocols, network, weights)
-    board = _Board(Path(out).expanduser(), list(captions), columns)
+    board = _Board(folder, list(captions), columns)
     for run in runs:
         subject = find_subject(run, device, live)
         if run == REAL:
@@ -174,7 +177,7 @@ class _Board:
         for path, text in texts.items():
             with replacing(path) as beside:
                 beside.write_text(text, "utf-8")
-        print(f"the board: {page}")
+        print(f"\n{as_text(self.entries)}\nthe board: {page}")
         return page
 
 
@@ -222,8 +225,3 @@ def _networks(
         wish = named.get(protocol.name) or (general[0] if general and protocol.network == "ask" else None)
         result.append(ask_network(protocol, wish, weights))
     return result
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(leaderboard, words, data_options("leaderboard"))

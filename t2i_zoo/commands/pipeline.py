@@ -20,18 +20,57 @@ SHARED = ("--data.source", "--data.on_bad_image", "--data.draft", "--data.cache_
           "--trainer.devices", "--trainer.strategy", "--trainer.precision", "--trainer.num_nodes",
           "--seed_everything")  # fmt: skip
 
-USAGE = """usage: t2i-zoo pipeline CONFIG [--dry-run] [options of fit]
-
-Train the runs that CONFIG builds on (the DAMSM of an AttnGAN, the first stage of a StackGAN), and then CONFIG itself.
-Finished runs are left alone and stopped ones are resumed, so the same command continues after an interruption.
-
-  --dry-run                       Only print what there is to do.
-  --damsm.data.batch_size 32      Set an option of one step: of the run that --model.damsm names.
-  --data.source, --data.source.*, --data.on_bad_image, --trainer.accelerator and other options of data and machine
-                                  hold for every step.
-  All other options of fit        hold for CONFIG alone.
-"""
 Pairs = list[tuple[str, str | None]]  #: flags with their values
+
+
+def pipeline(*config: str, words: Sequence[str] = (), dry_run: bool = False) -> None:
+    """Train the runs that CONFIG builds on, such as the DAMSM of an AttnGAN, and then CONFIG itself.
+
+    t2i-zoo pipeline CONFIG [--dry-run] [options of fit]
+
+    Finished runs are left alone and stopped ones are resumed, so the same command continues after an interruption.
+    --data.source, --data.source.*, --data.on_bad_image, --trainer.accelerator and other options of data and machine
+    hold for every step, --damsm.data.batch_size 32 for the run that --model.damsm names, and all other options of fit
+    for CONFIG alone. The options of every step are checked before the first one starts.
+
+    Args:
+        config: A packaged config, or the path of a YAML file.
+        words: options of ``fit``, those of single steps among them.
+        dry_run: Only check the options and print what there is to do.
+
+    Raises:
+        T2IError: for a mistake in the options of any step, before anything is trained.
+    """
+    if len(config) != 1:
+        found = " and ".join(map(repr, config)) or "no config"
+        raise T2IError(f"found {found}, expected one config first: t2i-zoo pipeline mirrorgan_flowers")
+    steps = steps_of(config[0], words)
+    check_steps(steps)
+    for number, step in enumerate(steps, 1):
+        state = state_of(step.folder)
+        todo = {"finished": "finished", "stopped": "to be resumed", "missing": "to be trained"}[state]
+        print(f"step {number} of {len(steps)}: {Path(step.config).stem}, {todo}: {step.folder}", flush=True)
+        if state != "finished" and not dry_run and not run_step(step):
+            print("stopped; the same command goes on from here", flush=True)
+            return
+
+
+def check_steps(steps: Sequence[Step]) -> None:
+    """Check the options of every step that is not finished.
+
+    Raises:
+        T2IError: for the first mistake, with the step that has it.
+    """
+    from t2i_zoo.cli import check
+
+    for step in steps:
+        if state_of(step.folder) == "finished":
+            continue
+        try:
+            check(["fit", "--config", step.config, *step.words])
+        except T2IError as error:
+            where = f"in step {Path(step.config).stem}: " if len(steps) > 1 else ""
+            raise T2IError(f"{where}{error}") from error
 
 
 class Step(NamedTuple):
@@ -138,21 +177,3 @@ def _pairs(words: Sequence[str]) -> Pairs:
 
 def _flat(pairs: Pairs) -> list[str]:
     return [word for flag, value in pairs for word in ((flag,) if value is None else (flag, value))]
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    rest = [word for word in words if word not in ("--dry-run", "--dry_run")]
-    if not rest or {"-h", "--help"} & set(rest):
-        print(USAGE)
-        raise SystemExit(0)
-    if rest[0].startswith("-"):
-        raise T2IError(f"found {rest[0]} first, expected the config: t2i-zoo pipeline mirrorgan_flowers")
-    steps = steps_of(rest[0], rest[1:])
-    for number, step in enumerate(steps, 1):
-        state = state_of(step.folder)
-        todo = {"finished": "finished", "stopped": "to be resumed", "missing": "to be trained"}[state]
-        print(f"step {number} of {len(steps)}: {Path(step.config).stem}, {todo}: {step.folder}", flush=True)
-        if state != "finished" and len(rest) == len(words) and not run_step(step):
-            print("stopped; the same command goes on from here", flush=True)
-            return

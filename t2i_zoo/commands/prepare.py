@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from t2i_zoo import data
+from t2i_zoo.commands.understood import explained, left_out, preview_of_shards, preview_of_store
 from t2i_zoo.data.module import CaptionDataModule
-from t2i_zoo.data.packing import SPLITS
-from t2i_zoo.data.shard_writer import PER_SHARD, write_shards
+from t2i_zoo.data.packing import writing
+from t2i_zoo.data.shard_writer import write_shards
 from t2i_zoo.data.shards import ShardIndex
 from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
-from t2i_zoo.errors import T2IError
+from t2i_zoo.data.usable import SPLITS
+from t2i_zoo.data.webdataset import WebDataset
+from t2i_zoo.errors import MistakesError, T2IError
 from t2i_zoo.files import sha256
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.zoo import ZooModule
-from t2i_zoo.parsing import Parser, call, named_model
+from t2i_zoo.parsing import Parser, named_model
 from t2i_zoo.text import TextEncoder, build_text_encoder
 
 
@@ -31,7 +36,7 @@ def prepare(
     verify: bool = False,
     to: Literal["store", "webdataset"] = "store",
     out: str | None = None,
-    per_shard: int = PER_SHARD,
+    per_shard: int = 1000,
 ) -> None:
     """Pack a data set and encode its captions ahead of training, and say what the store holds.
 
@@ -44,8 +49,23 @@ def prepare(
         per_shard: Images in each shard.
 
     Raises:
-        T2IError: for a mistake in the data, or a damaged store.
+        T2IError: for mistakes in the data, each of which is printed, or a damaged store.
     """
+    try:
+        _prepare(words, text_encoder, verify, to, out, per_shard)
+    except MistakesError as error:
+        print("\n".join(error.sentences), file=sys.stderr)
+        raise T2IError(f"found {len(error.sentences)} mistakes in the data: mend them and prepare again") from error
+
+
+def _prepare(
+    words: Sequence[str],
+    text_encoder: str | dict[str, Any] | None,
+    verify: bool,
+    to: Literal["store", "webdataset"],
+    out: str | None,
+    per_shard: int,
+) -> None:
     parser = data_parser("prepare")
     config = parser.parse_args(words)
     model = config.model or {}
@@ -74,8 +94,13 @@ def _pack(module: CaptionDataModule, encoder: TextEncoder | None, reads_words: b
         module.text_cache(encoder, reads_words).ensure(store.captions, progress=True)
     counts = {split: len(store.rows(split)) for split in SPLITS}
     print(_summary(counts, f"{store.manifest['captions']} captions", store.folder))
-    for remark in [*store.remarks(), *(f"skipped: {skipped}" for skipped in store.manifest["skipped"])]:
-        print(remark)
+    kept = store.manifest
+    for line in explained(kept["understood"], np.diff(store.offsets).tolist(), store.captions):
+        print(line)
+    for line in [*kept["remarks"], *store.remarks(), *left_out([*kept["skipped"], *kept["uncaptioned"]])]:
+        print(line)
+    with writing(store.folder):
+        print(f"preview: {preview_of_store(store)}")
 
 
 def _built(text_encoder: str | dict[str, object] | None) -> TextEncoder | None:
@@ -90,10 +115,12 @@ def _write_shards(
     if out is None:
         raise T2IError("found --to webdataset without --out: give the new folder of the shards")
     folder = Path(out).expanduser().absolute()
-    index, skipped = write_shards(module.spec, folder, encoder, reads_words, per_shard, progress=True)
-    print(_summary_of_shards(index, folder))
-    for sentence in skipped:
-        print(f"skipped: {sentence}")
+    index, skipped, notes = write_shards(module.spec, folder, encoder, reads_words, per_shard, progress=True)
+    index.understood, index.remarks = notes.facts, notes.remarks()
+    _say(index, folder)
+    for line in left_out(skipped):
+        print(line)
+    _preview(WebDataset(str(folder)), index, module, folder)
 
 
 def _describe_shards(module: StreamDataModule, verify: bool) -> None:
@@ -106,12 +133,27 @@ def _describe_shards(module: StreamDataModule, verify: bool) -> None:
             )
         if f"sha256:{sha256(Path(source.place(shard.name)))}" != shard.hash:
             raise T2IError(f"{source.place(shard.name)} changed since it was written: copy or write it again")
-    print(_summary_of_shards(index, source.root))
+    _say(index, source.root)
+    name = hashlib.blake2b(source.place("").encode(), digest_size=8).hexdigest()
+    _preview(source, index, module, module.cache / "shards" / name)
 
 
-def _summary_of_shards(index: ShardIndex, place: object) -> str:
+def _say(index: ShardIndex, place: object) -> None:
+    """What shards hold and how they were understood."""
     counts = {split: index.pictures(split) for split in SPLITS}
-    return _summary(counts, f"{index.captions} captions, {len(index.shards)} shards", place)
+    shards = len({shard.name for shard in index.shards})
+    print(_summary(counts, f"{index.captions} captions, {shards} shards", place))
+    mean = index.captions / max(sum(counts.values()), 1)
+    for line in [*explained(index.understood, [round(mean, 1)], [*index.vocabulary, *index.examples]), *index.remarks]:
+        print(line)
+    if index.lacking:
+        print(f"{index.lacking:,} images have no caption, such as: {index.lacks[0]}")
+
+
+def _preview(source: WebDataset, index: ShardIndex, module: Any, folder: Path) -> None:
+    with writing(folder):
+        if path := preview_of_shards(source, index, module.spec, folder / "preview.png"):
+            print(f"preview: {path}")
 
 
 def _summary(counts: Mapping[str, int], others: str, place: object) -> str:
@@ -120,10 +162,7 @@ def _summary(counts: Mapping[str, int], others: str, place: object) -> str:
 
 
 def data_parser(command: str) -> Parser:
-    """The ``data`` options of ``fit``, from the same configs; all other parts of a config are read over.
-
-    Its help can follow that of a command: see ``others`` of ``t2i_zoo.parsing.call``.
-    """
+    """The ``data`` options of ``fit``, from the same configs; all other parts of a config are read over."""
     for name in data.SOURCES:
         getattr(data, name)  # imported, so that a config may use its bare name
     parser = Parser(prog=f"t2i-zoo {command}", usage=argparse.SUPPRESS, add_help=False)
@@ -137,11 +176,6 @@ def data_parser(command: str) -> Parser:
     return parser
 
 
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(prepare, words, data_parser("prepare"))
-
-
 def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
     """What a model reads captions with; None where that is nothing but itself, or not there yet."""
     if kind is not None and not issubclass(kind, TextToImageGAN):
@@ -151,7 +185,7 @@ def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
     if not (damsm := options.get("damsm")):
         return "hashing"
     if Path(damsm).expanduser().exists():
-        return {"kind": "rnn", "path": damsm}  # its text encoder reads for AttnGAN and MirrorGAN
+        return {"kind": "rnn", "path": damsm}  # its text encoder reads for its GANs
     print(
         f"note: the captions are not encoded, for --model.damsm {damsm} is not there yet: prepare again once it is, or "
         "leave it to fit",

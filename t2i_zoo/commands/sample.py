@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from t2i_zoo.commands.captions import check_caption, notes_on_words, read_captions, usable
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
+from t2i_zoo.fonts import Letters
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.models.stream import STREAM
-from t2i_zoo.parsing import call
-from t2i_zoo.paths import find_weights, shipped_generators
+from t2i_zoo.paths import check_new, find_weights, shipped_generators
 from t2i_zoo.pictures import caption_grid, save_beside, save_images, truncate_noise
 from t2i_zoo.sampling import draw_between, draw_rows
 
@@ -43,6 +43,8 @@ def sample(
     device: str = "auto",
     batch_size: int = 64,
     truncation: float | None = None,
+    font: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Draw images for your own captions.
 
@@ -66,12 +68,14 @@ def sample(
         batch_size: Images drawn at once.
         truncation: Cut the normal noise at -2 and 2 and multiply it by this number, such as 0.88; smaller numbers give
             more typical and less varied images.
+        font: Font file for the captions; by default each script is drawn with a font that this machine has.
+        overwrite: Replace existing files.
 
     Returns:
         Path of the grid.
 
     Raises:
-        T2IError: without captions, for a blank one, for a missing file, or for noise that cannot be truncated.
+        T2IError: without captions, for a missing file, or for noise that cannot be truncated.
     """
     if (model is None) == (ckpt is None):
         which = "neither --model nor --ckpt" if ckpt is None else "both --model and --ckpt"
@@ -81,16 +85,21 @@ def sample(
         raise T2IError("found --interpolate beside --text, --text-file or --interpolate-noise: draw them one by one")
     if stream and not redescribe:
         raise T2IError("found --stream without --redescribe, which reads images with it: add --redescribe")
-    captions = list(interpolate or text) + (_read_captions(text_file) if text_file else [])
-    check_captions(captions)
+    captions = list(interpolate or text) + (read_captions(text_file) if text_file else [])
+    usable(captions, [check_caption], skip=interpolate is None)
     check_at_least(1, n=n, batch_size=batch_size)
     check_at_least(0, seed=seed)
-    if truncation is not None and not 0 < truncation < math.inf:
-        raise T2IError(f"found --truncation {truncation}, expected a number above 0 such as 0.88")
-    path = image_path(out)
+    if truncation is not None and not 0 < truncation <= 1:
+        raise T2IError(f"found --truncation {truncation}, expected a number above 0 and up to 1, such as 0.88")
+    path, singles = image_path(out), Path(folder).expanduser() if folder else None
+    check_new(path, *([singles / "captions.json"] if singles else []), overwrite=overwrite)
+    Letters(1, font)  # raises for a file that is no font
     generator = _load(source, captions, live, pick_device(device))
     writer = _caption_writer(source, stream, generator.device) if redescribe else None
-    _note_unknown_words(generator, captions)
+    checks = [check_caption, lambda caption: generator.encode([caption])]
+    captions, left_out = usable(captions, checks, skip=interpolate is None)
+    for note in [*left_out, *notes_on_words(generator, captions)]:
+        print(f"note: {note}", file=sys.stderr)
 
     rng = torch.Generator().manual_seed(seed)
     if interpolate is not None:
@@ -105,9 +114,9 @@ def sample(
     notes = [writer.describe(row) for row in rows] if writer is not None else None
     for title, row_notes in zip(titles, notes or [], strict=False):
         print("\n  ".join([title, *row_notes]))
-    if folder:  # first, since it has no largest size
-        print(f"one by one: {_save_singles(rows, titles, Path(folder).expanduser())}")
-    save_beside(caption_grid(rows[:_ROWS], titles[:_ROWS], notes=notes and notes[:_ROWS]), path)
+    if singles:  # first, since it has no largest size
+        print(f"one by one: {_save_singles(rows, titles, singles)}")
+    save_beside(caption_grid(rows[:_ROWS], titles[:_ROWS], notes=notes and notes[:_ROWS], font=font), path)
     rest = f", of the first {_ROWS} of {len(rows)} captions" if len(rows) > _ROWS else ""
     print(f"{sum(map(len, rows[:_ROWS]))} images{rest}: {path}")
     return path
@@ -136,7 +145,7 @@ def _load(source: str, captions: Sequence[str], live: bool, device: str) -> Text
             f"{source} holds a model without text, which reads no captions: leave out --text and --text-file"
         )
     if not captions and model.conditional:
-        raise T2IError('found no caption to draw: give --text "a flower with red petals" or --text-file FILE')
+        raise T2IError('found no caption to draw: give --text "what the image should show" or --text-file FILE')
     return model
 
 
@@ -155,12 +164,6 @@ def _caption_writer(source: str, stream: str | None, device: torch.device) -> ST
     return writer
 
 
-def _note_unknown_words(model: TextToImageGAN, captions: Sequence[str]) -> None:
-    for caption in dict.fromkeys(captions):
-        if unknown := model.unknown_words(caption):
-            print(f"note: no training caption holds {', '.join(map(repr, unknown))} ({caption!r})", file=sys.stderr)
-
-
 def _save_singles(rows: Sequence[Tensor], titles: Sequence[str], folder: Path) -> Path:
     """Save each image as ``ROW_COLUMN.png``, and the captions of all files as ``captions.json``."""
     captions: dict[str, str] = {}
@@ -171,29 +174,6 @@ def _save_singles(rows: Sequence[Tensor], titles: Sequence[str], folder: Path) -
     with replacing(folder / "captions.json") as partial:
         partial.write_text(json.dumps(captions, indent=1, ensure_ascii=False), "utf-8")
     return folder
-
-
-def _read_captions(text_file: str) -> list[str]:
-    path = Path(text_file).expanduser()
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise T2IError(f"found no file {path}: correct --text-file") from None
-    except IsADirectoryError:
-        raise T2IError(f"{path} is a folder: give a text file to --text-file") from None
-    except UnicodeDecodeError:
-        raise T2IError(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def check_captions(captions: Sequence[str]) -> None:
-    """Raise for a caption that is blank, or that no encoder could read."""
-    for caption in captions:
-        if not caption.strip():
-            raise T2IError(f"found a blank caption {caption!r}: write what the image should show")
-        readable = caption.encode("utf-8", "replace").decode("utf-8")  # bytes that are no text arrive as surrogates
-        if readable != caption:
-            raise T2IError(f"found a caption that is not UTF-8 text, {readable!r}: save or type it as UTF-8")
 
 
 def check_at_least(least: int, **options: int) -> None:
@@ -235,8 +215,3 @@ def find_generator(name: str) -> str:
         return name
     expected = ", ".join(shipped) or "a file, since none came with this installation"
     raise T2IError(f"found no generator {name!r} in the package, expected {expected}: correct --model")
-
-
-def main(words: Sequence[str]) -> None:
-    """Parse and run."""
-    call(sample, words)

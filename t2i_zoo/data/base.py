@@ -16,13 +16,15 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from t2i_zoo.batch import Batch, BatchNeeds, CaptionedData, ReadsBatches
-from t2i_zoo.data.images import Resample, Resize
+from t2i_zoo.data.images import MEGAPIXELS, Resample, Resize
 from t2i_zoo.data.packing import StoreSpec
 from t2i_zoo.data.plan import Order
 from t2i_zoo.data.records import Source
 from t2i_zoo.data.transforms import normalise
+from t2i_zoo.data.usable import OnBad
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
+from t2i_zoo.ranges import Count, Several, Whole, check_ranges
 from t2i_zoo.text import TextEncoder, TextFeatures
 
 
@@ -36,31 +38,30 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self,
         source: Source,
         *,
-        image_size: int = 64,
+        image_size: Count = 64,
         load_size: int | None = None,
         resize: Resize = "stretch",
         resample: Resample = "area",
         draft: bool = False,
         pyramid: list[int] | None = None,
-        batch_size: int = 64,
-        captions_averaged: int = 1,
+        batch_size: Count = 64,
+        captions_averaged: Count = 1,
         order: Order = "shuffle",
         augment: bool = True,
-        on_bad_image: Literal["raise", "skip"] = "raise",
+        on_bad_image: OnBad = "raise",
+        on_bad_caption: OnBad = "raise",
+        max_megapixels: float = MEGAPIXELS,
         device_resident: Literal["auto", "yes", "no"] = "auto",
         cache_dir: str | None = None,
-        seed: int = 0,
+        limit: Several | None = None,
+        seed: Whole = 0,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("image_size", image_size),
-            ("batch_size", batch_size),
-            ("captions_averaged", captions_averaged),
-        ):
-            if value < 1:
-                raise T2IError(f"found --data.{name} {value}, expected at least 1")
+        check_ranges(BaseDataModule, locals(), "data")
         if odd := [size for size in pyramid or () if not 1 <= size <= image_size]:
             raise T2IError(f"found {odd[0]} in --data.pyramid, expected sizes from 1 to the image size {image_size}")
+        if not max_megapixels > 0:
+            raise T2IError(f"found --data.max_megapixels {max_megapixels}, expected more than 0, such as 200")
         load_size = math.ceil(image_size * 76 / 64) if load_size is None else load_size
         if load_size < image_size:
             raise T2IError(f"found --data.load_size {load_size}, expected at least the image size {image_size}")
@@ -69,7 +70,9 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-        self.spec = StoreSpec(source, load_size, resize, on_bad_image, resample, draft)
+        self.spec = StoreSpec(
+            source, load_size, resize, on_bad_image, resample, draft, on_bad_caption, max_megapixels, limit
+        )
         self._given: ReadsBatches | None = None  #: the model of ``batches``
         self._plain: BaseDataModule | None = None  #: the copy that serves it
 

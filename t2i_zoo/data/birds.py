@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from t2i_zoo.data.download import Remote, fetch
-from t2i_zoo.data.reading import captions_in, inside, is_file, lines_of, numbered_lines, read_text
+from t2i_zoo.data.notes import understood
+from t2i_zoo.data.reading import inside, is_file, lines_of, numbered_lines, read_text
 from t2i_zoo.data.records import Record, Source, Split
+from t2i_zoo.data.rows import captions_in
 from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
 from t2i_zoo.errors import T2IError
 
@@ -86,16 +88,14 @@ class CUB200(Source):
         labels = _labels(base, names)
         boxes = _boxes(base / "bounding_boxes.txt", names) if self.crop == "box" else {}
         splits = self._splits(base, names, labels)
-        return [
-            Record(
-                _image(base, name),
-                captions_in(texts / f"{name.rsplit('.', 1)[0]}.txt", name),
-                labels[number] - 1,
-                around(boxes[number]) if boxes else None,
-                splits[number],
-            )
-            for number, name in names.items()
-        ]
+        understood("split", f"{self.split} (--data.source.split)")
+        records = []
+        for number, name in names.items():
+            image, lost = _image(base, name)
+            captions, lacks = captions_in(texts / f"{name.rsplit('.', 1)[0]}.txt")
+            box = around(boxes[number]) if boxes else None
+            records.append(Record(image, captions, labels[number] - 1, box, splits[number], lacks, lost))
+        return records
 
     def _places(self) -> tuple[Path, Path]:
         """The folder of the lists and images, and that of the captions."""
@@ -104,7 +104,8 @@ class CUB200(Source):
         if base is None:
             found = f"{root} has no images.txt" if root.is_dir() else f"there is no folder {root}"
             raise T2IError(
-                f"{found}: it should hold CUB-200-2011 as {', '.join(FILES)}, images/ and text_c10/; point "
+                f"{found}: it should hold CUB-200-2011 (images from data.caltech.edu, captions from "
+                f"https://github.com/reedscot/cvpr2016) as {', '.join(FILES)}, images/ and text_c10/; point "
                 "--data.source.root at it, or pass --data.source.download true"
             )
         needed = [*FILES, "images", *(["bounding_boxes.txt"] if self.crop == "box" else [])]
@@ -219,13 +220,12 @@ def _boxes(path: Path, names: dict[int, str]) -> dict[int, Box]:
     return _column(path, names, read, "x, y, width and height in pixels", fields=5)
 
 
-def _image(base: Path, name: str) -> Path:
+def _image(base: Path, name: str) -> tuple[Path, str]:
+    """The image of a name, and why there is none."""
     path = inside(base / "images", name)
     if path is None:
         raise T2IError(f"{base / 'images.txt'}: {name!r} leaves the folder of images: correct that line")
-    if not is_file(path):
-        raise T2IError(f"there is no image {path}, which images.txt lists: unpack the images again")
-    return path
+    return path, "" if is_file(path) else f"there is no image {path}, which images.txt lists"
 
 
 def _first(folders: tuple[Path, ...], train: str, test: str) -> tuple[Path, Path] | None:

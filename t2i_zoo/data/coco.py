@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from t2i_zoo.data.download import Remote, fetch
+from t2i_zoo.data.notes import understood
 from t2i_zoo.data.reading import inside, is_file, read_text
 from t2i_zoo.data.records import Record, Source, Split
-from t2i_zoo.data.rows import show
+from t2i_zoo.data.rows import show, texts
 from t2i_zoo.data.splits import check_choice
 from t2i_zoo.errors import T2IError
 
@@ -79,8 +80,9 @@ class COCOCaptions(Source):
         self.fetch()
         if not self.path.is_dir():
             raise T2IError(
-                f"there is no folder {self.path}: it should hold COCO as annotations/, train{self.year}/ and "
-                f"val{self.year}/; point --data.source.root at it, or pass --data.source.download true"
+                f"there is no folder {self.path}: it should hold COCO (from {_PAGE}) as annotations/, "
+                f"train{self.year}/ and val{self.year}/; point --data.source.root at it, or pass "
+                "--data.source.download true"
             )
         records = []
         numbers: dict[int, int] | None = None
@@ -92,12 +94,14 @@ class COCOCaptions(Source):
                 categories, labels = self._largest(name)
                 # both files list the same categories; numbers without gaps come from the first
                 numbers = numbers or {key: number for number, key in enumerate(sorted(categories))}
-            for key, path in images.items():
+            understood("split", f"by the files of train{self.year} and val{self.year}, the latter for test")
+            for key, (path, lost) in images.items():
                 label = None
                 if numbers is not None:
                     label = numbers.get(labels[key], len(numbers)) if key in labels else len(numbers)
                 kept = captions[key][: self.captions_per_picture or None]
-                records.append(Record(path, tuple(kept), label, None, split))
+                lacks = "" if kept else f"{path.name}: captions_{name}.json holds no caption of it"
+                records.append(Record(path, tuple(kept), label, None, split, lacks, lost))
         return records
 
     def _check(self) -> None:
@@ -109,33 +113,25 @@ class COCOCaptions(Source):
                 "--data.source.captions_per_picture"
             )
 
-    def _captions(self, name: str) -> tuple[dict[int, Path], dict[int, list[str]]]:
-        """Files and captions of one part by the numbers of its images, in the order of the file."""
+    def _captions(self, name: str) -> tuple[dict[int, tuple[Path, str]], dict[int, list[str]]]:
+        """Files (and why they are not there) and captions by the numbers of the images, in the order of the file."""
         path = self.path / "annotations" / f"captions_{name}.json"
         content = _load(path)
-        images: dict[int, Path] = {}
+        images: dict[int, tuple[Path, str]] = {}
         for place, row in _rows(content, "images", path):
             key, file = _get(row, "id", int, place), _get(row, "file_name", str, place)
             image = inside(self.path / name, file)
             if image is None or key in images:
                 wrong = "leaves the folder of images" if image is None else f"has the id {key} of another image"
                 raise T2IError(f"{place}: {show(file)} {wrong}: download the annotations again")
-            if not is_file(image):
-                raise T2IError(
-                    f"there is no image {image}, which {path} lists: unpack the images again, or pass "
-                    "--data.source.download true where the folder is missing"
-                )
-            images[key] = image
+            images[key] = image, "" if is_file(image) else f"there is no image {image}, which {place} lists"
         captions: dict[int, list[str]] = {key: [] for key in images}
         for place, row in _rows(content, "annotations", path):
-            key, caption = _get(row, "image_id", int, place), _get(row, "caption", str, place)
+            key = _get(row, "image_id", int, place)
             if key not in captions:
                 raise T2IError(f"{place}: the caption is of image {key}, which the file does not list: correct it")
-            if text := " ".join(caption.split()):  # some of the published ones hold line ends
-                captions[key].append(text)
-        for key, found in captions.items():
-            if not found:
-                raise T2IError(f"{path} has no caption of {images[key].name}, expected one at least: correct the file")
+            found, _ = texts(row.get("caption"), place)
+            captions[key] += [" ".join(text.split()) for text in found]  # some of the published ones hold line ends
         if not images:
             raise T2IError(f"{path} lists no image: download the annotations again")
         return images, captions

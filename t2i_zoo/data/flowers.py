@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from t2i_zoo.data.download import Remote, fetch
-from t2i_zoo.data.reading import captions_in, numbered_lines
+from t2i_zoo.data.notes import remark, understood
+from t2i_zoo.data.reading import numbered_lines
 from t2i_zoo.data.records import Record, Source, Split
+from t2i_zoo.data.rows import captions_in
 from t2i_zoo.data.splits import SplitLists, check_choice, random_splits
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_pointer
 
 FlowerSplit = Literal["class_disjoint", "official", "random"]
 
@@ -80,7 +83,8 @@ class FlowerFolder(Source):
         root = self.path
         if not root.is_dir():
             raise T2IError(
-                f"there is no folder {root}: it should hold Oxford-102 as {LAYOUT}; point --data.source.root at it"
+                f"there is no folder {root}: it should hold Oxford-102 (images from {_HOST}, captions from "
+                f"https://github.com/reedscot/cvpr2016) as {LAYOUT}; point --data.source.root at it"
             )
         for name in ["jpg", "imagelabels.mat", "text_c10", *_NEEDED[self.split]]:
             if not (root / name).exists():
@@ -88,12 +92,14 @@ class FlowerFolder(Source):
                     f"{root} has no {name}, which split {self.split!r} reads: a folder in the layout of Oxford-102 "
                     f"holds {LAYOUT}; complete it or change --data.source.root"
                 )
-        labels = _labels(root)
+        labels, images = _labels(root)
         captions = _captions(root, labels)
         splits = self._splits(root, labels)
+        understood("split", f"{self.split} (--data.source.split)")
         return [
-            Record(root / "jpg" / f"image_{n:05d}.jpg", captions[n], label - 1, None, splits[n - 1])
+            Record(image, captions[n][0], label - 1, None, splits[n - 1], captions[n][1], lost)
             for n, label in enumerate(labels, start=1)
+            for image, lost in [images[n]]
         ]
 
     def _splits(self, root: Path, labels: list[int]) -> list[Split]:
@@ -130,6 +136,7 @@ def _read_mat(path: Path, key: str) -> list[int]:
     """One integer array of a MATLAB file, flattened."""
     from scipy.io import loadmat
 
+    refuse_pointer(path)
     try:
         return [int(value) for value in loadmat(path)[key].ravel().tolist()]
     except KeyError:
@@ -146,33 +153,30 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[int, str
                 yield int(match[1]), entry.name
 
 
-def _labels(root: Path) -> list[int]:
-    """1-based labels of the images 1..n, checked against jpg/ and the class folders."""
+def _labels(root: Path) -> tuple[list[int], dict[int, tuple[Path, str]]]:
+    """1-based labels of the images 1..n, checked against the class folders, and by number each image or its lack."""
     images = {n for n, name in _numbered(root / "jpg", _IMAGE) if name.endswith(".jpg")}
     labels = _read_mat(root / "imagelabels.mat", "labels")
-    if len(labels) != len(images) or not labels:
+    if max(images, default=0) > len(labels) or not images:
         raise T2IError(
-            f"{root / 'imagelabels.mat'} has {len(labels)} labels but {root / 'jpg'} has {len(images)} images "
-            "image_*.jpg, expected one label an image: unpack the images again or change --data.source.root"
+            f"{root / 'imagelabels.mat'} has {len(labels)} labels but {root / 'jpg'} has {len(images)} images up to "
+            f"image_{max(images, default=0):05d}.jpg, expected one label an image: unpack the images again or change "
+            "--data.source.root"
         )
     # the class folders say how many classes there are: 102 in the real set, fewer in others of this layout
     classes = max((n for n, _ in _numbered(root / "text_c10", _CLASS)), default=0)
     for n, label in enumerate(labels, start=1):
-        if n not in images:
-            raise T2IError(
-                f"{root / 'jpg'} has no image_{n:05d}.jpg, expected the numbers 1 to {len(labels)} without a gap: "
-                "unpack the images again"
-            )
         if not 1 <= label <= classes:
             raise T2IError(
                 f"label {label} of image_{n:05d}.jpg in {root / 'imagelabels.mat'} is outside 1..{classes}, the class "
                 f"folders of text_c10: correct the label or add the folder class_{label:05d}"
             )
-    return labels
+    files = {n: root / "jpg" / f"image_{n:05d}.jpg" for n in range(1, len(labels) + 1)}
+    return labels, {n: (path, "" if n in images else f"there is no image {path}") for n, path in files.items()}
 
 
-def _captions(root: Path, labels: list[int]) -> dict[int, tuple[str, ...]]:
-    """Captions by image number."""
+def _captions(root: Path, labels: list[int]) -> dict[int, tuple[tuple[str, ...], str]]:
+    """Captions by image number, and why there are none."""
     text = root / "text_c10"
     for class_number, folder in _numbered(text, _CLASS):
         for n, name in _numbered(text / folder, _IMAGE):
@@ -180,17 +184,15 @@ def _captions(root: Path, labels: list[int]) -> dict[int, tuple[str, ...]]:
                 continue
             path = text / folder / name
             if not 1 <= n <= len(labels):
-                raise T2IError(
-                    f"caption file {path} has no image jpg/image_{n:05d}.jpg: add the image or delete the file"
-                )
+                remark("text files that no image belongs to are not read", path)
+                continue
             if labels[n - 1] != class_number:
                 raise T2IError(
                     f"caption file {path} is in {folder} but imagelabels.mat gives image_{n:05d}.jpg the label "
                     f"{labels[n - 1]}: move the file to class_{labels[n - 1]:05d}"
                 )
     return {
-        n: captions_in(text / f"class_{label:05d}" / f"image_{n:05d}.txt", f"image_{n:05d}.jpg")
-        for n, label in enumerate(labels, start=1)
+        n: captions_in(text / f"class_{label:05d}" / f"image_{n:05d}.txt") for n, label in enumerate(labels, start=1)
     }
 
 

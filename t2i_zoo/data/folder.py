@@ -1,65 +1,85 @@
-"""Your own images: a folder with a metadata file, or with a text file beside every image."""
+"""Your own images: a folder with metadata in any usual form, or with a text file for every image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
-from t2i_zoo.data.reading import inside, is_file, lines_of, other_case, read_text, walk
-from t2i_zoo.data.records import Record, Source, Split
+from t2i_zoo.data.columns import (
+    IMAGE_COLUMNS,
+    IMAGE_FOLDERS,
+    IMAGE_SUFFIXES,
+    find_columns,
+    missing,
+    split_in,
+    split_named,
+)
+from t2i_zoo.data.names import Names
+from t2i_zoo.data.notes import remark, some, understood
+from t2i_zoo.data.reading import inside, is_file
+from t2i_zoo.data.records import Record, Source
 from t2i_zoo.data.rows import (
-    FILE_KEYS,
     Entry,
+    captions_in,
     check_share,
-    json_rows,
     merge,
     row_captions,
     row_label,
     row_split,
     show,
-    table_rows,
     to_records,
-    value,
 )
+from t2i_zoo.data.tables import SUFFIXES, Find, is_table, table_rows
+from t2i_zoo.data.twins import from_text_files
 from t2i_zoo.errors import T2IError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-METADATA_NAMES = tuple(f"{stem}.{kind}" for stem in ("metadata", "captions") for kind in ("jsonl", "csv", "tsv"))
-#: folders at the top that are splits
-_SPLITS: dict[str, Split] = {
-    "train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"
-}  # fmt: skip
+METADATA_NAMES = tuple(
+    f"{name}{kind}" for name in ("metadata", "captions") for kind in (".jsonl", ".csv", ".tsv", ".json", ".parquet")
+)
+#: read as metadata only if they have columns of images and captions: Flickr8k's, Flickr30k's, and older releases'
+_MAYBE = ("captions.txt", "results.csv", "flickr8k.token.txt", "results_20130124.token")
 
 
 @dataclass
 class CaptionFolder(Source):
     """Images with captions in your own folder.
 
-    With a metadata file (one JSON object a line, CSV or TSV with a header) a row holds ``file_name`` (or
-    ``image``, ``file``; a path inside the folder), its captions under the first present of ``caption``,
-    ``text``, ``captions`` (a string, or a list in JSON) and in the columns ``caption_1``, ``caption_2``, ...
-    whose empty cells are skipped, and optionally ``class`` (or ``label``) and ``split`` (train, val or test).
-    Several rows of one image are merged; two equal rows are a mistake. Images without a row are ignored.
+    With a metadata file (JSON lines, JSON, CSV with any separator, or parquet) a row holds ``file_name`` (or
+    ``image``, ``path``, ...), its captions in ``caption`` (or ``text``, ``prompt``, ``sentences``, ...: text or a list)
+    and in the columns ``caption_1``, ``caption_2``, ..., and optionally ``class`` (or ``label``) and ``split``. Several
+    rows of one image are merged. The file is in the folder, or one is in each sub-folder, as the library ``datasets``
+    has it.
 
-    Without one, every image has a ``.txt`` of the same name beside it, a caption a line, in any depth of
-    sub-folders. The sub-folder is the class where there are at least two of them; where the first level holds
-    train, val (or valid, validation, dev) and test and nothing else, it is the split instead and the sub-folder
-    below it the class.
+    Without one, every image has a ``.txt`` of the same name, a caption a line: beside it, or below ``captions/`` as the
+    image below ``images/``. The sub-folder is the class where there are at least two of them.
 
-    Classes are numbered from 0 in sorted order: as integers where all are integers, else as words.
+    A column ``split`` decides on the split, else folders named train, val (or valid, validation, dev) and test at the
+    top; the classes are then below these. Classes are numbered from 0 in sorted order: as integers where all are
+    integers, else as words.
 
     Args:
         root: the folder.
         captions: False lists the images alone, for models without text, and reads no captions.
-        metadata: name of the metadata file in the folder; None looks for metadata.jsonl, .csv, .tsv, then for
-            captions.jsonl, .csv, .tsv, and else reads the text files beside the images.
+        metadata: metadata file in the folder; None looks for metadata and captions as .jsonl, .csv, .tsv, .json and
+            .parquet, then for text files, then for any table with columns of images and captions.
+        image: column of the file names; None takes the first usual name, in any letter case.
+        caption: column of the captions; None takes the first usual name, in any letter case.
+        label: column of the classes; None takes ``class``, ``label`` or ``labels``.
         val_fraction: share, 0 to below 1, of the images without a split that becomes test.
         seed: of this random choice.
     """
 
+    textless: ClassVar[str] = ", or pass --data.source.captions false to train a model without text"
+
     root: str = ""
     captions: bool = True
     metadata: str | None = None
+    image: str | None = None
+    caption: str | None = None
+    label: str | None = None
     val_fraction: float = 0.1
     seed: int = 0
 
@@ -73,97 +93,147 @@ class CaptionFolder(Source):
             found = f"there is no folder {self.path}" if self.root else "no folder of images is given"
             raise T2IError(f"{found}, expected one with images and captions: set --data.source.root to it")
         check_share(self.val_fraction)
-        metadata = self._metadata() if self.captions else None
-        entries = _from_metadata(self.path, metadata) if metadata else _from_files(self.path, self.captions)
+        names, find = Names(self.path), partial(find_columns, image=self.image, caption=self.caption, label=self.label)
+        entries, tables = self._entries(names, find)
         if not entries:
             raise T2IError(
-                f"{metadata or self.path} names no image, expected at least one ({' '.join(SUFFIXES)}): add images "
-                "or change --data.source.root"
+                f"{' and '.join(map(str, tables)) or self.path} names no image, expected at least one "
+                f"({' '.join(IMAGE_SUFFIXES)}): add images or change --data.source.root"
             )
+        _from_folders(names, entries, classes=not tables)
         return to_records(entries, self.val_fraction, self.seed)
 
-    def _metadata(self) -> Path | None:
-        if self.metadata is None:
-            return next((self.path / name for name in METADATA_NAMES if (self.path / name).is_file()), None)
-        path = inside(self.path, self.metadata)
-        if path is None or not is_file(path) or path.suffix.lower() not in (".jsonl", ".csv", ".tsv"):
-            raise T2IError(
-                f"{self.metadata!r} is no .jsonl, .csv or .tsv file in {self.path}: change --data.source.metadata"
-            )
-        return path
+    def _entries(self, names: Names, find: Find) -> tuple[list[Entry], list[Path]]:
+        """The images, and the metadata files that list them."""
+        if not self.captions:
+            understood("layout", "images alone (--data.source.captions false)")
+            return [Entry(path, str(path)) for path in names.images], []
+        tables = self._metadata(names, find)
+        if not tables:
+            entries = from_text_files(names)
+            if any(entry.captions for entry in entries):
+                return entries, []
+            tables = _any_tables(names, find)
+            if not tables:
+                return entries, []
+        return _from_tables(names, tables, find), tables
+
+    def _metadata(self, names: Names, find: Find) -> list[Path]:
+        """The metadata file, or that of each sub-folder; none if captions are in text files."""
+        if self.metadata is not None:
+            path = inside(self.path, self.metadata)
+            if path is None or not is_file(path) or path.suffix.lower() in IMAGE_SUFFIXES:
+                kinds = ", ".join(SUFFIXES)
+                raise T2IError(f"{self.metadata!r} is no {kinds} file in {self.path}: change --data.source.metadata")
+            return [path]
+        by_folder: dict[Path, dict[str, Path]] = {}
+        for path in names.files:
+            by_folder.setdefault(path.parent, {}).setdefault(path.name.lower(), path)
+        found = []
+        for folder, files in sorted(by_folder.items()):
+            own = [files[n] for n in METADATA_NAMES if n in files and (folder == self.path or n.startswith("metadata"))]
+            own += [files[name] for name in _MAYBE if name in files and is_table(files[name], find)]
+            if len(own) > 1:
+                remark(f"{own[0].name} is read and other metadata beside it is not", own[1])
+            found += own[:1]
+            if folder == self.path and found:
+                break
+        if rest := [str(path) for path in names.files if found and path.name.lower() in METADATA_NAMES]:
+            others = [place for place in rest if Path(place).parent != self.path]
+            if found[0].parent == self.path and others:
+                remark(f"metadata in sub-folders is not read beside {found[0].name}", others[0])
+        return found
 
 
-def _from_metadata(root: Path, metadata: Path) -> list[Entry]:
-    entries: dict[Path, Entry] = {}
-    rows = json_rows(metadata) if metadata.suffix.lower() == ".jsonl" else table_rows(metadata)
-    seen: dict[tuple[Path, tuple[str, ...]], int] = {}
-    for line, row in rows:
-        place = f"{metadata}, line {line}"
-        path = _image(root, value(row, FILE_KEYS, place), place)
-        entry = entries.get(path)
-        if entry is None:
-            if not is_file(path):
-                raise T2IError(f"{place}: there is no image {path}{other_case(path)}: add it or delete the row")
-            entry = entries[path] = Entry(path, place)
-        captions = row_captions(row, place)
-        if (first := seen.setdefault((path, tuple(captions)), line)) != line:
-            raise T2IError(f"{place}: the same image and captions as in line {first}: delete one of the two rows")
-        entry.captions += captions
-        entry.label = merge(entry.label, row_label(row, place), "class", place)
-        entry.split = merge(entry.split, row_split(row, place), "split", place)
+def _any_tables(names: Names, find: Find) -> list[Path]:
+    """Tables of any name at the top: a single one, or one for each split."""
+    files = [path for path in names.files if path.parent == names.root and path.suffix.lower() in (*SUFFIXES, ".txt")]
+    found = [path for path in files if is_table(path, find)]
+    if len(found) > 1 and not all(split_in(path.name) for path in found):
+        raise T2IError(
+            f"{names.root} has several tables of captions ({some([path.name for path in found])}), expected one, or "
+            "names with train, val and test: name one with --data.source.metadata"
+        )
+    return found
+
+
+def _from_tables(names: Names, tables: Sequence[Path], find: Find) -> list[Entry]:
+    entries: dict[Path | str, Entry] = {}
+    seen = set[tuple[object, tuple[str, ...]]]()
+    used = set[str]()
+    for table in tables:
+        split = split_in(table.name) if len(tables) > 1 and table.parent == names.root else None
+        for line, row in table_rows(table, find):
+            place, columns = f"{table}, line {line}", find(tuple(row))
+            if columns.image is None:
+                raise T2IError(f"{place}: {missing('file names', 'image', row, find.keywords['image'], IMAGE_COLUMNS)}")
+            path, lost = _image(names, table.parent, row[columns.image], place)
+            captions, lacks = row_captions(row, columns, place, find.keywords["caption"])
+            entry = entries.setdefault(path or place, Entry(path or Path(place), place, lost=lost))
+            if captions and (entry.image, tuple(captions)) in seen:
+                remark("rows that repeat an image with its captions count once", place)
+                captions = []
+            seen.add((entry.image, tuple(captions)))
+            entry.captions, entry.lacks = entry.captions + captions, lacks
+            entry.label = merge(entry.label, row_label(columns.label and row[columns.label], place), "class", place)
+            stated = row_split(columns.split and row[columns.split], place) or split
+            entry.split = merge(entry.split, stated, "split", place)
+            used.update(columns.captions)
+    for entry in entries.values():
+        if not entry.captions and not entry.lost and isinstance(entry.image, Path):  # it may have a text file as well
+            found, _ = captions_in(entry.image.with_suffix(".txt"))
+            entry.captions += found
+    for path in names.images:
+        if path not in entries:
+            remark("images without a row are not used", path)
+    where = str(tables[0].relative_to(names.root)) if len(tables) == 1 else f"{tables[0].name} in {len(tables)} folders"
+    if len(tables) > 1 and tables[0].parent == names.root:
+        where = ", ".join(path.name for path in tables)
+    understood("layout", f"{where}, captions in {', '.join(sorted(used)) or 'no column'}")
+    if any(entry.split for entry in entries.values()):
+        understood("split", "by the names of the tables" if split else "by the column split")
     return list(entries.values())
 
 
-def _image(root: Path, name: object, place: str) -> Path:
-    """The path in a row."""
-    if not isinstance(name, str) or not name.strip():
-        raise T2IError(f"{place}: the file name is {show(name)}, expected a path inside {root}: correct that row")
-    path = inside(root, name.strip())
-    if path is None:
-        raise T2IError(f"{place}: {show(name)} leaves the folder {root}: move the image into it and correct the row")
-    if path.suffix.lower() not in SUFFIXES:
+def _image(names: Names, folder: Path, name: object, place: str) -> tuple[Path | None, str]:
+    """The image of a row, and why there is none."""
+    if name is None or (isinstance(name, str) and not name.strip()):
+        return None, f"{place}: the row names no image"
+    if not isinstance(name, str):
         raise T2IError(
-            f"{place}: {show(name)} is not an image, expected {' '.join(SUFFIXES)}: convert it or drop the row"
+            f"{place}: the file name is {show(name)}, expected a path inside {folder}: correct that row, or read a "
+            "table that holds images with --data.source HFDataset"
         )
-    return path
+    if found := names.find(folder, name.strip(), place):
+        return found, ""
+    path = inside(folder, name.strip()) or inside(names.root, name.strip())
+    if path is None:
+        raise T2IError(f"{place}: {show(name)} leaves the folder {folder}: move the image into it and correct the row")
+    return path, f"{place}: there is no image {path}"
 
 
-def _from_files(root: Path, captioned: bool) -> list[Entry]:
-    """Every image in the folder, with the captions of the text file beside it if ``captioned``."""
-    files = [Path(entry.path) for entry in walk(root)]
-    images = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
-    if not captioned:
-        entries = [Entry(path, str(path)) for path in images]
-        _classes_from_folders(root, entries)
-        return entries
-    texts = {path for path in files if path.suffix == ".txt"}
-    stems = {path.with_suffix("") for path in images}
-    for path in sorted(texts):
-        if path.with_suffix("") not in stems:
-            raise T2IError(f"caption file {path} has no image beside it: add the image or delete the file")
-    entries = []
-    for path in images:
-        text = path.with_suffix(".txt")
-        if text not in texts:
-            raise T2IError(
-                f"{path} has no caption, expected {text.name} beside it{other_case(text)}: write that file or a "
-                "metadata file, or pass --data.source.captions false to train a model without text"
-            )
-        captions = lines_of(read_text(text))
-        if not captions:
-            raise T2IError(f"{text}, line 1: holds blank lines only, expected a caption a line: write one")
-        entries.append(Entry(path, str(path), list(captions)))
-    _classes_from_folders(root, entries)
-    return entries
-
-
-def _classes_from_folders(root: Path, entries: list[Entry]) -> None:
-    parts = [Path(str(entry.image)).relative_to(root).parts[:-1] for entry in entries]
-    first = {part[0] if part else "" for part in parts}
-    if first and first <= set(_SPLITS):
-        for entry, part in zip(entries, parts, strict=True):
-            entry.split = _SPLITS[part[0]]
-        parts = [part[1:] for part in parts]
-    if len({part for part in parts if part}) > 1:  # a single folder such as "images" is not a class
-        for entry, part in zip(entries, parts, strict=True):
-            entry.label = "/".join(part) or None
+def _from_folders(names: Names, entries: Sequence[Entry], classes: bool) -> None:
+    """Splits from the folders at the top where nothing else states them; classes from those below if asked for."""
+    parts = {}
+    for entry in entries:
+        if isinstance(entry.image, Path) and entry.image.is_relative_to(names.root):
+            folders = names.relative(entry.image)[:-1]
+            parts[id(entry)] = [folder for folder in folders if folder.casefold() not in IMAGE_FOLDERS]
+    first = {own[0] if own else "" for own in parts.values()}
+    while len(first) == 1 and first != {""} and not split_named(next(iter(first))):  # one folder around all others
+        parts = {key: own[1:] for key, own in parts.items()}
+        first = {own[0] if own else "" for own in parts.values()}
+    splits = {name: split for name in first if (split := split_named(name))}
+    if first and (len(splits) == len(first) or len(set(splits.values())) > 1):
+        stated = any(entry.split for entry in entries)
+        for entry in entries:
+            own = parts.get(id(entry), [])
+            if own and own[0] in splits:
+                entry.split = entry.split or splits[own.pop(0)]
+        understood(
+            "split", ("by the column split, else " if stated else "") + f"by the folders {', '.join(sorted(splits))}"
+        )
+    if classes and len({tuple(own) for own in parts.values() if own}) > 1:
+        for entry in entries:
+            entry.label = "/".join(parts[id(entry)]) or None
+        understood("class", "by the sub-folders")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from t2i_zoo.data.columns import CAPTION_COLUMNS, CLASS_COLUMNS, Columns, find_columns, missing, split_in
+from t2i_zoo.data.notes import remark, understood
 from t2i_zoo.data.reading import is_file, tree_fingerprint
 from t2i_zoo.data.records import Embedded, Record, Source, Split
-from t2i_zoo.data.rows import Entry, check_share, row_label, show, to_records
+from t2i_zoo.data.rows import Entry, check_share, row_label, texts, to_records
 from t2i_zoo.errors import T2IError
-
-_CAPTIONS = ("captions", "caption", "text", "texts", "sentences", "sentence", "description")
-_CLASSES = ("label", "class", "labels")
-_SPLITS: dict[str, Split] = {"train": "train", "val": "val", "dev": "val", "test": "test"}  # by how a name begins
 
 
 @dataclass
@@ -30,13 +28,14 @@ class HFDataset(Source):
             ``metadata.jsonl``, or the name of a data set on the hub, such as ``owner/name``.
         config: which of the set's configurations.
         revision: which commit, branch or tag of the set on the hub; a commit never changes.
-        image: column of the images; by default the first one that holds images.
-        caption: column of the captions, texts or lists of texts; by default the first of captions, caption, text,
-            texts, sentences, sentence and description.
-        label: column of the classes, integers or words; by default label, class or labels where there is one of
+        image: column of the images, or of their paths; by default the first one that holds images, else the first usual
+            name, in any letter case.
+        caption: column of the captions, texts or lists of texts; by default the first usual name, as in
+            ``CaptionFolder``.
+        label: column of the classes, integers or words; by default class, label or labels where there is one of
             integers or words.
         splits: split of ours for each split of the set, such as ``{train: train, dev: val}``; others are left out. By
-            default train, val (or dev) and test by how their names begin; a single split is divided.
+            default those with train, val (or valid, dev) and test in their names; a single split is divided.
         val_fraction: share, 0 to below 1, of the images without a split that becomes test.
         seed: of this random choice.
     """
@@ -121,57 +120,50 @@ class HFDataset(Source):
             return self.splits.get(name, "")
         if len(parts) == 1:
             return None
-        begins = [split for begin, split in _SPLITS.items() if name.startswith(begin)]
-        if not begins:
+        understood("split", f"by the splits of the set: {', '.join(parts)}")
+        if (found := split_in(name)) is None:
             raise T2IError(
                 f"{self.root} has the splits {', '.join(parts)}, and {name!r} is none of train, val and test: say what "
                 "they are with --data.source.splits, such as {train: train, " + name + ": test}"
             )
-        return begins[0]
+        return found
 
     def _entries(self, name: str, part: Any, split: str | None) -> Iterator[Entry]:
         if split == "":
             return
         import datasets
 
-        image, caption, label = self._columns(part, datasets)
+        columns = self._columns(part, datasets)
+        image, label = columns.image, columns.label
+        assert image is not None
         images = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         words = getattr(part.features[label], "names", None) if label else None
-        rest = part.select_columns([caption, *([label] if label else [])])
+        rest = part.select_columns([*columns.captions, *([label] if label else [])])
+        understood("layout", f"images in the column {image}, captions in {', '.join(columns.captions)}")
         for number, row in enumerate(rest):
             place = f"{self.root}, {name}[{number}]"
-            found = row[caption] if isinstance(row[caption], list) else [row[caption]]
-            captions = [text.strip() for text in found if isinstance(text, str) and text.strip()]
-            if not captions:
-                raise T2IError(
-                    f"{place}: {caption} is {show(row[caption])}, expected text: correct the row or change "
-                    "--data.source.caption"
-                )
+            captions, lacks = texts([row[column] for column in columns.captions], place)
             kind = None
             if label is not None and not (words and row[label] == -1):  # means no class
-                kind = row_label({"class": row[label]}, place)
-            yield Entry(Embedded(place, _reader(images, number, image, place)), place, captions, kind, split)
+                kind = row_label(row[label], place)
+            read = _reader(images, number, image, self.path)
+            yield Entry(Embedded(place, read), place, captions, kind, split, lacks)
 
-    def _columns(self, part: Any, datasets: Any) -> tuple[str, str, str | None]:
+    def _columns(self, part: Any, datasets: Any) -> Columns:
         """The columns of images, captions and classes."""
         features = part.features
-        for flag, name in (("image", self.image), ("caption", self.caption), ("label", self.label)):
-            if name is not None and name not in features:
-                raise T2IError(
-                    f"{self.root} has no column {name!r}, found {', '.join(features)}: change --data.source.{flag}"
-                )
-        image = self.image or next((name for name in features if isinstance(features[name], datasets.Image)), None)
-        caption = self.caption or next((name for name in _CAPTIONS if name in features), None)
-        for flag, found, what in (("image", image, "images"), ("caption", caption, "captions")):
-            if found is None:
-                raise T2IError(
-                    f"{self.root} has no column of {what} among {', '.join(features)}: name one with "
-                    f"--data.source.{flag}"
-                )
-        label = self.label or next((n for n in _CLASSES if n != caption and _may_be_class(features.get(n))), None)
-        assert image is not None
-        assert caption is not None
-        return image, caption, label
+        asked = {"image": self.image, "caption": self.caption, "label": self.label}
+        holding = next((name for name in features if isinstance(features[name], datasets.Image)), None)
+        columns = find_columns(tuple(features), self.image or holding, self.caption, self.label)
+        for flag, found, usual in (
+            ("image", columns.image, ("image",)),
+            ("caption", columns.captions, CAPTION_COLUMNS),
+            ("label", columns.label or not self.label, CLASS_COLUMNS),
+        ):
+            if not found:
+                raise T2IError(f"{self.root} has {missing(f'{flag}s', flag, tuple(features), asked[flag], usual)}")
+        fits = self.label or (columns.label not in columns.captions and _may_be_class(features.get(columns.label)))
+        return columns if fits else replace(columns, label=None)
 
 
 def _may_be_class(feature: Any) -> bool:
@@ -194,19 +186,20 @@ def _merged(entries: Iterable[Entry]) -> list[Entry]:
                 continue
             if (same := first.setdefault((entry.split, entry.label, digest), entry)) is not entry:
                 same.captions += entry.captions
+                remark("rows of one image were merged, since their images are equal", entry.place)
                 continue
         kept.append(entry)
     return kept
 
 
-def _reader(images: Any, number: int, column: str, place: str) -> Callable[[], bytes]:
+def _reader(images: Any, number: int, column: str, root: Path) -> Callable[[], bytes]:
     """A function that reads the encoded image of one row."""
 
     def read() -> bytes:
         found = images[number][column]
         if found is None or not (found.get("bytes") or found.get("path")):
             raise ValueError("the row has no image")
-        content: bytes = found["bytes"] or Path(found["path"]).read_bytes()
+        content: bytes = found["bytes"] or (root / found["path"]).read_bytes()  # an absolute path stays as it is
         return content
 
     return read

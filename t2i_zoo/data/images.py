@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 
 from t2i_zoo.data.records import Embedded
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_pointer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from scipy.sparse import csr_array
+
+MEGAPIXELS = 89.478485  #: Pillow's limit, against files that fill the memory when they are decoded
+_DEPTHS = (8, 10, 12, 14, 16)  # bits of a scan that a 16-bit file may hold
 
 Resize = Literal["stretch", "center_crop", "short_side"]
 Resample = Literal["area", "bilinear"]
@@ -55,13 +59,23 @@ def shrink(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint
     return shrunk
 
 
-def load_shape(path: Path | Embedded, size: int, resize: Resize, box: Box | None = None) -> tuple[int, int]:
+class ImageError(T2IError):
+    """An image that is missing or broken; ``found`` is the sentence without its remedy."""
+
+    def __init__(self, path: Path | Embedded, reason: str) -> None:
+        self.found = f"{path} is not a readable image ({reason})"
+        super().__init__(f"{self.found}: repair it, or pass --data.on_bad_image skip to leave it out")
+
+
+def load_shape(
+    path: Path | Embedded, size: int, resize: Resize, box: Box | None = None, most: float = MEGAPIXELS
+) -> tuple[int, int]:
     """Height and width of what ``load_image`` returns, from the file's header; arguments and errors are the same."""
     if resize != "short_side":
         return size, size
     from PIL import ExifTags, ImageOps
 
-    with _opened(path) as image:
+    with _opened(path, most) as image:
         if image.format == "TIFF":  # newer versions of Pillow have turned its size already
             ImageOps.exif_transpose(image, in_place=True)
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
@@ -82,6 +96,7 @@ def load_image(
     box: Box | None = None,
     resample: Resample = "area",
     draft: bool = False,
+    most: float = MEGAPIXELS,
 ) -> NDArray[np.uint8]:
     """Decode an image to uint8 RGB at load size, upright by its EXIF orientation, transparency on white.
 
@@ -95,6 +110,7 @@ def load_image(
         draft: decode a JPEG at a half, a quarter or an eighth of its size if that leaves twice ``size``, unless there
             is a box or ``short_side``; faster, and pixels differ by about 1 of 255 on average. The authors decode at
             full size.
+        most: the largest size in megapixels; a value above Pillow's own limit raises that for the whole process.
 
     Returns:
         (size, size, 3), or (H, W, 3) with the shorter of both at ``size``.
@@ -104,7 +120,7 @@ def load_image(
     """
     from PIL import Image, ImageOps
 
-    with _opened(path) as opened:
+    with _opened(path, most) as opened:
         if draft and box is None and resize != "short_side":
             opened.draft(None, (2 * size, 2 * size))
         ImageOps.exif_transpose(opened, in_place=True)
@@ -132,43 +148,50 @@ def _cut(path: Path | Embedded, box: Box | None, whole: tuple[int, int]) -> tupl
     left, top, right, bottom = max(int(x), 0), max(int(y), 0), int(x + w), int(y + h)
     right, bottom = min(max(right, left + 1), whole[0]), min(max(bottom, top + 1), whole[1])
     if left >= right or top >= bottom:
-        raise _bad(path, f"its box {box} is outside its {whole[0]} x {whole[1]} pixels")
+        raise ImageError(path, f"its box {box} is outside its {whole[0]} x {whole[1]} pixels")
     return left, top, right, bottom
 
 
 @contextmanager
-def _opened(path: Path | Embedded) -> Iterator[Image]:
+def _opened(path: Path | Embedded, most: float) -> Iterator[Image]:
     """Open an image, and turn whatever PIL raises while it is used into one sentence."""
     from PIL import Image, UnidentifiedImageError
 
+    if Image.MAX_IMAGE_PIXELS is not None and most > MEGAPIXELS:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, int(most * 1e6))
     try:
-        with Image.open(io.BytesIO(path.read()) if isinstance(path, Embedded) else path) as opened:
-            limit, pixels = Image.MAX_IMAGE_PIXELS, opened.width * opened.height
-            if limit is not None and pixels > limit:  # up to twice the limit PIL only warns
+        content = path.read() if isinstance(path, Embedded) else None
+        with Image.open(io.BytesIO(content) if content is not None else path) as opened:  # type: ignore[arg-type]
+            pixels = opened.width * opened.height
+            limit = int(min(most * 1e6, Image.MAX_IMAGE_PIXELS or math.inf))
+            if pixels > limit:  # up to twice its limit Pillow only warns
                 raise Image.DecompressionBombError(f"{pixels:,} pixels, expected at most {limit:,}")
             yield opened
     except MemoryError:  # says nothing about the file
         raise
     except UnidentifiedImageError as error:
-        raise _bad(path, "unknown image format") from error
+        try:
+            refuse_pointer(str(path), content)
+        except T2IError as pointer:
+            raise ImageError(path, str(pointer).removeprefix(f"{path} is ")) from error
+        raise ImageError(path, "unknown image format") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(path, f"{error}; allow more with --data.max_megapixels") from error
     except Exception as error:  # PIL raises a dozen kinds for broken files
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise _bad(path, f"{type(error).__name__}: {reason}") from error
-
-
-def _bad(path: Path | Embedded, reason: str) -> T2IError:
-    return T2IError(f"{path} is not a readable image ({reason}): repair or remove it, or pass --data.on_bad_image skip")
+        raise ImageError(path, f"{type(error).__name__}: {reason}") from error
 
 
 def _rgb(image: Image) -> Image:
     """Any mode to RGB; PIL alone would clip 16 bits to white and show colours under full transparency."""
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16-bit greyscale
-        deep = np.asarray(image).astype(np.int64)
+    if image.mode.startswith("I"):  # greyscale of more than 8 bits
+        deep, stated = np.asarray(image).astype(np.int64), _largest(image)
         if deep.min() < 0 or deep.max() > 65535:
-            raise ValueError(f"values from {deep.min()} to {deep.max()}, expected 8 or 16 bits")
-        image = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+            raise ValueError(f"values from {deep.min()} to {deep.max()}, expected 8 to 16 bits")
+        largest = stated or next(2**bits - 1 for bits in _DEPTHS if deep.max() < 2**bits)
+        image = Image.fromarray(((deep * 255 + largest // 2) // largest).clip(0, 255).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point values, expected 8 or 16 bits")
     elif image.has_transparency_data:
@@ -176,3 +199,14 @@ def _rgb(image: Image) -> Image:
         image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
     image.load()
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _largest(image: Image) -> int | None:
+    """The largest value of a greyscale image as its file states it; None if all that is stated is room for 16 bits."""
+    if image.format == "PPM":
+        return 65535  # Pillow has scaled it by the file's maximum
+    tags = getattr(image, "tag_v2", {})
+    stated, bits = tags.get(281), tags.get(258)  # MaxSampleValue and BitsPerSample of TIFF
+    if stated and 0 < max(stated, default=0) < 65535:
+        return int(max(stated))
+    return 2 ** bits[0] - 1 if bits and 8 <= bits[0] < 16 else None

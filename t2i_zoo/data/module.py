@@ -59,9 +59,12 @@ class CaptionDataModule(_BySource):
             the batch's strings and word features are those of the first one.
         order: images shuffled, or classes drawn uniformly and then images, as the authors of GAN-CLS do.
         augment: random crops and mirrors in training.
-        on_bad_image: stop at a file that is not an image, or leave it out and list it in the store's manifest.
+        on_bad_image: stop at an image that is missing or unreadable, or leave it out and list it in the manifest.
+        on_bad_caption: stop at an image without a caption, or leave it out and list it in the store's manifest.
+        max_megapixels: the largest image that is decoded; larger ones count as unreadable.
         device_resident: keep the store on the GPU; ``auto`` does if it takes at most a quarter of the free memory.
         cache_dir: where stores and encoded captions are kept; the user's cache folder by default.
+        limit: for a first try, pack and use about this many images, spread evenly over the splits; all by default.
         seed: of shuffling, crops, captions and mismatches.
     """
 
@@ -80,7 +83,7 @@ class CaptionDataModule(_BySource):
     def prepare_data(self) -> None:
         """Pack the store and encode its captions unless that is done; Lightning calls it in one process a machine."""
         store = open_store(self.spec, self.cache / "stores", progress=True)
-        for remark in store.remarks():
+        for remark in [*store.remarks(), *store.manifest["remarks"]]:
             print(f"{remark} ({store.folder / 'manifest.json'})", file=sys.stderr)
         if self.encoder is not None:
             self.text_cache(self.encoder.to(self.device)).ensure(store.captions, progress=True)

@@ -15,20 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from t2i_zoo.data.images import Resample, Resize, load_image, load_shape
+from t2i_zoo.data.images import MEGAPIXELS, ImageError, Resample, Resize, load_image, load_shape
+from t2i_zoo.data.notes import collecting
 from t2i_zoo.data.records import Record, Source
-from t2i_zoo.errors import T2IError
+from t2i_zoo.data.usable import SPLITS, OnBad, usable
+from t2i_zoo.errors import Noted, T2IError
 from t2i_zoo.files import sha256
 
-FORMAT = 2  # raise it with any change of what is packed
-SPLITS = ("train", "val", "test")
+FORMAT = 3  # raise it with any change of what is packed
 _TASK = 8  # images in a task of a packing thread
-_MOST_CLASSES = 1_000_000
+_DARK = 16  # of 255: an image without a brighter value is remarked
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,35 @@ class StoreSpec:
     source: Source
     load_size: int
     resize: Resize = "stretch"
-    on_bad_image: Literal["raise", "skip"] = "raise"
+    on_bad_image: OnBad = "raise"
     resample: Resample = "area"
     draft: bool = False
+    on_bad_caption: OnBad = "raise"
+    max_megapixels: float = MEGAPIXELS
+    limit: int | None = None
 
     def key(self) -> str:
         """Name of the store's folder."""
         parts = [self.source.options(), self.load_size, self.resize, self.on_bad_image, self.resample]
-        plain = json.dumps([*parts, "draft"] if self.draft else parts, sort_keys=True, default=str)
+        parts += ["draft"] if self.draft else []
+        parts += ["skip captions"] if self.on_bad_caption == "skip" else []
+        parts += [self.max_megapixels] if self.max_megapixels != MEGAPIXELS else []
+        parts += [{"limit": self.limit}] if self.limit else []
+        plain = json.dumps(parts, sort_keys=True, default=str)
         digest = hashlib.blake2b(plain.encode(), digest_size=6).hexdigest()
         return f"{type(self.source).__name__.lower()}-{self.load_size}px-{digest}"
+
+    def records(self) -> list[Record]:
+        """The records of the source, or about ``limit`` of them, spread evenly over each split."""
+        found = self.source.records()
+        if self.limit is None or self.limit >= len(found):
+            return found
+        kept: list[int] = []
+        for split in SPLITS:
+            rows = [i for i, record in enumerate(found) if record.split == split]
+            count = min(max(round(self.limit * len(rows) / len(found)), 1), len(rows))
+            kept += [rows[int(place)] for place in np.linspace(0, len(rows) - 1, count)] if rows else []
+        return [found[i] for i in sorted(kept)]
 
 
 @contextmanager
@@ -62,10 +82,14 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> None:
-    """Pack a source into a new folder; if this raises, the caller removes the unfinished folder."""
+def listing(spec: StoreSpec) -> tuple[list[Record], list[str], list[str]]:
+    """What ``usable`` keeps of the source's records, and the sentences about the others.
+
+    Raises:
+        T2IError: for what is wrong with the source, or an image or caption that is missing and may not be.
+    """
     try:
-        records = spec.source.records()
+        records = spec.records()
     except OSError as error:
         raise T2IError(
             f"{error.filename or spec.source.path} cannot be read ({error.strerror}): repair it or change "
@@ -73,29 +97,36 @@ def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> Non
         ) from error
     if not records:
         raise T2IError(f"{spec.source.path} lists no images: correct --data.source.root")
-    check_records(records)
-    cache = folder.parent
-    with writing(cache):
+    return usable(records, spec.source, spec.on_bad_image, spec.on_bad_caption)
+
+
+def none_readable(spec: StoreSpec, count: int, bad: dict[int, str]) -> T2IError:
+    """The error if every image is unreadable, with the first reason."""
+    return T2IError(
+        f"none of the {count:,} images of {spec.source.path} can be read, such as: {bad[min(bad)]}; correct "
+        "--data.source.root or repair the images"
+    )
+
+
+def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> None:
+    """Pack a source into a new folder; if this raises, the caller removes the unfinished folder."""
+    with collecting() as notes:
+        listed, lost, lacks = listing(spec)
+    with writing(folder.parent):
         folder.mkdir()
         bad: dict[int, str] = {}
-        shapes = _shapes(spec, records, bad, progress)
+        shapes = _shapes(spec, listed, bad, progress)
         starts = np.cumsum([0, *(3 * shapes.prod(1))])
         flat = _new_array(folder / "images.npy", int(starts[-1]))
-        _decode(
-            spec,
-            records,
-            bad,
-            [flat[a:b].reshape(*shape, 3) for a, b, shape in zip(starts, starts[1:], shapes, strict=False)],
-            progress,
-        )
+        places = [flat[a:b].reshape(*shape, 3) for a, b, shape in zip(starts, starts[1:], shapes, strict=False)]
+        dark = _decode(spec, listed, bad, places, progress)
         flat.flush()
-        keep = [i for i in range(len(records)) if i not in bad]
+        for i in dark:
+            notes.add(f"images almost black, without a value of {_DARK} or more of 255", str(listed[i].image))
+        keep = [i for i in range(len(listed)) if i not in bad]
         if not keep:
-            raise T2IError(
-                f"none of the {len(records)} images under {spec.source.path} can be read: correct --data.source.root"
-            )
-        emptied = _emptied(records, bad)
-        records = [records[i] for i in keep]
+            raise none_readable(spec, len(listed), bad)
+        records = [listed[i] for i in keep]
         _write_table(records, starts[keep], shapes[keep], folder)
         files = {path.name: {"bytes": path.stat().st_size, "hash": sha256(path)} for path in sorted(folder.iterdir())}
         manifest = {
@@ -108,8 +139,11 @@ def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> Non
             "draft": spec.draft,
             "source": spec.source.options(),
             "source_fingerprint": fingerprint,
-            "skipped": [bad[i] for i in sorted(bad)],
-            "emptied": emptied,
+            "skipped": [*lost, *(bad[i] for i in sorted(bad))],
+            "uncaptioned": lacks,
+            "emptied": sorted({record.split for record in listed} - {record.split for record in records}),
+            "understood": notes.facts,
+            "remarks": notes.remarks(),
             "files": files,
         }
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str), "utf-8")
@@ -132,7 +166,7 @@ def _shapes(spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], pro
 
     def look(i: int) -> None:
         shapes[i] = 0
-        shapes[i] = load_shape(records[i].image, spec.load_size, spec.resize, records[i].box)
+        shapes[i] = load_shape(records[i].image, spec.load_size, spec.resize, records[i].box, spec.max_megapixels)
 
     if spec.resize == "short_side":  # otherwise all are equal
         on_all_cores(spec, len(records), look, bad, "looking at" if progress else None)
@@ -141,19 +175,28 @@ def _shapes(spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], pro
 
 def _decode(
     spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], places: Sequence[NDArray[np.uint8]], progress: bool
-) -> None:
-    """Decode every image into its place."""
+) -> list[int]:
+    """Decode every image into its place, and return the numbers of those that are almost black."""
+    dark: list[int] = []
 
     def decode(i: int) -> None:
         if i not in bad:
-            record, size = records[i], spec.load_size
-            places[i][:] = load_image(record.image, size, spec.resize, record.box, spec.resample, spec.draft)
+            places[i][:] = load(spec, records[i])
+            if places[i].max() < _DARK:
+                dark.append(i)
 
     start = time.perf_counter()
     on_all_cores(spec, len(records), decode, bad, "packing" if progress else None)
     if progress:
         rate = len(records) / max(time.perf_counter() - start, 1e-9)
         print(f"packed {rate:,.0f} images a second, {cores()} at a time", file=sys.stderr)
+    return sorted(dark)
+
+
+def load(spec: StoreSpec, record: Record) -> NDArray[np.uint8]:
+    """An image at load size, (H, W, 3)."""
+    options = spec.resize, record.box, spec.resample, spec.draft, spec.max_megapixels
+    return load_image(record.image, spec.load_size, *options)
 
 
 def cores() -> int:
@@ -164,17 +207,21 @@ def cores() -> int:
 def on_all_cores(
     spec: StoreSpec, count: int, work: Callable[[int], None], bad: dict[int, str], title: str | None = None
 ) -> None:
-    """Do the work on all cores; note the error of each image that is skipped, by its number."""
+    """Do the work on all cores; note what is wrong with each image that is skipped, by its number.
+
+    Raises:
+        T2IError: with the mistakes of all images, where none is to be skipped.
+    """
     from PIL import Image
+
+    wrong: dict[int, ImageError] = {}
 
     def some(numbers: range) -> None:
         for i in numbers:
             try:
                 work(i)
-            except T2IError as error:
-                if spec.on_bad_image == "raise":
-                    raise
-                bad[i] = str(error)
+            except ImageError as error:
+                wrong[i] = error
 
     parts = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
     # PIL and numpy release the interpreter lock while they decode and average, so threads use all cores
@@ -186,31 +233,11 @@ def on_all_cores(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def check_records(records: Sequence[Record]) -> None:
-    """Raise for records that contradict each other or are incomplete."""
-    unclassed = next((record for record in records if record.class_id is None), None)
-    classed = any(record.class_id is not None for record in records)
-    if unclassed is not None and classed:
-        raise T2IError(f"{unclassed.image} has no class but other images do: give every image a class, or none")
-    captioned = any(record.captions for record in records)  # a source may have images without captions
-    for record in records:
-        if captioned and not any(caption.strip() for caption in record.captions):
-            raise T2IError(f"{record.image} has no caption, expected at least one: write one or remove the image")
-        if record.class_id is not None and not 0 <= record.class_id < _MOST_CLASSES:
-            raise T2IError(
-                f"{record.image} has the label {record.class_id}, expected 0 to {_MOST_CLASSES - 1}: number the "
-                "classes from 0"
-            )
-        if record.split not in SPLITS:
-            raise T2IError(f"{record.image} is in the split {record.split!r}, expected one of {', '.join(SPLITS)}")
-
-
-def _emptied(records: Sequence[Record], bad: dict[int, str]) -> list[str]:
-    """The splits that skipping has emptied."""
-    kept = {record.split for i, record in enumerate(records) if i not in bad}
-    return sorted({record.split for record in records} - kept)
+    if spec.on_bad_image == "raise":
+        noted = Noted()
+        noted.sentences += [str(wrong[i]) for i in sorted(wrong)]
+        noted.check()
+    bad |= {i: error.found for i, error in wrong.items()}
 
 
 def _write_table(records: Sequence[Record], starts: NDArray[np.int64], shapes: NDArray[np.int64], folder: Path) -> None:

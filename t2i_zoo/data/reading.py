@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from t2i_zoo.data.notes import remark
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_pointer
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file, with or without a byte order mark; all line endings become newlines.
+    """Read a text file: UTF-8 with or without a byte order mark, UTF-16, else Windows-1252 with a remark.
+
+    All line endings become newlines.
 
     Raises:
-        T2IError: if the file is not UTF-8 or cannot be read.
+        T2IError: if the file is none of these or cannot be read.
     """
     return decode_text(read_bytes(path), str(path))
 
@@ -26,38 +31,43 @@ def read_bytes(path: Path) -> bytes:
         T2IError: if it cannot be read.
     """
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise T2IError(f"{path} cannot be read ({error.strerror}): check that it exists and its permissions") from None
+    refuse_pointer(path, content)
+    return content
 
 
 def decode_text(content: bytes, name: str) -> str:
     """As ``read_text``, for bytes; ``name`` is what errors call them."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise T2IError(
-            f"{name} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}): save it as UTF-8"
-        ) from None
+    text = _decoded(content, name)
+    if text is None or "\0" in text:
+        raise T2IError(f"{name} is not text in UTF-8, UTF-16 or Windows-1252: save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(content: bytes, name: str) -> str | None:
+    """The text, or None if it is in no encoding that is detected."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encodings = ["utf-16"]
+    elif b"\0" in content:  # as UTF-16 without a mark has beside each ASCII letter
+        encodings = ["utf-16-le" if content[1::2].count(0) > content[::2].count(0) else "utf-16-be"]
+    else:
+        encodings = ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if encoding != "utf-8-sig":
+            remark(f"read as {'Windows-1252' if encoding == 'cp1252' else 'UTF-16'}, since it is not UTF-8", name)
+        return text
+    return None
 
 
 def lines_of(text: str) -> tuple[str, ...]:
     """The lines of a text that are not blank, stripped: one caption each."""
     return tuple(line for raw in text.split("\n") if (line := raw.strip()))
-
-
-def captions_in(path: Path, image: str) -> tuple[str, ...]:
-    """The captions of an image in a text file, one on each line.
-
-    Raises:
-        T2IError: if there are none.
-    """
-    captions = lines_of(read_text(path)) if is_file(path) else ()
-    if not captions:
-        found = "holds blank lines only" if is_file(path) else "is missing"
-        raise T2IError(f"{image} has no caption ({path} {found}), expected one a line: write that file")
-    return captions
 
 
 def numbered_lines(path: Path, fields: int) -> Iterator[tuple[str, list[str]]]:
@@ -95,15 +105,6 @@ def inside(root: Path, name: str) -> Path | None:
         return None
     path = Path(os.path.normpath(root / name))
     return path if path.is_relative_to(os.path.normpath(root)) else None
-
-
-def other_case(path: Path) -> str:
-    """A remark about a missing file if another name differs only in upper and lower case, else nothing."""
-    try:
-        near = [name for name in os.listdir(path.parent) if name.lower() == path.name.lower()]  # noqa: PTH208
-    except OSError:
-        return ""
-    return f" (there is {near[0]}: upper and lower case must agree)" if near else ""
 
 
 def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from t2i_zoo.data.reading import tree_fingerprint
 from t2i_zoo.errors import T2IError
@@ -35,10 +35,12 @@ class Record:
 
     Attributes:
         image: path of the file, or an embedded image.
-        captions: at least one caption, none of them blank; or no captions for all images of a source.
+        captions: none of them blank; no captions for all images of a source is one without text.
         class_id: 0-based class, or None for a source without classes.
         box: x, y, width, height in pixels of what is cut out first, as far as it is inside the image; None keeps all.
         split: the split that the image belongs to.
+        lacks: why there is no caption, with file and line; what is done then is up to ``on_bad_caption``.
+        lost: why there is no image, with file and line; what is done then is up to ``on_bad_image``.
     """
 
     image: Path | Embedded
@@ -46,6 +48,8 @@ class Record:
     class_id: int | None = None
     box: tuple[float, float, float, float] | None = None
     split: Split = "train"
+    lacks: str = field(default="", compare=False)
+    lost: str = field(default="", compare=False)
 
 
 class Source:
@@ -56,6 +60,7 @@ class Source:
     """
 
     root: str
+    textless: ClassVar[str] = ""  #: how a model without text is trained where no image has a caption, for an error
 
     @property
     def path(self) -> Path:
@@ -87,5 +92,5 @@ class Source:
 
     def options(self) -> dict[str, Any]:
         """The options as plain values, which are part of a store's key."""
-        asked = {name: value for name, value in vars(self).items() if name != "download"}
+        asked = {name: value for name, value in vars(self).items() if name != "download" and name[0] != "_"}
         return {**asked, "root": str(self.path.resolve()), "kind": type(self).__name__}

@@ -1,40 +1,47 @@
-"""Rows of metadata from JSON lines, CSV and TSV: captions, classes and splits under their usual names."""
+"""From rows of any table to images: their captions, classes and splits, merged by image and numbered."""
 
 from __future__ import annotations
 
-import csv
+import ast
 import io
-import json
 import re
-from collections.abc import Iterator, Sequence
+import tokenize
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
-from t2i_zoo.data.reading import read_text
+from t2i_zoo.data.columns import CAPTION_COLUMNS, Columns, find_columns, missing, split_named
+from t2i_zoo.data.notes import remark, understood
+from t2i_zoo.data.reading import is_file, lines_of, read_text
 from t2i_zoo.data.records import Embedded, Record, Split
 from t2i_zoo.errors import T2IError
 
 Row = dict[str, Any]
 
-FILE_KEYS = ("file_name", "image", "file")
-CAPTION_KEYS = ("caption", "text", "captions")
-CLASS_KEYS = ("class", "label")
-_CAPTION_COLUMN = re.compile(r"caption_\d+", re.ASCII)
 _INTEGER = re.compile(r"\+?\d{1,18}", re.ASCII)
+_WHOLE = re.compile(r"([+-]?\d{1,18})\.0*", re.ASCII)
 _NEGATIVE = re.compile(r"-\s*0*[1-9]\d*", re.ASCII)
 _SHOWN = 80  # characters of a bad value in an error
 
 
 @dataclass
 class Entry:
-    """An image while its rows are collected; ``place`` is the file and line that first named it."""
+    """An image while its rows are collected.
+
+    Attributes:
+        place: the file and line that first named it.
+        lacks: why it has no caption, as far as it has none.
+        lost: why it has no image, as of ``Record``.
+    """
 
     image: Path | Embedded
     place: str
     captions: list[str] = field(default_factory=list)
     label: str | None = None
     split: str | None = None
+    lacks: str = ""
+    lost: str = ""
 
 
 def show(value: Any) -> str:
@@ -43,107 +50,97 @@ def show(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Line numbers and objects of a file of JSON lines; blank lines are left out."""
-    for line, text in enumerate(read_text(path).split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise T2IError(f"{path}, line {line}: broken JSON ({error}), expected an object: correct it") from None
-        if not isinstance(row, dict):
-            raise T2IError(f"{path}, line {line}: found {type(row).__name__}, expected a JSON object: correct it")
-        yield line, row
+# Captions -------------------------------------------------------------------------------------------------------------
 
 
-def table_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Line numbers and rows of a CSV or TSV file with a header; a row of several lines counts as its first."""
-    reader = csv.reader(
-        io.StringIO(read_text(path), newline=""),
-        delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
-        strict=True,
-    )
-    header: list[str] | None = None
-    line = 1
-    try:
-        for cells in reader:
-            if header is None:
-                header = [name.strip() for name in cells]
-                if twice := next((name for name in header if name and header.count(name) > 1), None):
-                    raise T2IError(
-                        f"{path}, line {line}: two columns are named {show(twice)}, expected each name once: rename "
-                        "one, such as captions to caption_1, caption_2, ..."
-                    )
-                names = dict.fromkeys(header)
-                value(names, FILE_KEYS, f"{path}, line {line}")
-                if not any(_CAPTION_COLUMN.fullmatch(name) for name in header):
-                    value(names, CAPTION_KEYS, f"{path}, line {line}")
-            elif any(cell.strip() for cell in cells):
-                if len(cells) > len(header):
-                    raise T2IError(
-                        f"{path}, line {line}: {len(cells)} cells under {len(header)} columns "
-                        f"({', '.join(header)}): put double quotes around a caption that contains the separator"
-                    )
-                yield line, dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise T2IError(f"{path}, line {line}: broken table ({error}): check the double quotes of that row") from None
+def texts(value: Any, place: str) -> tuple[list[str], str]:
+    """The captions in a value of any form, stripped; blank ones, None and NaN are no captions.
 
+    Args:
+        value: text, text that holds a list as JSON or Python write it, a list, or an object with a column of captions.
+        place: file and line.
 
-def value(row: Row, keys: tuple[str, ...], place: str) -> Any:
-    """The value of the first of these columns that the row has.
-
-    Raises:
-        T2IError: if it has none of them.
+    Returns:
+        The captions, and why there are none.
     """
-    for key in keys:
-        if key in row:
-            return row[key]
-    raise T2IError(
-        f"{place}: no column {' or '.join(keys)} among the columns found ({', '.join(row) or 'none'}): add it"
-    )
+    if isinstance(value, str):
+        if (found := _listed(value)) is None:
+            return ([value.strip()], "") if value.strip() else ([], f"{place}: the caption is blank")
+        remark("a text that holds a list was read as several captions", place)
+        value = found
+    if isinstance(value, dict):
+        columns = find_columns(tuple(value)).captions
+        value = [value[name] for name in columns]
+        if not columns:
+            return [], f"{place}: the caption is an object without a caption in it"
+    if isinstance(value, list | tuple):
+        parts = [texts(part, place) for part in value]
+        captions = [caption for found, _ in parts for caption in found]
+        return captions, "" if captions else next((why for _, why in parts if why), f"{place}: the list is empty")
+    if value is None or value != value:  # NaN
+        return [], f"{place}: the caption is blank"
+    remark("values that are no text are not captions", f"{place} ({show(value)})")
+    return [], f"{place}: the caption is {show(value)}, expected text"
 
 
-def row_captions(row: Row, place: str) -> list[str]:
-    """The captions of a row, at least one, stripped."""
-    columns = [key for key in row if _CAPTION_COLUMN.fullmatch(key)]
-    captions = []
-    if any(key in row for key in CAPTION_KEYS) or not columns:
-        found = value(row, CAPTION_KEYS, place)
-        captions = [_caption(caption, place) for caption in (found if isinstance(found, list) else [found])]
-    captions += [_caption(row[key], place) for key in columns if row[key] is not None and row[key] != ""]
-    if not captions:
-        raise T2IError(f"{place}: the image has no caption, expected at least one: write one or delete the row")
-    return captions
-
-
-def _caption(found: Any, place: str) -> str:
-    if not isinstance(found, str) or not found.strip():
-        shown = "blank" if isinstance(found, str) or found is None else show(found)
-        raise T2IError(f"{place}: a caption is {shown}, expected text: write it or delete the row")
-    return found.strip()
-
-
-def row_label(row: Row, place: str) -> str | None:
-    """The class of a row as text, or None."""
-    found = next((row[key] for key in CLASS_KEYS if row.get(key) not in (None, "")), None)
-    if found is None or (isinstance(found, str) and not found.strip()):
+def _listed(text: str) -> list[str] | None:
+    """The strings in a list as ``str`` or JSON write it, NumPy's without commas included; None for other text."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
         return None
-    if isinstance(found, bool) or not isinstance(found, str | int):
+    strings = []
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.STRING:  # token by token: the parser would join strings without a comma
+                strings.append(ast.literal_eval(token.string))
+            elif token.string.strip() not in ("", "[", "]", ",", "nan", "None", "null"):
+                return None
+    except (tokenize.TokenError, SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    return strings if all(isinstance(string, str) for string in strings) and (strings or text == "[]") else None
+
+
+def row_captions(row: Row, columns: Columns, place: str, asked: str | None = None) -> tuple[list[str], str]:
+    """The captions of a row, and why it has none; ``asked`` is the column that the user has named."""
+    if not columns.captions:
+        return [], f"{place}: {missing('captions', 'caption', row, asked, CAPTION_COLUMNS)}"
+    return texts([row[name] for name in columns.captions], place)
+
+
+def captions_in(path: Path) -> tuple[tuple[str, ...], str]:
+    """The captions in a text file, one on each line, and why there are none."""
+    if not is_file(path):
+        return (), f"there is no file {path}"
+    lines = lines_of(read_text(path))
+    found, _ = texts(list(lines), str(path))
+    return tuple(found), "" if found else f"{path} holds blank lines only"
+
+
+# Classes and splits ---------------------------------------------------------------------------------------------------
+
+
+def row_label(found: Any, place: str) -> str | None:
+    """The class in a cell as text, whole numbers without their decimals; None for an empty cell."""
+    if found is None or found != found or (isinstance(found, str) and not found.strip()):
+        return None
+    whole = isinstance(found, float) and found.is_integer()
+    if isinstance(found, bool) or not (whole or isinstance(found, str | int)):
         raise T2IError(f"{place}: the class is {show(found)}, expected a word or an integer: correct that row")
     text = str(found).strip()
+    if match := _WHOLE.fullmatch(text):  # a table program writes integers so if some cells are empty
+        text = match[1]
     if _NEGATIVE.fullmatch(text):
         raise T2IError(f"{place}: the label is {text}, expected 0 or more: leave it empty if there is no class")
     return text
 
 
-def row_split(row: Row, place: str) -> str | None:
-    """The split of a row, or None."""
-    found = row.get("split") or None
-    if found is not None and found not in get_args(Split):
+def row_split(found: Any, place: str) -> str | None:
+    """The split in a cell; None for an empty cell."""
+    if found is None or found != found or found == "":
+        return None
+    if not isinstance(found, str) or (split := split_named(found)) is None:
         raise T2IError(f"{place}: unknown split {show(found)}, expected train, val or test: correct that row")
-    return found
+    return split
 
 
 def merge(old: str | None, new: str | None, what: str, place: str) -> str | None:
@@ -159,22 +156,14 @@ def merge(old: str | None, new: str | None, what: str, place: str) -> str | None
     return old if new is None else new
 
 
-def number_classes(entries: Sequence[Entry]) -> list[int] | list[None]:
-    """Classes from 0 in sorted order: as integers if all are integers, else as words."""
+def number_classes(entries: Sequence[Entry]) -> list[int | None]:
+    """Classes from 0 in sorted order: as integers if all are integers, else as words; None where there is none."""
     named = [entry.label for entry in entries if entry.label is not None]
-    if not named:
-        return [None] * len(entries)
-    for entry in entries:
-        if entry.label is None:
-            name = entry.image.name if isinstance(entry.image, Path) else "the image"
-            raise T2IError(
-                f"{entry.place}: {name} has no class but {len(named)} other images have one, expected all or none: "
-                "give it a class or remove the others"
-            )
     integers = all(_INTEGER.fullmatch(label) for label in named)
     keys = [int(label) if integers else label for label in named]
     numbers = {key: number for number, key in enumerate(sorted(set(keys)))}  # type: ignore[type-var]
-    return [numbers[key] for key in keys]
+    by_label = {label: numbers[key] for label, key in zip(named, keys, strict=True)}
+    return [None if entry.label is None else by_label[entry.label] for entry in entries]
 
 
 def draw_splits(entries: Sequence[Entry], share: float, seed: int) -> list[Split]:
@@ -186,13 +175,18 @@ def draw_splits(entries: Sequence[Entry], share: float, seed: int) -> list[Split
     wanted = max(1, round(share * len(free))) if share and len(free) > 1 else 0
     order = np.random.default_rng(seed).permutation(len(free)).tolist()
     held_out = {free[i] for i in order[:wanted]}
+    if free:
+        rest = "" if len(free) == len(entries) else f"of the {len(free)} images that nothing else assigns, "
+        understood("random split", f"{rest}{wanted} drawn for test (--data.source.val_fraction {share:g})")
     return [cast("Split", entry.split or ("test" if i in held_out else "train")) for i, entry in enumerate(entries)]
 
 
 def to_records(entries: Sequence[Entry], share: float, seed: int) -> list[Record]:
     """The records of all entries, with numbered classes and a split for each; arguments as of ``draw_splits``."""
     return [
-        Record(entry.image, tuple(entry.captions), class_id, None, split)
+        Record(
+            entry.image, tuple(entry.captions), class_id, None, split, "" if entry.captions else entry.lacks, entry.lost
+        )
         for entry, class_id, split in zip(
             entries, number_classes(entries), draw_splits(entries, share, seed), strict=True
         )

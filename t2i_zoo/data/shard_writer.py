@@ -15,10 +15,11 @@ from filelock import FileLock
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from t2i_zoo.data.images import load_image
-from t2i_zoo.data.packing import SPLITS, StoreSpec, check_records, on_all_cores, progress_bar
+from t2i_zoo.data.notes import Notes, collecting
+from t2i_zoo.data.packing import StoreSpec, listing, load, none_readable, on_all_cores, progress_bar
 from t2i_zoo.data.records import Record
 from t2i_zoo.data.shards import FEATURES, INDEX, Shard, ShardIndex, Survey
+from t2i_zoo.data.usable import SPLITS
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import sha256
 from t2i_zoo.text import TextCache, TextEncoder
@@ -33,7 +34,7 @@ def write_shards(
     words: bool = False,
     per_shard: int = PER_SHARD,
     progress: bool = False,
-) -> tuple[ShardIndex, list[str]]:
+) -> tuple[ShardIndex, list[str], Notes]:
     """Write a source as shards into a new folder, all or nothing.
 
     Training images are written in a random order, always the same, so that a shuffle buffer holds all classes. Images
@@ -48,7 +49,7 @@ def write_shards(
         progress: show a progress bar.
 
     Returns:
-        The index, and a sentence for each image that was left out.
+        The index, a sentence for each image that was left out, and what was noticed while the source was read.
 
     Raises:
         T2IError: for what is wrong with the source, an image under ``on_bad_image="raise"``, or the folder.
@@ -56,10 +57,8 @@ def write_shards(
     if per_shard < 1:
         raise T2IError(f"found --per_shard {per_shard}, expected at least 1")
     spec.source.fetch()
-    records = spec.source.records()
-    if not records:
-        raise T2IError(f"{spec.source.path} lists no images: correct --data.source.root")
-    check_records(records)
+    with collecting() as notes:
+        records, lost, lacks = listing(spec)
     beside = folder.parent / f".{folder.name}.unfinished"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +79,7 @@ def write_shards(
         raise T2IError(
             f"the shards cannot be written to {folder} ({error.strerror or error}): make room, or choose another --out"
         ) from error
-    return index, skipped
+    return index, [*lost, *lacks, *skipped], notes
 
 
 def _write(
@@ -92,7 +91,7 @@ def _write(
     per_shard: int,
     progress: bool,
 ) -> tuple[ShardIndex, list[str]]:
-    survey, shards, skipped = Survey(), list[Shard](), list[str]()
+    survey, shards, skipped = Survey(), list[Shard](), dict[int, str]()
     parts = list(_parts(records, per_shard))
     for split, name, chosen in progress_bar(parts, len(parts), "writing shards", progress):
         if not (kept := _images(spec, chosen, skipped)):
@@ -107,11 +106,11 @@ def _write(
                 archive.write({"__key__": f"{number:06d}", "png": image, "json": json.dumps(row).encode(), **text})
         shards.append(Shard(name, split, len(kept), f"sha256:{sha256(folder / name)}"))
     if not shards:
-        raise T2IError(f"none of the {len(records)} images can be read: correct --data.source.root")
+        raise none_readable(spec, len(records), skipped)
     index = survey.index(shards, str(spec.source.path))
     index.text = {"fingerprint": encoder.fingerprint(), "words": words} if encoder else None
     index.load_size, index.resize = spec.load_size, spec.resize
-    return index, skipped
+    return index, list(skipped.values())
 
 
 def _parts(records: Sequence[Record], per_shard: int) -> Iterator[tuple[str, str, list[Record]]]:
@@ -124,18 +123,17 @@ def _parts(records: Sequence[Record], per_shard: int) -> Iterator[tuple[str, str
             yield split, f"{split}-{number:06d}.tar", own[first : first + per_shard]
 
 
-def _images(spec: StoreSpec, records: Sequence[Record], skipped: list[str]) -> list[tuple[Record, bytes]]:
+def _images(spec: StoreSpec, records: Sequence[Record], skipped: dict[int, str]) -> list[tuple[Record, bytes]]:
     """Records with their images as PNG; a sentence about each that is left out goes to ``skipped``."""
     images, bad = [b""] * len(records), dict[int, str]()
 
     def encode(i: int) -> None:
-        record, out = records[i], io.BytesIO()
-        pixels = load_image(record.image, spec.load_size, spec.resize, record.box, spec.resample, spec.draft)
-        Image.fromarray(pixels).save(out, "png", compress_level=4)
+        out = io.BytesIO()
+        Image.fromarray(load(spec, records[i])).save(out, "png", compress_level=4)
         images[i] = out.getvalue()
 
     on_all_cores(spec, len(records), encode, bad)
-    skipped += [bad[i] for i in sorted(bad)]
+    skipped.update({len(skipped) + i: bad[number] for i, number in enumerate(sorted(bad))})
     return [(record, image) for record, image in zip(records, images, strict=True) if image]
 
 

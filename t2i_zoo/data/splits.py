@@ -44,7 +44,7 @@ class SplitLists:
         self._splits: dict[str, Split] = dict.fromkeys(read(train), "train")
         for name in read(test):
             if self._splits.setdefault(name, "test") != "test":
-                raise T2IError(f"{test}: {name} is also in {train.name}, expected in one list: delete one of the lines")
+                raise T2IError(f"{test}: {name} is also in {train.name}, expected in one list: correct one of the two")
 
     def split_of(self, name: str, what: str) -> Split:
         """The split of a name; ``what`` is what an error calls it."""

@@ -20,9 +20,10 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from t2i_zoo.data.packing import FORMAT, SPLITS, StoreSpec, pack, writing
+from t2i_zoo.data.packing import FORMAT, StoreSpec, pack, writing
 from t2i_zoo.data.pixels import StoreImages
 from t2i_zoo.data.reading import left_out
+from t2i_zoo.data.usable import SPLITS
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import sha256
 
@@ -83,10 +84,14 @@ class Store:
 
     def remarks(self) -> list[str]:
         """Remarks about images that were left out."""
-        skipped, emptied = self.manifest["skipped"], self.manifest.get("emptied", [])
-        said = [f"{len(skipped)} of {len(skipped) + len(self.starts)} images cannot be read and are left out"]
-        said += [f"nothing is left of the {split} split: repair its images or add others" for split in emptied]
-        return said if skipped else []
+        skipped, lacks = self.manifest["skipped"], self.manifest["uncaptioned"]
+        count = len(skipped) + len(lacks) + len(self.starts)
+        said = [f"{len(skipped)} of {count} images cannot be read and are left out"] if skipped else []
+        said += [f"{len(lacks)} of {count} images have no caption and are left out"] if lacks else []
+        return said + [
+            f"nothing is left of the {split} split: repair its images or add others"
+            for split in self.manifest["emptied"]
+        ]
 
     def damaged_files(self) -> list[str]:
         """Files whose content no longer has the hash in the manifest; reads the whole store."""

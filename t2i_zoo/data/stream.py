@@ -23,11 +23,12 @@ from torch import Tensor
 from t2i_zoo.batch import Batch
 from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import pad_words
-from t2i_zoo.data.images import load_image
+from t2i_zoo.data.images import ImageError
 from t2i_zoo.data.mismatch import MismatchSampler
-from t2i_zoo.data.packing import cores
-from t2i_zoo.data.records import Embedded
-from t2i_zoo.data.shards import Sample, ShardIndex
+from t2i_zoo.data.notes import some
+from t2i_zoo.data.packing import cores, load
+from t2i_zoo.data.records import Embedded, Record
+from t2i_zoo.data.shards import Sample, ShardIndex, lost_error
 from t2i_zoo.data.transforms import Crops, centre_crops, draw_crops
 from t2i_zoo.data.webdataset import WebDataset
 from t2i_zoo.errors import T2IError
@@ -55,6 +56,11 @@ class StreamDataModule(BaseDataModule):
         super().__init__(source, **options)
         if self.order != "shuffle":
             raise T2IError(f"found --data.order {self.order}, which streamed shards cannot have: use shuffle")
+        if self.spec.limit is not None:
+            raise T2IError(
+                f"found --data.limit {self.spec.limit} with streamed shards, of which nothing is packed: leave it out, "
+                "or pass --data.source.stream false"
+            )
         if source.buffer < 2:
             raise T2IError(f"found --data.source.buffer {source.buffer}, expected at least 2")
         self._index: ShardIndex | None = None
@@ -69,6 +75,13 @@ class StreamDataModule(BaseDataModule):
         """Check the shards against batch size and image size."""
         index, spec = self.index, self.spec
         self.check(stage, index.pictures("train"), index.captions > 0)
+        if index.missing and spec.on_bad_image == "raise":
+            raise lost_error(index, self.source.root)
+        if index.lacking and spec.on_bad_caption == "raise":
+            raise T2IError(
+                f"{index.lacking:,} images of {self.source.root} have no caption ({some(index.lacks, index.lacking)}): "
+                "write the shards again, or pass --data.on_bad_caption skip to leave these images out"
+            )
         same = index.resize in (None, "short_side", spec.resize)  # short_side keeps what all the others need
         if index.load_size and (index.load_size < spec.load_size or not same):
             raise T2IError(
@@ -136,7 +149,7 @@ class StreamDataModule(BaseDataModule):
     def decode(self, sample: Sample) -> ImageArray:
         """The pixels at load size, (H, W, 3) uint8."""
         image = Embedded(sample.place, lambda: sample.image)
-        return load_image(image, self.spec.load_size, self.spec.resize, None, self.spec.resample, self.spec.draft)
+        return load(self.spec, Record(image, sample.captions))
 
     def assemble(self, pairs: Sequence[Pair], crop: bool, seed: int) -> dict[str, Any]:
         """A batch on the host; ``crop`` cuts and mirrors at random instead of cutting the centre."""
@@ -239,15 +252,19 @@ class Stream:
     def _decode(self, pair: Pair) -> Pair | None:
         """Add the pixels that the model looks at; None if one of both images cannot be read and is to be left out."""
         needs, decode = self.data.needs, self.data.decode
+        for sample in (pair.sample, pair.wrong) if self.data.index.lacking else ():
+            if not sample.captions:
+                self._skipped[sample.place] = sample.lacks or f"{sample.place} has no caption"
+                return None
         sample = pair.sample
         try:
             pixels = decode(sample) if needs.images else None
             sample = pair.wrong
             return pair._replace(pixels=pixels, wrong_pixels=decode(sample) if needs.wrong_images else None)
-        except T2IError as error:
+        except ImageError as error:
             if self.data.spec.on_bad_image == "raise":
                 raise
-            self._skipped[sample.place] = str(error)
+            self._skipped[sample.place] = error.found
             return None
 
     def _draw(self, epoch: int) -> Iterator[list[Pair]]:

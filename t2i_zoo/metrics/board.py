@@ -134,6 +134,15 @@ def as_markdown(entries: Sequence[Entry]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in table)
 
 
+def as_text(entries: Sequence[Entry]) -> str:
+    """The table for a terminal: a row for each score, a column for each model."""
+    table = [["score", *(entry.title for entry in entries)]]
+    table += [[f"{row.score} [{row.protocol}]", *row.cells] for row in _rows(entries)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rows = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+    return "".join(f"{row.rstrip()}\n" for row in rows)
+
+
 def as_page(entries: Sequence[Entry], captions: Sequence[str], protocols: Sequence[Protocol]) -> str:
     """The page: the table, samples side by side, published numbers, and what each protocol is.
 

@@ -162,10 +162,11 @@ def check(protocol: Protocol, photographs: Photographs, model: Any, network: Net
             )
     if model is None and set(protocol.metrics) == {"caption_diversity"}:
         raise T2IError("found caption_diversity for real images, where it is 1 by definition: leave it out")
-    if protocol.truncation is not None and not getattr(model, "noise_is_normal", True):
+    changed = protocol.truncation is not None or protocol.noise_scale != 1
+    if changed and not getattr(model, "noise_is_normal", True):
         raise T2IError(
-            f"found truncation {protocol.truncation} and a {type(model).__name__}, whose noise is not normal: leave "
-            "truncation out of the protocol"
+            f"found truncated or scaled noise in the protocol {protocol.name} and a {type(model).__name__}, whose "
+            "noise is not normal: leave truncation and noise_scale out of the protocol"
         )
     if model is not None and model.conditional and not photographs.captions:
         raise T2IError("found a model that reads captions and data without any: choose data with captions")
@@ -197,7 +198,7 @@ def model_sampler(model: Any, photographs: Photographs, draws: Draws, protocol: 
 
     def draw(index: Tensor) -> Tensor:
         captions = photographs.sentences(draws.captions[index]) if model.conditional else [""] * len(index)
-        noise = seeded_noise(model, index.tolist(), protocol.seed, protocol.truncation)
+        noise = seeded_noise(model, index.tolist(), protocol.seed, protocol.truncation) * protocol.noise_scale
         images: Tensor = model.generate(captions, noise=noise, ema=protocol.ema)
         return images
 

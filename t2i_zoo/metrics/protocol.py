@@ -61,6 +61,7 @@ class Protocol:
         ema: whether to use the moving average of the generator's weights or the last ones.
         seed: seed of captions and noise; the noise of each image depends on nothing else but its position.
         truncation: bound of the normal noise, which is drawn from a normal distribution cut there; None does not cut.
+        noise_scale: factor on the noise, after the cut.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Protocol:
     ema: bool = True
     seed: int = 0
     truncation: float | None = None
+    noise_scale: float = 1.0
 
     @property
     def needs_network(self) -> bool:
@@ -88,6 +90,8 @@ class Protocol:
         content = asdict(self)
         for name in ("name", "about"):
             del content[name]
+        if self.noise_scale == 1:  # hashes are older than the option
+            del content["noise_scale"]
         if self.network:
             kind, colon, rest = self.network.partition(":")
             if kind in ("file", "checkpoint", "classifier"):
@@ -180,6 +184,8 @@ def _check(protocol: Protocol) -> None:
     expect("bits", protocol.bits in (8, 32), "8 or 32")
     bound = protocol.truncation
     expect("truncation", bound is None or (_is_like(bound, 1.0) and bound > 0), "a number above 0, or null")
+    scale = protocol.noise_scale
+    expect("noise_scale", _is_like(scale, 1.0) and scale > 0, "a number above 0")
     if protocol.network is None and protocol.needs_network:
         needy = next(name for name in protocol.metrics if METRICS[name].needs_network)
         raise T2IError(f"found no network in {where}, which {needy} needs: name one in it, or give --network")

@@ -26,6 +26,7 @@ class Published(NamedTuple):
         source: where it was published.
         read: key of ``MARKS``.
         note: what else is known about it.
+        network: the network that a Frechet distance or Inception Score was measured with.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Published(NamedTuple):
     read: str
     error: float | None = None
     note: str = ""
+    network: str = "inception_v3_tf"
 
 
 def published(model: str | None = None, data: str | None = None, metric: str | None = None) -> list[Published]:
@@ -54,7 +56,7 @@ def comparable(row: Published, data: str | None, network: str | None, images: in
         return "no: another DAMSM was trained for it"
     if row.metric == "msssim_class":
         return "roughly: other images and a corrected script"
-    if network != "inception_v3_tf" or (row.model == "dfgan" and row.metric == "frechet_distance"):
+    if network != row.network:
         return "no: other network"
     if row.metric == "inception_score" and row.model != "tacgan" and row.data != "coco":
         return "no: the published network is fine-tuned on the test classes"

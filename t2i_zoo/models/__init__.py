@@ -56,7 +56,7 @@ MODELS: dict[str, Entry] = {
     ),
     "damsm": Entry(
         "t2i_zoo.models.damsm.DAMSM",
-        "DAMSM, image and text encoders that AttnGAN and MirrorGAN build on (Xu et al. 2018, arXiv 1711.10485)",
+        "DAMSM, image and text encoders that AttnGAN, MirrorGAN and DM-GAN build on (Xu et al. 2018, arXiv 1711.10485)",
         "encoder",
     ),
     "attngan": Entry(
@@ -71,6 +71,10 @@ MODELS: dict[str, Entry] = {
     "mirrorgan": Entry(
         "t2i_zoo.models.mirrorgan.MirrorGAN",
         "MirrorGAN: its images can be captioned again, 64, 128 and 256 px (Qiao et al. 2019, arXiv 1903.05854)",
+    ),
+    "dmgan": Entry(
+        "t2i_zoo.models.dmgan.DMGAN",
+        "DM-GAN: a memory of the words refines the image, 64, 128 and 256 px (Zhu et al. 2019, arXiv 1904.01310)",
     ),
     "dfgan": Entry(
         "t2i_zoo.models.dfgan.DFGAN",
@@ -106,16 +110,19 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
         device: where to put it, such as ``"cuda"``.
 
     Raises:
-        T2IError: if the file is missing, not a checkpoint of ours, or of a class that is not imported.
+        T2IError: if the file is missing, not a checkpoint of ours, or of a class that is not imported, or if there is
+            no such device.
     """
-    from t2i_zoo.models.state import model_key, read_checkpoint
+    from t2i_zoo.models.state import check_options, model_key, read_checkpoint
 
+    _check_device(device)
     place = find_weights(path)
     if place.suffix == ".safetensors":
         return _load_safetensors(place).to(device).eval()
     checkpoint = read_checkpoint(place)
     key = checkpoint["t2i_zoo"]["model"]
     cls = _class_of(key)
+    check_options(place, checkpoint, cls)
     hparams: dict[str, Any] = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}
     # the files that a run started from or looks at may be gone
     absent = (*cls.starting_points, *cls.builds_on)
@@ -126,6 +133,15 @@ def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
     model._resumed_states = None  # training it on is a new run with its own seed
     model.load_state_dict(checkpoint["state_dict"])
     return model.to(device).eval()
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise T2IError(f"found no device {device!r}, expected cpu or one of this machine such as cuda") from None
 
 
 def _class_of(key: str) -> type[ZooModule]:
@@ -170,13 +186,17 @@ def _load_safetensors(path: Path) -> ZooModule:
             f"{path} does not say which model it holds, as files of t2i-zoo export and convert do: start a run of that "
             f"model from it with --model.weights {path}"
         )
-    return _load_converted(path, about)
+    return _load_converted(path, tensors, about)
 
 
-def _load_converted(path: Path, about: dict[str, Any]) -> ZooModule:
+def _load_converted(path: Path, tensors: dict[str, Any], about: dict[str, Any]) -> ZooModule:
     """The model of a converted file; networks that are not in the file keep their initial values."""
     model = model_class(str(about.get("model")))(**{**about["hparams"], "weights": str(path)})
-    if model.text_encoder is not None and model.text_encoder.dim:
+    prefix = "text_encoder."
+    reader = {key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)}
+    if model.text_encoder is not None and reader:
+        model.text_encoder.load_state_dict(reader)
+    elif model.text_encoder is not None and model.text_encoder.dim:
         warnings.warn(
             f"{path} came without its text encoder, so hashed words replace it: give generate the features of "
             "sentences from the encoder that the weights were trained with",

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.observed import Observed
 from t2i_zoo.models.projection import Projected, Projection, projected
 from t2i_zoo.models.sampling import SamplingModule
@@ -37,33 +37,16 @@ NEEDS_CONTRACT = ("r1", "r2", "matching_penalty", "augment", "lecam")  #: option
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise for values outside of their range."""
-    check_at_least("lr_decay_every", options["lr_decay_every"], 1, " epoch")
-    check_at_least("penalty_every", options["penalty_every"], 1, " batch")
-    for name in ("r1", "r2", "matching_penalty", "lecam", "mode_seeking"):
-        check_at_least(name, options[name], 0, ", which turns it off")
-    positive = {"gradient_clip": "a norm above 0, or null not to clip", "ema_half_life": "a number of images above 0"}
-    for name, wanted in positive.items():
-        if options[name] is not None and options[name] <= 0:
-            raise T2IError(f"found --model.{name} {options[name]}, expected {wanted}")
-    if not 0 <= (decay := options["ema_decay"]) < 1:
-        raise T2IError(f"found --model.ema_decay {decay}, expected 0 (no averaging) or more, and less than 1")
+    """Raise for names that are none of an aid, and for aids that do not go together."""
     for name, allowed in (("augment", get_args(Augmentation)), ("adversarial_loss", tuple(ADVERSARIAL))):
         given = options[name] if isinstance(options[name], list) else [options[name]] if options[name] else []
         if odd := [value for value in given if value not in allowed]:
             raise T2IError(f"found {odd[0]} in --model.{name}, expected one of {', '.join(allowed)}")
-    if options["matching_power"] < 1:
-        raise T2IError(f"found --model.matching_power {options['matching_power']}, expected at least 1, such as 6")
-    if (target := options["augment_target"]) is not None and not -1 <= target <= 1:
-        raise T2IError(f"found --model.augment_target {target}, expected a mean sign from -1 to 1, such as 0.6")
     if options["spectral_norm"] and options.get("gradient_checkpointing"):
         raise T2IError(  # the second forward would take another power iteration, and so other weights
             "found --model.spectral_norm with --model.gradient_checkpointing, whose gradients would be wrong: leave "
             "one of them out"
         )
-    for name in ("beta1", "beta2"):
-        if not 0 <= options[name] < 1:
-            raise T2IError(f"found --model.{name} {options[name]}, expected at least 0 and less than 1, such as 0.5")
     if options["augment_target"] is not None and not options["augment"]:
         raise T2IError(
             "found --model.augment_target without --model.augment: name what to augment with, such as [translation]"
@@ -102,6 +85,25 @@ class AidedModule(SamplingModule):
                 if isinstance(module, (nn.Conv2d, nn.Linear)) and not parametrize.is_parametrized(module):
                     parametrizations.spectral_norm(module)
         return discriminator
+
+    def check_penalty_options(self) -> None:
+        """Raise for an option of penalties that would do nothing; a subclass may have penalties of its own.
+
+        Called ahead of training alone, so that a run that was trained with such an option can be loaded.
+        """
+        options, given, own = self.hparams, dict[str, bool](), type(self).discriminator_penalty  # type: ignore[attr-defined]
+        if not (self.matching_penalty or self.own_matching_penalty):
+            given = {"matching_power": options["matching_power"] != 6}
+        penalised = options["r1"] or options["r2"] or self.matching_penalty or self.own_matching_penalty
+        if own.__module__ == "t2i_zoo.models.base" and not penalised:
+            given |= {"penalty_step": options["penalty_step"] is not None}
+            given |= {"penalty_every": options["penalty_every"] > 1 and not options["mode_seeking"]}
+        if idle := [name for name, asked in given.items() if asked]:
+            needed = "--model.matching_penalty" if idle[0] == "matching_power" else "--model.r1 or another penalty"
+            raise T2IError(
+                f"found --model.{idle[0]} {options[idle[0]]}, which does nothing without {needed}: add that, or leave "
+                "it out"
+            )
 
     @property
     def matching_penalty(self) -> float:
@@ -194,14 +196,22 @@ class AidedModule(SamplingModule):
     def mode_seeking(self, fakes: Fakes) -> dict[str, Tensor]:
         """The option ``mode_seeking``: the inverse of how far images move with their noise; empty without it.
 
-        Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5.
+        Mao et al. 2019 (arXiv 1903.05628), equation 4, with their code's inverse and 1e-5. Distances are of pixels, as
+        in the paper. With a projected discriminator they are of unit vectors of its features, and of images in grey
+        with equal mean and contrast: otherwise noise learns to change colours and brightness, and no shapes.
         """
         if not (weight := self.hparams["mode_seeking"]):
             return {}
         noise = self.noise(len(fakes.noise), self.rng)
         others = self.draw(self.generator, noise, fakes.text)
-        moved = (fakes.images[-1].float() - others.images[-1].float()).abs().mean()
-        inverse = 1 / (moved / (fakes.noise - noise).abs().mean() + 1e-5)
+        pair = [fakes.images[-1].float(), others.images[-1].float()]
+        if self.hparams["projected"]:
+            looks = (self.frozen("projected").taps(_shapes(images)) for images in pair)
+            units = ([F.normalize(tap, dim=1) for tap in taps] for taps in looks)
+            moved = torch.stack([(a - b).square().sum(1).mean() for a, b in zip(*units, strict=True)])
+        else:
+            moved = (pair[0] - pair[1]).abs()
+        inverse = 1 / (moved.mean() / (fakes.noise - noise).abs().mean() + 1e-5)
         return {"loss": weight * inverse, "mode_seeking": inverse}
 
     def regularised(self, losses: dict[str, Tensor], judged: Mapping[bool, list[Logits]]) -> dict[str, Tensor]:
@@ -246,6 +256,9 @@ class AidedModule(SamplingModule):
             for one in self.discriminators:
                 assert isinstance(one, Projected)
                 one.look = lambda images: self.frozen("projected").taps(images)
+        if self.hparams["channels_last"]:
+            for network in (self, *self._frozen.values()):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         norms = (nn.BatchNorm1d, nn.BatchNorm2d)
         in_effect = {"r1": self.hparams["r1"], "r2": self.hparams["r2"], "matching_penalty": self.matching_penalty}
         penalty = next((name for name, weight in in_effect.items() if weight), None)
@@ -265,3 +278,10 @@ def _score(logits: Logits) -> Tensor:
 def _averaged(logits: Tensor) -> Tensor:
     """(B,) or (B, N) to (B,): the sum of a projected discriminator's places would grow with their number."""
     return logits.flatten(1).mean(1) if logits.dim() > 1 else logits
+
+
+def _shapes(images: Tensor) -> Tensor:
+    """Images (B, 3, S, S) in grey, with mean 0 and the standard deviation 1/2 each."""
+    grey = images.mean(1, keepdim=True)
+    centred = grey - grey.mean((2, 3), keepdim=True)
+    return (centred / (2 * centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-3)).expand_as(images)

@@ -1,6 +1,6 @@
-"""What AttnGAN and MirrorGAN have in common: words at every stage, and the matching losses of DAMSM.
+"""What AttnGAN, MirrorGAN and DM-GAN have in common: words at every stage, and the matching losses of DAMSM.
 
-Source: taoxugit/AttnGAN, on whose code MirrorGAN is built.
+Source: taoxugit/AttnGAN, on whose code the two others are built.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from t2i_zoo.models.checks import check_mismatch
 from t2i_zoo.models.pyramid import PyramidGAN
 from t2i_zoo.nn import discriminator_loss, of_other_classes, over_sizes
 from t2i_zoo.nn.damsm import sentence_loss, words_loss
+from t2i_zoo.ranges import Count, Weight
 
 
 class AttentiveGAN(PyramidGAN):
-    """Base of AttnGAN and MirrorGAN; a subclass writes ``next_stage``. All branches have the same width.
+    """Base of AttnGAN, MirrorGAN and DM-GAN; a subclass writes ``next_stage``. All branches have the same width.
 
     Args:
         damsm_weight: weight lambda of the two matching losses on the largest image; 0 leaves them out.
@@ -38,11 +39,11 @@ class AttentiveGAN(PyramidGAN):
     def __init__(
         self,
         *,
-        damsm_weight: float = 5.0,
-        condition_dim: int = 100,
-        generator_width: int = 32,
+        damsm_weight: Weight = 5.0,
+        condition_dim: Count = 100,
+        generator_width: Count = 32,
         last_only: bool = False,
-        kl_weight: float = 1.0,
+        kl_weight: Weight = 1.0,
         mismatch: Literal["shift", "class"] = "shift",
         exclude_same_class: bool = False,
         legacy_mask: bool = False,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,9 +20,10 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.aids import AidedModule, check_options
 from t2i_zoo.models.companions import reader
-from t2i_zoo.models.optimization import adams, decays, ema_decay, frozen, move_average, update
+from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS, adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Fraction, Positive, Power, Sign, Weight
 from t2i_zoo.text import build_text_encoder
 
 
@@ -47,20 +47,21 @@ class TextToImageGAN(AidedModule):
         beta1: Adam's first-moment decay.
         beta2: Adam's second-moment decay.
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs; 1 keeps it constant.
-        lr_decay_every: epochs; the first cut comes at the start of that epoch, counted from 1, as in GAN-CLS's code.
-        ema_decay: decay per batch of the moving average of the generator's weights, with a warm-up; 0 copies them.
+        lr_decay_every: epochs, counted from 1 as in GAN-CLS's code, in StackGAN from 0; the cut is at an epoch's start.
+        ema_decay: decay per batch of the moving average of the generator's weights; 0 copies them.
+        ema_warmup: after t batches the decay is at most (1 + t) / (10 + t), which reaches 0.999 after 8,990 batches;
+            False has ``ema_decay`` from the first batch on, as the papers' codes have.
         ema_half_life: half-life of the moving average in images, instead of ``ema_decay``; at first 5 % of the images
             seen so far (StyleGAN2-ADA; Karras et al. 2020).
         gradient_clip: largest norm of one network's gradient; by default gradients are not clipped.
         adversarial_loss: ``paper`` for the paper's own loss, ``hinge``, ``relativistic`` for pairs of a real and a fake
             image, or ``relativistic_average`` for comparison with the mean of the batch. With a projected discriminator
             ``paper`` is the hinge.
-        r1: gamma of the penalty ``gamma / 2 * mean(norm(dD/dx)**2)`` on real images (Mescheder et al. 2018); 0 leaves
-            it out.
+        r1: gamma of the penalty ``gamma / 2 * mean(norm(dD/dx)**2)`` on real images (Mescheder et al. 2018); 0 is off.
         r2: gamma of the same penalty on generated images; 0 leaves it out.
         matching_penalty: coefficient k of DF-GAN's matching-aware penalty ``k * mean(norm(dD/dx, dD/ds)**p)`` on real
-            images with their own captions (2 in the paper); 0 leaves it out. By
-            default the paper's own, which is none but in DF-GAN, and none with a projected discriminator.
+            images with their own captions (2 in the paper); 0 leaves it out. By default the paper's own, which is none
+            but in DF-GAN, and none with a projected discriminator.
         matching_power: exponent p of that penalty (6 in the paper).
         penalty_every: number n of batches per computation of the penalties, which are then multiplied by n.
         penalty_step: add the penalties to the discriminator's loss (``joint``), or take a separate step after it; by
@@ -73,14 +74,15 @@ class TextToImageGAN(AidedModule):
         lecam: weight of LeCam's penalty (Tseng et al. 2021), which keeps logits near moving averages; 0 leaves it out.
         mode_seeking: weight of the mode-seeking loss (Mao et al. 2019), a second forward of the generator that keeps
             it from ignoring the noise; 0 leaves it out. Computed every ``penalty_every`` batches.
-        projected: use a projected discriminator (Sauer et al. 2021) instead of the paper's: the name of a vision
-            network, ``efficientnet_lite0`` or ``torchvision:NAME``, or a mapping with ``network`` and the arguments of
-            ``t2i_zoo.models.projection.Projection``.
+        projected: a projected discriminator (Sauer et al. 2021) on a vision network, ``efficientnet_lite0`` or
+            ``torchvision:NAME``; or a mapping with ``network`` and the arguments of ``models.projection.Projection``.
+        channels_last: keep the channels of a place together in memory, which is faster in half precision.
         weights: checkpoint or .safetensors file whose networks a fine-tuning run starts from.
     """
 
     own_penalty_step = "joint"  #: what ``penalty_step: null`` means
     own_loss: AdversarialName = "paper"  #: what ``adversarial_loss: paper`` means: the paper's own loss
+    first_epoch = 1  #: number of the first epoch in the authors' code, for ``lr_decay_every``
     generator_steps = 1  #: generator steps per batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
     builds_on: tuple[str, ...] = ("damsm",)
@@ -90,30 +92,32 @@ class TextToImageGAN(AidedModule):
         *,
         text_encoder: str | dict[str, Any] | None = None,
         damsm: str | None = None,
-        image_size: int = 64,
-        noise_dim: int = 100,
-        learning_rate: float = 2e-4,
-        discriminator_learning_rate: float | None = None,
-        beta1: float = 0.5,
-        beta2: float = 0.999,
-        lr_decay: float = 1.0,
-        lr_decay_every: int = 100,
-        ema_decay: float = 0.999,
-        ema_half_life: float | None = None,
-        gradient_clip: float | None = None,
+        image_size: Count = 64,
+        noise_dim: Count = 100,
+        learning_rate: Weight = 2e-4,
+        discriminator_learning_rate: Weight | None = None,
+        beta1: Fraction = 0.5,
+        beta2: Fraction = 0.999,
+        lr_decay: Positive = 1.0,
+        lr_decay_every: Count = 100,
+        ema_decay: Fraction = 0.999,
+        ema_warmup: bool = True,
+        ema_half_life: Positive | None = None,
+        gradient_clip: Positive | None = None,
         adversarial_loss: AdversarialName = "paper",
-        r1: float = 0.0,
-        r2: float = 0.0,
-        matching_penalty: float | None = None,
-        matching_power: float = 6.0,
-        penalty_every: int = 1,
+        r1: Weight = 0.0,
+        r2: Weight = 0.0,
+        matching_penalty: Weight | None = None,
+        matching_power: Power = 6.0,
+        penalty_every: Count = 1,
         penalty_step: Literal["joint", "separate"] | None = None,
         augment: list[Augmentation] | None = None,
-        augment_target: float | None = None,
+        augment_target: Sign | None = None,
         spectral_norm: bool = False,
-        lecam: float = 0.0,
-        mode_seeking: float = 0.0,
+        lecam: Weight = 0.0,
+        mode_seeking: Weight = 0.0,
         projected: str | dict[str, Any] | None = None,
+        channels_last: bool = False,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -169,8 +173,7 @@ class TextToImageGAN(AidedModule):
         self.generator, self.discriminator = generator, self.aided(discriminator)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
         if self.hparams["weights"]:
-            path = Path(self.hparams["weights"]).expanduser()
-            state.load_networks(self, find_weights(path) if path.is_dir() else path, self.parts)
+            state.load_networks(self, find_weights(self.hparams["weights"]), self.parts)
 
     # The step -------------------------------------------------------------------------------------------------------
 
@@ -272,7 +275,7 @@ class TextToImageGAN(AidedModule):
         # Fused is three times as fast as foreach on a CPU, but hides unscaled half-precision gradients from clipping.
         fused = self._trainer is None or self._trainer.precision != "16-mixed"
         found = adams([self.discriminator, self.generator], self.hparams, fused)
-        return found, decays(found, self.hparams)
+        return found, decays(found, self.hparams, self.first_epoch)
 
     def on_train_epoch_end(self) -> None:
         """Step the learning rates: Lightning leaves that to the module under manual optimization."""
@@ -302,6 +305,15 @@ class TextToImageGAN(AidedModule):
         self._evaluate("test", batch)
 
     # Guards and modes -----------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Any]:
+        """None; Lightning asks for them first of all, ahead of its own check of what two optimizers exclude."""
+        if self.trainer.state.fn == "fit":
+            self.check_penalty_options()
+        for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
+            if (value := getattr(self.trainer, option)) != default:
+                raise T2IError(f"found Trainer({option}={value}), which does not work with two optimizers: {remedy}")
+        return []
 
     def setup(self, stage: str) -> None:
         """Raise for mistakes that would only show, or mislead, in training, and load the projected features."""

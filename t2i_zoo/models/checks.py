@@ -5,15 +5,6 @@ from __future__ import annotations
 from t2i_zoo.errors import T2IError
 
 
-def check_at_least(option: str, value: float | None, least: float, unit: str = "") -> None:
-    """Raise a ``T2IError`` for a value below ``least``; ``unit`` continues the sentence, such as `` batch``.
-
-    None stands for a default or for an option that is off, and is always allowed.
-    """
-    if value is not None and value < least:
-        raise T2IError(f"found --model.{option} {value}, expected at least {least}{unit}")
-
-
 def check_image_size(size: int, least: int, where: str = "", such_as: int = 64) -> None:
     """Raise a ``T2IError`` for a side that is no power of two of at least ``least``; ``where`` says which model."""
     if size < least or size & (size - 1):

@@ -15,6 +15,7 @@ from torch import nn
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model, state
 from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.paths import experiments_folder
 
 
 class CompanionModule(ZooModule):
@@ -75,15 +76,18 @@ class CompanionModule(ZooModule):
             )
 
 
-def _how_to_make(name: str) -> str:
-    return f"train one, as `t2i-zoo fit --config {name}_flowers` does"
+def _how_to_make(name: str, path: str = "") -> str:
+    """The command that trains a run, by the config that its path is named after, if there is one."""
+    own = Path(path).name
+    config = own if path and (experiments_folder() / f"{own}.yaml").is_file() else f"{name}_flowers"
+    return f"train one, as `t2i-zoo fit --config {config}` does"
 
 
 def require_run(path: str, name: str) -> None:
     """Raise if the run that an option names is missing."""
     if not Path(path).expanduser().exists():
         raise T2IError(
-            f"--model.{name} {path} is not there: {_how_to_make(name)}, or let `t2i-zoo pipeline CONFIG` train "
+            f"--model.{name} {path} is not there: {_how_to_make(name, path)}, or let `t2i-zoo pipeline CONFIG` train "
             "all that a config builds on"
         )
 

@@ -117,5 +117,6 @@ def rebuild(cls: type[Any], path: Path, tensors: dict[str, Tensor], about: dict[
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, T2IError) as error:
         reason = " ".join(str(error).split())[:200]
         raise T2IError(f"{path} holds weights that do not fit its own header ({reason}): export it again") from error
-    model.clock, model.vocabulary = about["clock"], frozenset(map(str, about["vocabulary"]))
+    model.clock = about["clock"]
+    model.remember(map(str, about["vocabulary"]))
     return model

@@ -1,6 +1,6 @@
 """How a paper's official weight files are read and map to our networks; each model's ``official.py`` describes its own.
 
-The conversion itself is ``t2i_zoo.commands.convert``. A description is pure: names and shapes, no files.
+The conversion itself is ``t2i_zoo.commands.official_states``. A description is pure: names and shapes, no files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Official(NamedTuple):
         identify: names the network that a state dict (without ``module.`` prefixes) belongs to, as the path of a
             submodule of our model (``"generator"``, ``"discriminator"``, ``"discriminator.stages.0"``), or None.
         options: from the networks found, by submodule path, the hyperparameters that build a model of their shape,
-            ``text_dim`` (length of the sentence embedding) among them where the networks read text.
+            ``text_dim`` (length of the sentence embedding) among them where the networks read text, and ``max_words``
+            where they read single words.
         prefixes: for the path of a submodule and the model's hyperparameters, pairs of (official prefix, our prefix
             below that submodule). Exactly one fits each key; what follows the prefix is the same on both sides.
         files: official file name of each submodule, for writing, in the order of writing. ``a.pth:netG`` is the entry

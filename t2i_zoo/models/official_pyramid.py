@@ -1,4 +1,4 @@
-"""The weight files of StackGAN-v2, and of AttnGAN and MirrorGAN, whose code is built on it: what they have in common.
+"""The weight files of StackGAN-v2 and of AttnGAN, MirrorGAN and DM-GAN, built on it: what they have in common.
 
 A saved generator holds the moving average of the parameters beside the batch statistics of the live generator.
 """
@@ -13,6 +13,7 @@ from t2i_zoo.models.official import Official, State, count_keys
 
 BASE = 64  #: side of the first branch, for which the authors' networks are written
 _CONTEXT = "h_net2.att.conv_context.weight"
+_FIRST, _LAST = "img_net1.img.0.weight", "img_net.img.0.weight"  #: of all images, or of the last one only
 _ALONE = "UNCOND_DNET.outlogits.0.weight"
 
 
@@ -74,13 +75,21 @@ def check_first_branch(hparams: Mapping[str, Any]) -> None:
         )
 
 
-def files(hparams: Mapping[str, Any], generator: str) -> dict[str, str]:
-    """Official file names; the authors read the number after the last underscore as that of the iteration or epoch."""
+def files(hparams: Mapping[str, Any], generator: str, most: int) -> dict[str, str]:
+    """Official file names; the authors read the number after the last underscore as that of the iteration or epoch.
+
+    Raises:
+        T2IError: for a model of more than ``most`` branches, for which the authors' code has no generator.
+    """
+    if hparams["branches"] > most:
+        raise T2IError(f"found a model of {hparams['branches']} branches, expected at most {most} as in their code")
     count = 1 if hparams.get("last_only") else hparams["branches"]
     return {"generator": generator} | {f"discriminator.{i}": f"netD{i}.pth" for i in range(count)}
 
 
 # AttnGAN and MirrorGAN ----------------------------------------------------------------------------------------------
+
+_COCO_WIDTH = 48  #: ``GF_DIM`` of the authors' COCO configs, by which their ``WORDS_NUM`` in evaluation is told
 
 
 def attentive(model: str, stage: Mapping[str, str], *, redescribing: bool) -> Official:
@@ -97,6 +106,8 @@ def attentive(model: str, stage: Mapping[str, str], *, redescribing: bool) -> Of
     def identify(state: State) -> str | None:
         if _CONTEXT in state:
             return "generator" if ("h_net2.att.linear.weight" in state) == redescribing else None
+        if "h_net1.upsample4.1.weight" in state and "h_net2.upsample.1.weight" not in state:
+            return "generator"  # of one branch, which has no attention and is the same in all papers
         if {"img_code_s16.8.weight", "COND_DNET.outlogits.0.weight"} <= set(state):
             return f"discriminator.{downs(state) if _ALONE in state else 0}"  # the DCGAN variant has only one
         return None
@@ -112,8 +123,10 @@ def attentive(model: str, stage: Mapping[str, str], *, redescribing: bool) -> Of
                 found["text_dim"] = inputs - outputs
         if state := networks.get("generator", {}):
             branches = 1 + count_keys(state, "h_net{}.att.conv_context.weight", first=2)
-            found |= {"last_only": "img_net.img.0.weight" in state, "generator_width": state[_CONTEXT].shape[0]}
+            last_only = _LAST in state
+            found |= {"last_only": last_only, "generator_width": state[_LAST if last_only else _FIRST].shape[1]}
             found |= generator_options(state, branches, text=True)
+            found["max_words"] = 20 if found["generator_width"] == _COCO_WIDTH else 25
         return found | {"image_size": image_size(found["branches"]), **unused}
 
     def prefixes(path: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
@@ -127,6 +140,6 @@ def attentive(model: str, stage: Mapping[str, str], *, redescribing: bool) -> Of
         return discriminator_pairs(int(path.rpartition(".")[2]), heads)
 
     def named(hparams: Mapping[str, Any]) -> dict[str, str]:
-        return files(hparams, "netG_epoch_0.pth")
+        return files(hparams, "netG_epoch_0.pth", 3)
 
     return Official(model, identify, options, prefixes, named, loose=("text_encoder", *unused))

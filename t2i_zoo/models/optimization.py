@@ -9,6 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+#: options of the Trainer that belong to automatic optimization: their defaults, and what to use
+NOT_FOR_TWO_OPTIMIZERS = {
+    "gradient_clip_val": (None, "use --model.gradient_clip"),
+    "accumulate_grad_batches": (1, "raise --data.batch_size"),
+}
+
 
 def adams(networks: list[nn.Module], options: Mapping[str, Any], fused: bool) -> list[torch.optim.Optimizer]:
     """Adam for each network (discriminator, generator) over its parameters that are not frozen."""
@@ -21,11 +27,11 @@ def adams(networks: list[nn.Module], options: Mapping[str, Any], fused: bool) ->
     ]
 
 
-def decays(optimizers: list[torch.optim.Optimizer], options: Mapping[str, Any]) -> list[Any]:
-    """The learning-rate decay of the authors' code; its epochs are 1-based and Lightning's 0-based."""
+def decays(optimizers: list[torch.optim.Optimizer], options: Mapping[str, Any], first: int) -> list[Any]:
+    """The learning-rate decay of the authors' code, whose first epoch has the number ``first``; Lightning's has 0."""
     factor, every = options["lr_decay"], options["lr_decay_every"]
     schedule = torch.optim.lr_scheduler.LambdaLR
-    return [schedule(optimizer, lambda epoch: factor ** ((epoch + 1) // every)) for optimizer in optimizers]
+    return [schedule(optimizer, lambda epoch: factor ** ((epoch + first) // every)) for optimizer in optimizers]
 
 
 def ema_decay(options: Mapping[str, Any], clock: int, images: int) -> float:
@@ -33,7 +39,8 @@ def ema_decay(options: Mapping[str, Any], clock: int, images: int) -> float:
     if half_life := options["ema_half_life"]:
         # StyleGAN2-ADA's ramp-up: never longer than 5 % of the images seen so far
         return float(0.5 ** (images / min(half_life, 0.05 * clock * images)))
-    return min(float(options["ema_decay"]), (1 + clock) / (10 + clock))
+    decay = float(options["ema_decay"])
+    return min(decay, (1 + clock) / (10 + clock)) if options["ema_warmup"] else decay
 
 
 @torch.no_grad()

@@ -13,6 +13,8 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.nn import ConditionalDiscriminator, ProjectedDiscriminator
 from t2i_zoo.vision import VisionNetwork, build_vision
 
+_OF_HEADS = ("channels", "width", "text_scale", "separable", "batch_std")
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -28,6 +30,7 @@ class Projection:
         width: largest number of channels of a head; the paper has 512, and 64 suits a CPU.
         text_scale: factor of the matched logits; below 1 it weakens the text against the unconditional logits.
         separable: cheaper convolutions in the heads.
+        batch_std: let the heads see how far the images of a batch differ, which reveals samples with one layout.
     """
 
     network: str
@@ -37,6 +40,7 @@ class Projection:
     width: int = 512
     text_scale: float = 1.0
     separable: bool = False
+    batch_std: bool = False
 
     @classmethod
     def of(cls, option: str | dict[str, Any]) -> Projection:
@@ -110,6 +114,6 @@ def projected(option: Projection, papers: nn.Module, sizes: Sequence[int]) -> nn
                 f"found --model.projected with a {type(paper).__name__}, expected a discriminator derived from "
                 "t2i_zoo.nn's ConditionalDiscriminator: derive it, or leave the option out"
             )
-        options = {name: getattr(option, name) for name in ("channels", "width", "text_scale", "separable")}
+        options = {name: getattr(option, name) for name in _OF_HEADS}
         found.append(Projected(network.tap_channels, sides, paper.condition_dim, paper.num_classes, **options))
     return nn.ModuleList(found) if isinstance(papers, nn.ModuleList) else found[0]

@@ -1,4 +1,4 @@
-"""What StackGAN++, AttnGAN and MirrorGAN have in common: images of several sizes, each with its own discriminator."""
+"""What StackGAN++ and the AttnGAN family have in common: images of several sizes, each with its own discriminator."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.models.checks import check_at_least, check_image_size
-from t2i_zoo.nn import JointDiscriminator, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
+from t2i_zoo.models.checks import check_image_size
+from t2i_zoo.nn import JointDiscriminator, Norm, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
+from t2i_zoo.ranges import Count, Weight, Whole
 from t2i_zoo.text import TextFeatures
 
 
@@ -34,23 +35,23 @@ class PyramidGAN(TextToImageGAN):
     generator: PyramidGenerator
     generator_ema: PyramidGenerator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one per size, smallest first
+    discriminator_norm: Norm = "batch"  #: of the discriminators' convolutions
 
     def __init__(
         self,
         *,
-        image_size: int = 256,
-        branches: int = 3,
-        condition_dim: int = 128,
-        generator_width: int = 64,
-        discriminator_width: int = 64,
-        residual_blocks: int = 2,
-        kl_weight: float = 2.0,
+        image_size: Count = 256,
+        branches: Count = 3,
+        condition_dim: Count = 128,
+        generator_width: Count = 64,
+        discriminator_width: Count = 64,
+        residual_blocks: Whole = 2,
+        kl_weight: Weight = 2.0,
         sampling_noise: bool = True,
         gradient_checkpointing: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(image_size=image_size, **options)
-        check_at_least("branches", branches, 1)
         check_image_size(image_size, 8 * 2 ** (branches - 1), f" with {branches} branches", such_as=256)
         sizes = tuple(image_size >> i for i in reversed(range(branches)))
         self.needs = replace(self.needs, sizes=sizes)
@@ -76,9 +77,8 @@ class PyramidGAN(TextToImageGAN):
         dims = (text_dim, options["noise_dim"], options["condition_dim"])
         generator = PyramidGenerator(*dims, widths, first, stages, last_only=last_only, checkpointing=checkpointing)
         joint = {"condition_first": condition_first, "unconditional": not last_only, "checkpointing": checkpointing}
-        discriminators = [
-            JointDiscriminator(told, options["discriminator_width"], size, **joint) for size in self.needs.sizes
-        ]
+        width, norm = options["discriminator_width"], self.discriminator_norm
+        discriminators = [JointDiscriminator(told, width, size, norm=norm, **joint) for size in self.needs.sizes]
         self.set_networks(generator, nn.ModuleList(discriminators))
 
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:

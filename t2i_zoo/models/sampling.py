@@ -93,11 +93,17 @@ class SamplingModule(CompanionModule):
         """All outputs of a generator in eval mode, such as images of every size and attention; see ``generate``."""
         text = captions if isinstance(captions, TextFeatures) else self.encode(captions)
         text = TextFeatures(*(None if part is None else part.to(self.device) for part in text))  # type: ignore[arg-type]
+        wanted = (len(text.sentence), self.total_noise_dim)
+        if noise is not None and noise.shape != wanted:
+            raise T2IError(
+                f"found noise of shape {tuple(noise.shape)}, expected {wanted}: draw it with "
+                f"model.noise({len(text.sentence)})"
+            )
         noise = self.noise(len(text.sentence), rng) if noise is None else noise.to(self.device)
         network = self.generator_ema if ema else self.generator
         kind = next((p.dtype for p in network.parameters()), torch.float32)  # half precision after ``half()``
         noise = noise.to(kind)
-        text = TextFeatures(*(x.to(kind) if x is not None and x.is_floating_point() else x for x in text))
+        text = TextFeatures(*(x.to(kind) if x is not None and x.is_floating_point() else x for x in text))  # type: ignore[arg-type]
         was_training = network.training
         try:
             return self.draw(network.eval(), noise, text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import random
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,9 @@ from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import find_weights
+from t2i_zoo.version import __version__
+
+FORMAT = 1  #: of a checkpoint; raise it if an older version would read a file wrongly
 
 
 def model_key(model: nn.Module) -> str:
@@ -34,6 +39,35 @@ def digest(model: nn.Module) -> str:
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return found.hexdigest()
+
+
+def refuse_code(path: Path, error: Exception) -> None:
+    """Raise if torch refused a file since it names something that could run code; ``error`` is torch's.
+
+    Raises:
+        T2IError: with the name.
+    """
+    if found := re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)|call function '?([\w.]+)", str(error)):
+        name = next(filter(None, found.groups()))
+        raise T2IError(
+            f"{path} holds {name}, which could run code, and is not read: give a file of weights alone"
+        ) from error
+
+
+def check_options(path: Path, checkpoint: dict[str, Any], cls: type) -> None:
+    """Raise for a checkpoint with a hyperparameter that its model does not have in this version.
+
+    Raises:
+        T2IError: with the name and the version that wrote the file.
+    """
+    known = {name for c in cls.__mro__ if "__init__" in vars(c) for name in inspect.signature(c).parameters}
+    strange = [name for name in checkpoint["hyper_parameters"] if name not in known and not name.startswith("_")]
+    if strange:
+        version = checkpoint["t2i_zoo"].get("version")
+        raise T2IError(
+            f"{path} holds the option {strange[0]!r}, which {cls.__name__} does not have: it was written by t2i-zoo "
+            f"{version or '0.1 or another version'} and this is {__version__}, so pip install --upgrade t2i-zoo"
+        )
 
 
 def check_finite(tensors: Mapping[str, Any], subject: str) -> None:
@@ -55,11 +89,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise T2IError(f"found no checkpoint at {path}: give the .ckpt file or the folder of a run")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own warnings about old or foreign files; errors say what matters
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        refuse_code(path, error)
         raise T2IError(f"{path} is not a readable checkpoint ({type(error).__name__}): give another file") from error
     if not isinstance(checkpoint, dict) or "t2i_zoo" not in checkpoint:
         raise T2IError(f"{path} was not written by t2i-zoo: give a .ckpt file of one of its runs")
+    about = checkpoint["t2i_zoo"]
+    if about.get("format", 1) > FORMAT:
+        raise T2IError(
+            f"{path} was written by t2i-zoo {about.get('version')} and this is {__version__}: "
+            "pip install --upgrade t2i-zoo"
+        )
     check_finite(checkpoint.get("state_dict", {}), str(path))
     return checkpoint
 

@@ -6,7 +6,7 @@ It owns the random numbers of each rank, the checks before training, and the con
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from t2i_zoo.batch import BatchNeeds, CaptionedData
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.ranges import check_names, check_ranges
 from t2i_zoo.text import TextEncoder, words_of
+from t2i_zoo.text.tokens import split_formerly
+from t2i_zoo.version import __version__
 
 
 class ZooModule(L.LightningModule):
@@ -43,6 +46,12 @@ class ZooModule(L.LightningModule):
     starting_points: tuple[str, ...] = ("weights",)
     builds_on: tuple[str, ...] = ()
 
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Check the names and ranges of the options, of every model at one place and before anything is built."""
+        check_names(cls, options)
+        check_ranges(cls, options, "model")
+        return super().__new__(cls)
+
     def __init__(self) -> None:
         super().__init__()
         self.text_encoder = None
@@ -62,9 +71,18 @@ class ZooModule(L.LightningModule):
     def unknown_words(self, caption: str) -> list[str]:
         """Words of a caption that the encoder does not know or that no training caption contains."""
         unknown = self.text_encoder.unknown_words(caption) if self.text_encoder is not None else []
-        if self.vocabulary:
-            unknown = unknown + [w for w in words_of(caption) if w not in self.vocabulary and w not in unknown]
-        return list(dict.fromkeys(unknown))
+        return list(dict.fromkeys([*unknown, *self.unseen_words(caption)]))
+
+    def unseen_words(self, caption: str) -> list[str]:
+        """Words of a caption that no training caption contains; none where the training captions are not known."""
+        words = words_of(caption, split_formerly(self.vocabulary))
+        return [word for word in dict.fromkeys(words) if self.vocabulary and word not in self.vocabulary]
+
+    def remember(self, vocabulary: Iterable[str]) -> None:
+        """Take over the words of a file's training captions; they tell how the text encoder split captions."""
+        self.vocabulary = frozenset(vocabulary)
+        if self.text_encoder is not None:
+            self.text_encoder.former_words = split_formerly(self.vocabulary)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip here, where half-precision gradients are unscaled already."""
@@ -91,10 +109,7 @@ class ZooModule(L.LightningModule):
             )
         size = self.hparams.get("image_size", data.image_size)
         if size != data.image_size:
-            raise T2IError(
-                f"the model has {size} px and the data module gives {data.image_size} px: "
-                "set --model.image_size and --data.image_size to the same number"
-            )
+            raise T2IError(different_sizes(size, data.image_size))
         sizes = list(self.needs.sizes)
         if len(sizes) > 1 and data.sizes != sizes:
             raise T2IError(
@@ -107,7 +122,8 @@ class ZooModule(L.LightningModule):
                 + ("set --model.num_classes to that number" if data.num_classes else "choose data with class labels")
             )
         if stage == "fit":
-            self.vocabulary = data.vocabulary()
+            # split again: an index of shards may have been written by a version that split otherwise
+            self.vocabulary = frozenset(part for word in data.vocabulary() for part in words_of(word))
 
     def _check_precision(self) -> None:
         """Raise for weights that are not in float32: small updates and the moving average would be lost."""
@@ -198,6 +214,8 @@ class ZooModule(L.LightningModule):
             spec = {**self.hparams["text_encoder"], "assets": assets}
             checkpoint["hyper_parameters"] = {**checkpoint["hyper_parameters"], "text_encoder": spec}
         checkpoint["t2i_zoo"] = {
+            "format": state.FORMAT,
+            "version": __version__,
             "model": state.model_key(self),
             "clock": self.clock,
             "vocabulary": sorted(self.vocabulary),
@@ -208,5 +226,13 @@ class ZooModule(L.LightningModule):
         """Restore what ``on_save_checkpoint`` added."""
         extra = checkpoint.get("t2i_zoo", {})
         self.clock = extra.get("clock", 0)
-        self.vocabulary = frozenset(extra.get("vocabulary", ()))
+        self.remember(extra.get("vocabulary", ()))
         self._resumed_states = extra.get("random_states")
+
+
+def different_sizes(model: int, data: int) -> str:
+    """The sentence about a model and data of different image sizes, in pixels."""
+    return (
+        f"the model has {model} px and the data module gives {data} px: give --model.image_size or --data.image_size "
+        "alone, and the other follows, or the same number to both"
+    )

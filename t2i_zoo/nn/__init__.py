@@ -7,7 +7,7 @@ from t2i_zoo.nn.conditioning import CAActivation, ConditioningAugmentation, spli
 from t2i_zoo.nn.discriminator import ConditionalDiscriminator, Logits
 from t2i_zoo.nn.glu import FirstStage, PyramidGenerator, conv3x3, glu_block, glu_residuals, glu_up, tile, to_image
 from t2i_zoo.nn.init import dcgan_init, norm_init, orthogonal_init
-from t2i_zoo.nn.joint import JointDiscriminator, JointHeads, activated, encoder, image_trunk, same_block
+from t2i_zoo.nn.joint import JointDiscriminator, JointHeads, Norm, activated, encoder, image_trunk, same_block
 from t2i_zoo.nn.losses import (
     class_loss,
     discriminator_loss,
@@ -27,7 +27,7 @@ from t2i_zoo.nn.penalties import (
     squared_gradients,
 )
 from t2i_zoo.nn.projected import ProjectedDiscriminator
-from t2i_zoo.nn.words import WordAttention
+from t2i_zoo.nn.words import WordAttention, attend
 
 __all__ = [
     "ADVERSARIAL",
@@ -42,12 +42,14 @@ __all__ = [
     "JointHeads",
     "LeCam",
     "Logits",
+    "Norm",
     "PAPER",
     "ProjectedDiscriminator",
     "PyramidGenerator",
     "WordAttention",
     "activated",
     "adaptive_probability",
+    "attend",
     "augment",
     "checkpointed",
     "class_loss",

@@ -17,7 +17,7 @@ class ConditioningAugmentation(nn.Module):
         text_dim: D of the sentence embedding.
         dim: C of the condition.
         activation: after the linear layer: ``relu`` in the PyTorch code of StackGAN, so that mean and log-variance are
-            at least 0; ``lrelu`` (0.2) in its TensorFlow code; ``glu`` in StackGAN++, AttnGAN and MirrorGAN.
+            at least 0; ``lrelu`` (0.2) in its TensorFlow code; ``glu`` in StackGAN++ and the AttnGAN family.
     """
 
     def __init__(self, text_dim: int, dim: int, activation: CAActivation) -> None:

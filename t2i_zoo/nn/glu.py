@@ -1,4 +1,4 @@
-"""Generator blocks with gated linear units, and the generator of StackGAN++, AttnGAN and MirrorGAN built from them.
+"""Generator blocks with gated linear units, and the generator of StackGAN++ and the AttnGAN family.
 
 A gated linear unit multiplies the first half of the channels by the sigmoid of the second (Dauphin et al. 2017, arXiv
 1612.08083), so the convolution before it has twice as many channels as the result. No convolution has a bias. Sources:

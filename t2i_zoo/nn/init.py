@@ -21,12 +21,12 @@ def dcgan_init(module: nn.Module) -> None:
 
 
 def orthogonal_init(module: nn.Module) -> None:
-    """Initialise one layer as StackGAN++, AttnGAN and MirrorGAN do.
+    """Initialise one layer as StackGAN++ and the AttnGAN family do.
 
     Weights of convolutions and linear layers are orthogonal with gain 1 (Saxe et al. 2014, arXiv 1312.6120), batch
     norms are as in DCGAN; linear biases are 0, and those of convolutions keep PyTorch's default.
     """
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
         nn.init.orthogonal_(module.weight)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -91,6 +91,26 @@ def down_block(inputs: int, outputs: int, separable: bool = False) -> nn.Sequent
     return nn.Sequential(depthwise, spectral_norm(nn.Conv2d(inputs, outputs, 1)), *rest, nn.AvgPool2d(2))
 
 
+def batch_deviation(features: Tensor, group: int = 4) -> Tensor:
+    """Append a channel with how far the images of a group differ at each place, averaged over channels.
+
+    Karras et al. 2018 (arXiv 1710.10196), section 3, which averages over places too; a map shows besides where samples
+    are alike. It lets a discriminator notice samples that all have one layout.
+
+    Args:
+        features: (B, C, H, W). Image i is in group i modulo B / ``group``; where ``group`` does not divide B, the whole
+            batch is one.
+        group: images per group.
+
+    Returns:
+        (B, C + 1, H, W).
+    """
+    count = len(features)
+    groups = features.float().reshape(group if count % group == 0 else count, -1, *features.shape[1:])
+    deviation = (groups.var(0, correction=0) + 1e-8).sqrt().mean(1, keepdim=True).to(features.dtype)
+    return torch.cat([features, deviation.repeat(len(groups), 1, 1, 1)], 1)
+
+
 class ProjectedHead(nn.Module):
     """The discriminator of one map: blocks that halve its side, then logits at every place.
 
@@ -102,6 +122,7 @@ class ProjectedHead(nn.Module):
         condition_dim: D of the sentence embedding; 0 for no text.
         text_channels: dimension of the vectors whose dot product judges a pair.
         separable: as in ``down_block``.
+        batch_std: append ``batch_deviation`` to the features.
 
     Attributes:
         out_channels: of the features.
@@ -115,14 +136,16 @@ class ProjectedHead(nn.Module):
         condition_dim: int = 0,
         text_channels: int = 64,
         separable: bool = False,
+        batch_std: bool = False,
     ) -> None:
         super().__init__()
+        self.batch_std = batch_std
         self.trunk = nn.Sequential()
         for width in widths:
             if side > 1:
                 self.trunk.append(down_block(inputs, width, separable))
                 inputs, side = width, side // 2
-        self.out_channels, kernel = inputs, min(4, side)
+        self.out_channels, kernel = (inputs := inputs + batch_std), min(4, side)
         self.unconditional = spectral_norm(nn.Conv2d(inputs, 1, kernel, bias=False))
         if condition_dim:
             self.conditional = spectral_norm(nn.Conv2d(inputs, text_channels, kernel, bias=False))
@@ -131,7 +154,7 @@ class ProjectedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features that all logits are computed from: (B, inputs, side, side) to (B, out_channels, h, w)."""
         features: Tensor = self.trunk(x)
-        return features
+        return batch_deviation(features) if self.batch_std else features
 
     def matched(self, features: Tensor, condition: Tensor) -> Tensor:
         """Logits (B, n) of features with sentence embeddings (B, D), one per place."""
@@ -157,6 +180,7 @@ class ProjectedDiscriminator(ConditionalDiscriminator):
         text_scale: factor of the matched logits. Below 1 it weakens the text, which can otherwise make all samples of
             one caption the same.
         separable: cheaper blocks; see ``down_block``.
+        batch_std: let the heads see how far the images of a batch differ; see ``batch_deviation``.
     """
 
     heads: Any  # a ModuleList of ProjectedHead
@@ -173,6 +197,7 @@ class ProjectedDiscriminator(ConditionalDiscriminator):
         text_channels: int = 64,
         text_scale: float = 1.0,
         separable: bool = False,
+        batch_std: bool = False,
     ) -> None:
         super().__init__()
         self.condition_dim, self.num_classes, self.text_scale = condition_dim, num_classes, text_scale
@@ -180,7 +205,7 @@ class ProjectedDiscriminator(ConditionalDiscriminator):
         widths = [min(width, paper) for paper in _WIDTHS]
         sides = (2 * tap_sizes[0], *tap_sizes[:-1])
         self.heads = nn.ModuleList(
-            ProjectedHead(inputs, side, widths[level:], condition_dim, text_channels, separable)
+            ProjectedHead(inputs, side, widths[level:], condition_dim, text_channels, separable, batch_std)
             for level, (inputs, side) in enumerate(zip(self.mixer.out_channels, sides, strict=True))
         )
         total = sum(head.out_channels for head in self.heads)

@@ -1,4 +1,4 @@
-"""Attention over the words of a caption, place by place, as AttnGAN and MirrorGAN have it.
+"""Attention over the words of a caption, place by place, as AttnGAN, MirrorGAN and DM-GAN have it.
 
 Source: taoxugit/AttnGAN. Letters: B batch, T words, Q places of a map, G its channels, W dimension of a word embedding.
 """
@@ -9,14 +9,37 @@ import torch
 from torch import Tensor, nn
 
 
+def attend(features: Tensor, keys: Tensor, mask: Tensor, legacy_mask: bool = False) -> Tensor:
+    """How much each place of a map attends to each word: the softmax over words of products with their keys.
+
+    Args:
+        features: (B, G, H, W).
+        keys: (B, G, T).
+        mask: (B, T) bool, true at words; at least one per caption.
+        legacy_mask: mask padding as the authors' code does, which gives place q of caption b the mask of caption
+            ``(b * Q + q) mod B``, so that the captions of a batch affect each other; for weights trained that way.
+
+    Returns:
+        (B, Q, T), float32; sums to 1 over the words.
+    """
+    scores_bqt = torch.bmm(features.flatten(2).mT, keys)
+    batch, places = scores_bqt.shape[:2]
+    if legacy_mask:
+        rows = torch.arange(batch * places, device=mask.device) % batch
+        seen = mask[rows].view(batch, places, -1)
+    else:
+        seen = mask[:, None]
+    # In float32: half precision is too coarse for a softmax of unscaled products.
+    return scores_bqt.float().masked_fill(~seen, float("-inf")).softmax(2)
+
+
 class WordAttention(nn.Module):
     """For each place of a map, the mean of the words it attends to (Xu et al. 2018, equation 3).
 
     Args:
         word_dim: W.
         width: channels of the map and of the result.
-        legacy_mask: mask padding as the authors' code does, which gives place q of caption b the mask of caption
-            ``(b * Q + q) mod B``, so that the captions of a batch affect each other; for weights trained that way.
+        legacy_mask: as in ``attend``.
     """
 
     def __init__(self, word_dim: int, width: int, legacy_mask: bool = False) -> None:
@@ -36,14 +59,6 @@ class WordAttention(nn.Module):
             Contexts (B, width, H, H), and the attention (B, T, H, H), which sums to 1 over the words at each place.
         """
         words_bgt = self.project(words.mT.unsqueeze(3)).squeeze(3)
-        scores_bqt = torch.bmm(features.flatten(2).mT, words_bgt)
-        batch, places = scores_bqt.shape[:2]
-        if self.legacy_mask:
-            rows = torch.arange(batch * places, device=mask.device) % batch
-            seen = mask[rows].view(batch, places, -1)
-        else:
-            seen = mask[:, None]
-        # In float32: half precision is too coarse for a softmax of unscaled products.
-        attention_bqt = scores_bqt.float().masked_fill(~seen, float("-inf")).softmax(2)
+        attention_bqt = attend(features, words_bgt, mask, self.legacy_mask)
         contexts_bgq = torch.bmm(words_bgt, attention_bqt.mT.to(words_bgt.dtype))
-        return contexts_bgq.view_as(features), attention_bqt.mT.reshape(batch, -1, *features.shape[2:])
+        return contexts_bgq.view_as(features), attention_bqt.mT.reshape(len(features), -1, *features.shape[2:])

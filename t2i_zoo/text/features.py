@@ -36,11 +36,13 @@ class TextEncoder(nn.Module):
         dim: dimension D of a sentence embedding.
         word_dim: dimension W of a word vector.
         max_words: the largest number T of tokens that are kept of a caption.
+        former_words: whether captions are split as version 0.1 did, for models that were trained with them.
     """
 
     dim: int
     word_dim: int
     max_words: int
+    former_words: bool = False
 
     def encode(self, captions: Sequence[str], *, words: bool = False) -> TextFeatures:
         """Encode captions on the encoder's own device, without gradients; ``words`` asks for word vectors too."""
@@ -52,7 +54,7 @@ class TextEncoder(nn.Module):
 
     def tokens(self, caption: str) -> list[str]:
         """The tokens of a caption that the rows of ``words`` belong to, in order."""
-        return words_of(caption)[: self.max_words]
+        return words_of(caption, self.former_words)[: self.max_words]
 
     def unknown_words(self, caption: str) -> list[str]:
         """Words of the caption that the encoder itself cannot tell apart from other unknown words."""
@@ -138,8 +140,8 @@ def without_weights(build: Callable[[], Network]) -> Network:
 
 
 def check_not_blank(captions: Sequence[str], words: Sequence[Sized] | None = None) -> None:
-    """Raise for a caption without a word; ``words`` are the captions' words where blanks are not the only mistake."""
-    for number, (caption, found) in enumerate(zip(captions, words or [c.strip() for c in captions], strict=True)):
+    """Raise for a blank caption; ``words`` are what is read of each, where blanks are not the only mistake."""
+    for number, (caption, found) in enumerate(zip(captions, words or [c.strip() for c in captions], strict=True), 1):
         if not len(found):
             raise T2IError(
                 f"Caption {number} of {len(captions)} is {caption!r}, which has no word to encode: "

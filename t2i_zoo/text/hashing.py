@@ -20,9 +20,11 @@ from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text.features import TextEncoder, TextFeatures, check_not_blank
-from t2i_zoo.text.tokens import words_of
+from t2i_zoo.text.tokens import words_or_names
 
-_VERSION = "t2i-hashing-1"  # part of every digest and of the fingerprint: another version is another encoder
+_PERSON = b"t2i-hashing-1"  # part of every digest: another one is another encoder
+# part of the fingerprint, the former way of splitting captions first: where it splits alike, the features are equal
+_VERSIONS = ("t2i-hashing-1", "t2i-hashing-2")
 _POSITIONS = 16  # signs of a feature: the 64 bytes of one blake2b digest are sixteen 32-bit numbers
 _CHUNK = 2048  # captions summed at once: bounds the working memory near 50 MiB for dim 1024
 
@@ -41,11 +43,14 @@ Integers = NDArray[np.int64]
 
 
 def _signs(features: Sequence[str], dim: int) -> tuple[Integers, Floats]:
-    """Positions in ``[0, dim)`` and signs, (F, 16) each; a feature has one position in each sixteenth."""
-    person = _VERSION.encode()
-    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), person=person).digest() for text in features]
-    numbers = np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, _POSITIONS).astype(np.int64)
-    edges = np.arange(_POSITIONS + 1) * dim // _POSITIONS
+    """Positions in ``[0, dim)`` and signs, (F, 16) each; a feature has one position in each sixteenth.
+
+    Below 16 dimensions there are as many of each as dimensions.
+    """
+    count = min(_POSITIONS, dim)
+    digests = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), person=_PERSON).digest() for text in features]
+    numbers = np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, _POSITIONS)[:, :count].astype(np.int64)
+    edges = np.arange(count + 1) * dim // count
     return edges[:-1] + (numbers >> 1) % np.diff(edges), (1 - 2 * (numbers & 1)).astype(np.float32)
 
 
@@ -74,9 +79,9 @@ def _scatter(flat: Integers, values: Floats, rows: int, dim: int) -> Floats:
 
 
 def _scaled(rows: Floats) -> Floats:
-    """Each row divided by its root-mean-square."""
+    """Each row divided by its root-mean-square; a row whose signs cancel, as few dimensions allow, stays zero."""
     squares = np.square(rows, dtype=np.float64).mean(axis=1, keepdims=True)
-    return np.asarray(rows / np.sqrt(squares), dtype=np.float32)
+    return np.asarray(rows / np.sqrt(np.where(squares == 0, 1, squares)), dtype=np.float32)
 
 
 class HashingEncoder(TextEncoder):
@@ -85,10 +90,11 @@ class HashingEncoder(TextEncoder):
     Every vector has root mean square 1, that is, unit variance in each dimension, as the networks expect of their
     condition. Function words have a quarter of the weight and are skipped when pairs of neighbours are formed, so "red
     petals and a yellow centre" has the pairs (red, petals), (petals, yellow) and (yellow, centre). The result is the
-    same, bit for bit, on every machine, operating system, Python version and process.
+    same, bit for bit, on every machine, operating system, Python version and process. A caption without a word, such as
+    an emoji or ``"!!!"``, is read as the Unicode names of its characters.
 
     Args:
-        dim: dimension of sentence embeddings and word vectors, at least 16.
+        dim: dimension of sentence embeddings and word vectors; below 16, different words soon look alike.
         max_words: the largest number of word vectors of a caption; the sentence embedding always covers all words.
 
     Raises:
@@ -97,8 +103,8 @@ class HashingEncoder(TextEncoder):
 
     def __init__(self, dim: int = 1024, max_words: int = 32) -> None:
         super().__init__()
-        if dim < _POSITIONS:
-            raise T2IError(f"The hashing text encoder got dim={dim} and needs at least {_POSITIONS}: raise its dim.")
+        if dim < 1:
+            raise T2IError(f"The hashing text encoder got dim={dim} and needs at least 1: raise its dim.")
         if max_words < 1:
             raise T2IError(f"The hashing text encoder got max_words={max_words} and needs at least 1: raise max_words.")
         self.dim = self.word_dim = dim
@@ -111,7 +117,7 @@ class HashingEncoder(TextEncoder):
         """Encode captions.
 
         Args:
-            captions: B texts, each with at least one word.
+            captions: B texts, none of them blank.
             words: also give a vector for each of the first ``max_words`` words.
 
         Returns:
@@ -119,9 +125,9 @@ class HashingEncoder(TextEncoder):
             vector of a real word has root mean square 1.
 
         Raises:
-            T2IError: a caption has no word.
+            T2IError: a caption is blank.
         """
-        tokens = [words_of(caption) for caption in captions]
+        tokens = [words_or_names(caption, self.former_words) for caption in captions]
         check_not_blank(captions, tokens)
         sentence = np.empty((len(tokens), self.dim), dtype=np.float32)
         for start in range(0, len(tokens), _CHUNK):
@@ -132,6 +138,10 @@ class HashingEncoder(TextEncoder):
             return TextFeatures(torch.from_numpy(sentence).to(device))
         vectors, mask = self._words([found[: self.max_words] for found in tokens])
         return TextFeatures(torch.from_numpy(sentence).to(device), vectors.to(device), mask.to(device))
+
+    def tokens(self, caption: str) -> list[str]:
+        """The words of a caption or, where it has none, of its characters' names."""
+        return words_or_names(caption, self.former_words)[: self.max_words]
 
     def _sums(self, chunk: list[list[str]]) -> Floats:
         names, table, rows = _table(chunk, self.dim)
@@ -157,5 +167,5 @@ class HashingEncoder(TextEncoder):
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the version of this code and its arguments."""
-        text = f"{_VERSION} dim={self.dim} max_words={self.max_words}"
+        text = f"{_VERSIONS[not self.former_words]} dim={self.dim} max_words={self.max_words}"
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

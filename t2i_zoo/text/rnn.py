@@ -98,11 +98,11 @@ class RNNEncoder(EncoderWithWeights):
         else:
             words = assets["words.txt"].split("\n") if assets["words.txt"] else []
             shape = json.loads(assets["shape.json"])
-        self.known = Words(words)
+        self._shape = dict(shape)
+        self.known = Words(words, shape.pop("ascii_words", False))
         self.network = without_weights(lambda: RNNNetwork(len(self.known), **shape))
         if assets is None:
             self.network.load_state_dict(found.state)
-        self._shape = shape
         self.dim = self.word_dim = shape["dim"]
         self.eval()
 
@@ -139,7 +139,7 @@ class RNNEncoder(EncoderWithWeights):
         return self.known.known(caption)[: self.max_words] or [END_WORD]
 
     def assets(self) -> dict[str, str]:
-        """The words, and the shape of the network."""
+        """The words, and the shape of the network, with ``ascii_words`` if they are the authors'."""
         return {"words.txt": "\n".join(self.known.words), "shape.json": json.dumps(self._shape)}
 
     def _identity(self) -> Iterator[bytes | memoryview]:
@@ -152,7 +152,7 @@ class Found(NamedTuple):
 
     Attributes:
         words: known words in the order of the table's rows, from row 1 on.
-        shape: further arguments of ``RNNNetwork``.
+        shape: further arguments of ``RNNNetwork``; and ``ascii_words`` where the model has that option on.
         state: the network's state dict.
     """
 
@@ -169,9 +169,9 @@ def read(path: str | Path) -> Found:
     """
     place = find_weights(path)
     try:
-        words, tensors = _safetensors(place) if place.suffix == ".safetensors" else _checkpoint(place)
+        words, hparams, tensors = _safetensors(place) if place.suffix == ".safetensors" else _checkpoint(place)
         state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-        shape = _shape_of(state)
+        shape = _shape_of(state) | ({"ascii_words": True} if hparams.get("ascii_words") else {})
     except Exception as error:  # torch.load raises many kinds
         raise T2IError(
             f"{place} holds no text encoder of DAMSM ({type(error).__name__}): set text_encoder's path to a run of "
@@ -186,17 +186,19 @@ def read(path: str | Path) -> Found:
     return Found(words, shape, state)
 
 
-def _checkpoint(path: Path) -> tuple[list[str], dict[str, Tensor]]:
+def _checkpoint(path: Path) -> tuple[list[str], dict[str, Any], dict[str, Tensor]]:
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return list(checkpoint["t2i_zoo"]["words"]), checkpoint["state_dict"]
+    hparams = checkpoint.get("hyper_parameters", {})
+    return list(checkpoint["t2i_zoo"]["words"]), hparams, checkpoint["state_dict"]
 
 
-def _safetensors(path: Path) -> tuple[list[str], dict[str, Tensor]]:
+def _safetensors(path: Path) -> tuple[list[str], dict[str, Any], dict[str, Tensor]]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         about = json.loads((file.metadata() or {})["t2i_zoo"])
-        return list(about["words"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return list(about["words"]), about.get("hparams", {}), tensors
 
 
 def _shape_of(state: dict[str, Tensor]) -> dict[str, Any]:

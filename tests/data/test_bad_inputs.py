@@ -16,7 +16,7 @@ from PIL import Image
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.data import CaptionFolder
-from t2i_zoo.data.packing import FORMAT
+from t2i_zoo.data.packing import FORMAT, listing
 from t2i_zoo.data.store import StoreSpec, open_store
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text import TextCache
@@ -52,7 +52,7 @@ def mistake(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def read(root: Path, **options: object):
-    return CaptionFolder(str(root), **options).records()  # type: ignore[arg-type]
+    return listing(StoreSpec(CaptionFolder(str(root), **options), 16))[0]  # type: ignore[arg-type]
 
 
 def pack(root: Path, tmp_path: Path, **options: object):
@@ -83,7 +83,7 @@ BROKEN = {
     "truncated.png": (lambda path: noise(path)[:900], "truncated|broken|OSError"),
     "empty.jpg": (lambda path: b"", "unknown image format"),
     "page.jpg": (lambda path: b"<!DOCTYPE html><html><body>Not found</body></html>", "unknown image format"),
-    "bomb.png": (lambda path: bomb(), "DecompressionBombError: .*3,?600,?000,?000"),
+    "bomb.png": (lambda path: bomb(), "3,?600,?000,?000 pixels.*--data.max_megapixels"),
     "zeros.jpg": (lambda path: bytes(5000), "unknown image format"),
     "head.jpg": (lambda path: b"\xff\xd8\xff\xe0" + bytes(100), "."),
 }
@@ -159,10 +159,10 @@ def test_a_split_of_which_nothing_is_left_is_said(root: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", r"0\.txt, line 1: holds blank lines only"),
-        (b" \r\n\t\n", r"0\.txt, line 1: holds blank lines only"),
-        ("ein grüner Vogel".encode("latin-1"), r"0\.txt is not UTF-8 \(byte 6 is 0xfc\): save it as UTF-8"),
-        ("a bird".encode("utf-16"), r"0\.txt is not UTF-8"),
+        (b"", r"0\.txt holds blank lines only"),
+        (b" \r\n\t\n", r"0\.txt holds blank lines only"),
+        (b"\x81\x8d\x8f", r"0\.txt is not text in UTF-8, UTF-16 or Windows-1252: save it as UTF-8"),
+        (bytes(9), r"0\.txt is not text"),
     ],
 )
 def test_a_bad_caption_file(root: Path, content: bytes, sentence: str) -> None:
@@ -216,21 +216,15 @@ def test_line_57_is_broken(mistake, root: Path) -> None:
         ({"file_name": "a\0b.jpg", "caption": "c"}, "line 2: .* leaves the folder"),
         ({"file_name": "x" * 5000 + ".jpg", "caption": "c"}, "line 2: there is no image"),
         ({"file_name": "\ud800.jpg", "caption": "c"}, "line 2: there is no image"),
-        (
-            {"file_name": "1.JPG", "caption": "c"},
-            r"no image .*1\.JPG \(there is 1\.jpg: upper and lower case must agree\)",
-        ),
-        ({"file_name": "1.jpg", "caption_1": {"text": "c"}}, r"line 2: a caption is \{'text': 'c'\}, expected text"),
         ({"file_name": "1.jpg", "caption": "c", "label": -3}, "line 2: the label is -3, expected 0 or more"),
         ({"file_name": "1.jpg", "caption": "c", "label": "-03"}, "line 2: the label is -03, expected 0 or more"),
         ({"file_name": "1.jpg", "caption": "c", "label": [1]}, r"line 2: the class is \[1\], expected a word or"),
         ({"file_name": "1.jpg", "caption": "c", "label": True}, "line 2: the class is True"),
-        ({"file_name": "0.jpg", "caption": "zero", "label": 4}, "line 2: the same image and captions as in line 1"),
     ],
 )
 def test_a_bad_row(root: Path, row: object, sentence: str) -> None:
     lines(root, {"file_name": "0.jpg", "caption": "zero", "label": 4}, row)
-    with pytest.raises(T2IError, match=rf"metadata\.jsonl, {sentence}" if sentence[0] == "l" else sentence):
+    with pytest.raises(T2IError, match=rf"metadata\.jsonl, {sentence}"):
         read(root)
 
 
@@ -245,10 +239,12 @@ def test_numbers_and_words_that_are_far_out_are_still_classes(root: Path) -> Non
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        ("file_name,text_of_it\n0.jpg,c\n", r"metadata\.csv, line 1: no column caption or .*\(file_name, text_of_it\)"),
-        ("picture,caption\n0.jpg,c\n", r"metadata\.csv, line 1: no column file_name or image or file"),
+        (
+            "file_name,text_of_it\n0.jpg,c\n",
+            r"metadata\.csv, line 1: no column of captions .*among file_name, text_of_it",
+        ),
+        ("picture,caption\n0.jpg,c\n", r"metadata\.csv, line 1: no column of file names"),
         ('file_name,caption\n0.jpg,c\n1.jpg,"never closed\n2.jpg,c\n', r"metadata\.csv, line 3: broken table"),
-        ("file_name,caption\n0.jpg,c\n1.jpg,c\n0.jpg,c\n", r"line 4: the same image and captions as in line 2"),
         ("file_name,caption\n0.jpg,a,b\n", r"line 2: 3 cells under 2 columns .*put double quotes"),
         ("file_name,caption\n0.jpg," + "c" * 200_000 + "\n", r"line 2: broken table \(field larger"),
     ],
@@ -285,13 +281,13 @@ def test_names_that_differ_in_case_alone(root: Path) -> None:
     Image.new("RGB", (8, 8)).save(root / "5.JPG", "jpeg")
     if len(list(root.glob("5.[jJ]*"))) < 2:
         pytest.skip("this disk takes both for one")
-    assert len(read(root)) == 7  # two pictures under one stem share their captions
-    Image.new("RGB", (8, 8)).save(root / "X.jpg")
-    (root / "x.txt").write_text("a small x")
-    with pytest.raises(T2IError, match=r"caption file .*x\.txt has no image beside it"):
+    with pytest.raises(T2IError, match=r"share a caption file .*\(5\.txt: .*5\.JPG and .*5\.jpg\), .*rename one"):
         read(root)
+    (root / "5.JPG").rename(root / "X.jpg")
+    (root / "x.txt").write_text("a small x")
+    assert len(read(root)) == 7
     Image.new("RGB", (8, 8)).save(root / "x.jpg")
-    with pytest.raises(T2IError, match=r"X\.jpg has no caption, expected X\.txt beside it \(there is x\.txt: upper"):
+    with pytest.raises(T2IError, match=r"X\.jpg: there is no file .*X\.txt"):
         read(root)
 
 

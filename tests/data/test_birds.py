@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import CLASSES, write_cub
+from layouts import CLASSES, records_of, write_cub
 from PIL import Image
 
 from t2i_zoo.data import CUB200
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 def error(root: Path, match: str, **options: object) -> None:
     with pytest.raises(T2IError, match=match):
-        CUB200(str(root), **options).records()  # type: ignore[arg-type]
+        records_of(CUB200(str(root), **options))  # type: ignore[arg-type]
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -169,9 +169,9 @@ def test_bad_lists_of_classes(root: Path) -> None:
 def test_captions_that_are_not_there(root: Path) -> None:
     path = next((root / "text_c10").rglob("*_0003_*.txt"))
     path.write_text(" \n\n")
-    error(root, r"_0003_1003\.jpg has no caption .*holds blank lines only")
+    error(root, r"1 of the 8 images .* no caption .*_0003_1003\.txt holds blank lines only")
     path.unlink()
-    error(root, r"_0003_1003\.jpg has no caption .*is missing")
+    error(root, r"1 of the 8 images .*there is no file .*_0003_1003\.txt")
     (root / "text_c10").rename(root / "captions")
     error(root, r"has no captions, expected the folder text_c10 in it: download them from https://drive")
 

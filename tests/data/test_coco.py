@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layouts import write_coco
+from layouts import records_of, write_coco
 
 from t2i_zoo.data import COCOCaptions
 from t2i_zoo.errors import T2IError
@@ -26,7 +26,7 @@ def change(root: Path, name: str, edit: Any) -> None:
 
 def error(root: Path, match: str, **options: Any) -> None:
     with pytest.raises(T2IError, match=match):
-        COCOCaptions(str(root), **options).records()
+        records_of(COCOCaptions(str(root), **options))
 
 
 @pytest.mark.parametrize("year", ["2014", "2017"])
@@ -76,8 +76,11 @@ def first_image(content: dict[str, Any], **changes: Any) -> None:
         (lambda c: c.pop("images"), r"has no list 'images'"),
         (lambda c: c.update(images=[], annotations=[]), r"lists no image"),
         (lambda c: c["annotations"][0].update(image_id=1), r"annotations\[0\]: the caption is of image 1, which"),
-        (lambda c: c["annotations"][0].update(caption=None), r"annotations\[0\]: caption is None, expected text"),
-        (lambda c: c.update(annotations=[]), r"has no caption of COCO_train2014_000000000009\.jpg"),
+        (
+            lambda c: [row.update(caption=None) for row in c["annotations"] if row["image_id"] == 9],
+            r"1 of the 12 images .*COCO_train2014_000000000009\.jpg: captions_train2014\.json holds no caption of it",
+        ),
+        (lambda c: c.update(annotations=[]), r"8 of the 12 images .*; and 3 more\): .*--data\.on_bad_caption skip"),
     ],
 )
 def test_bad_captions_file(root: Path, edit: Any, match: str) -> None:
@@ -116,7 +119,7 @@ def test_files_that_are_not_there_or_broken(root: Path, tmp_path: Path) -> None:
         path.write_text(broken)
         error(root, match)
     path.write_bytes(b"\xff\xfe")
-    error(root, r"captions_val2014\.json is not UTF-8")
+    error(root, r"captions_val2014\.json is broken JSON")
 
 
 def test_options_that_cannot_be(root: Path) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import records_of
 from scipy.io import savemat
 
 from t2i_zoo.data.flowers import Flowers102
+from t2i_zoo.data.notes import collecting
+from t2i_zoo.data.packing import StoreSpec, listing
 from t2i_zoo.errors import T2IError
 
 LABELS = [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]
@@ -127,15 +130,20 @@ def test_number_of_labels(root: Path) -> None:
 
 
 def test_gap_in_the_numbers(root: Path) -> None:
-    (root / "jpg/image_00010.jpg").rename(root / "jpg/image_00011.jpg")
-    with pytest.raises(T2IError, match=r"has no image_00010\.jpg.*without a gap"):
+    (root / "jpg/image_00010.jpg").unlink()
+    with pytest.raises(T2IError, match=r"1 of the 10 images .* missing .*image_00010\.jpg.*on_bad_image skip"):
+        records_of(Flowers102(str(root)))
+    assert len(listing(StoreSpec(Flowers102(str(root)), 16, on_bad_image="skip"))[0]) == 9
+    (root / "jpg/image_00011.jpg").touch()
+    with pytest.raises(T2IError, match=r"has 10 labels but .*jpg has 10 images up to image_00011\.jpg"):
         Flowers102(str(root)).records()
 
 
 def test_caption_file_without_picture(root: Path) -> None:
     (root / "text_c10/class_00001/image_00011.txt").write_text("a rose")
-    with pytest.raises(T2IError, match=r"image_00011\.txt has no image jpg/image_00011\.jpg"):
-        Flowers102(str(root)).records()
+    with collecting() as notes:
+        assert len(records_of(Flowers102(str(root)))) == 10
+    assert [line for line in notes.remarks() if "image_00011.txt" in line]
 
 
 def test_caption_file_in_another_class(root: Path) -> None:
@@ -146,20 +154,22 @@ def test_caption_file_in_another_class(root: Path) -> None:
 
 def test_picture_without_caption_file(root: Path) -> None:
     caption_file(root, 5).unlink()
-    with pytest.raises(T2IError, match=r"image_00005\.jpg has no caption .*image_00005\.txt is missing"):
-        Flowers102(str(root)).records()
+    with pytest.raises(T2IError, match=r"1 of the 10 images .*there is no file .*image_00005\.txt"):
+        records_of(Flowers102(str(root)))
 
 
 def test_picture_with_blank_captions(root: Path) -> None:
     caption_file(root, 5).write_text("\n  \n")
-    with pytest.raises(T2IError, match=r"image_00005\.jpg has no caption .*blank lines only"):
-        Flowers102(str(root)).records()
+    with pytest.raises(T2IError, match=r"1 of the 10 images .*image_00005\.txt holds blank lines only"):
+        records_of(Flowers102(str(root)))
+    assert len(listing(StoreSpec(Flowers102(str(root)), 16, on_bad_caption="skip"))[0]) == 9
 
 
 def test_caption_file_that_is_not_utf8(root: Path) -> None:
     caption_file(root, 5).write_bytes("une fleur carrée".encode("latin-1"))
-    with pytest.raises(T2IError, match=r"image_00005\.txt is not UTF-8 .*0xe9"):
-        Flowers102(str(root)).records()
+    with collecting() as notes:
+        assert Flowers102(str(root)).records()[4].captions == ("une fleur carrée",)
+    assert notes.remarks() == [f"read as Windows-1252, since it is not UTF-8: {caption_file(root, 5)}"]
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>" * 20, None])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from t2i_zoo.data.folder import CaptionFolder
+from t2i_zoo.data.packing import StoreSpec, listing
 from t2i_zoo.data.records import Record
 from t2i_zoo.errors import T2IError
 
@@ -19,7 +20,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(root: Path, **settings: object) -> list[Record]:
-    return CaptionFolder(str(root), **settings).records()  # type: ignore[arg-type]
+    return listing(StoreSpec(CaptionFolder(str(root), **settings), 16))[0]  # type: ignore[arg-type]
 
 
 def jsonl(root: Path, *rows: object) -> None:
@@ -148,24 +149,30 @@ def test_pictures_without_a_row_are_ignored(root: Path) -> None:
     ("row", "match"),
     [
         ('{"file_name": ', r"metadata\.jsonl, line 2: broken JSON"),
-        ("[1]", "line 2: found list, expected a JSON object"),
-        ({"file_name": "b.PNG", "size": 3}, r"line 2: no column caption or .*found \(file_name, size\)"),
-        ({"caption": "c"}, r"line 2: no column file_name or .*found \(caption\)"),
-        ({"file_name": "z.jpg", "caption": "c"}, r"line 2: there is no image .*z\.jpg"),
-        ({"file_name": "", "caption": "c"}, "line 2: the file name is ''"),
-        ({"file_name": "notes.pdf", "caption": "c"}, "line 2: 'notes.pdf' is not an image"),
+        ("[1]", "line 2: found int, expected a JSON object"),
+        (
+            {"file_name": "b.PNG", "size": 3},
+            r"line 2: no column of captions \(caption or .*among file_name, size: name it with --data\.source\.caption",
+        ),
+        ({"caption": "c"}, r"line 2: no column of file names .*among caption: name it with --data\.source\.image"),
+        ({"file_name": "z.jpg", "caption": "c"}, r"1 of the 2 images .* missing .*line 2: there is no image .*z\.jpg"),
+        ({"file_name": "", "caption": "c"}, "line 2: the row names no image"),
+        ({"file_name": "notes.pdf", "caption": "c"}, r"line 2: there is no image .*notes\.pdf"),
         ({"file_name": "../b.jpg", "caption": "c"}, r"line 2: '\.\./b\.jpg' leaves the folder"),
         ({"file_name": "/etc/b.jpg", "caption": "c"}, "line 2: '/etc/b.jpg' leaves the folder"),
-        ({"file_name": "b.PNG", "caption": " "}, "line 2: a caption is blank"),
-        ({"file_name": "b.PNG", "caption": ["c", ""]}, "line 2: a caption is blank"),
-        ({"file_name": "b.PNG", "caption": 5}, "line 2: a caption is 5, expected text"),
-        ({"file_name": "b.PNG", "captions": []}, "line 2: the image has no caption"),
+        (
+            {"file_name": "b.PNG", "caption": " "},
+            r"1 of the 2 images .* have no caption .*line 2: the caption is blank\): write them, or pass "
+            r"--data\.on_bad_caption skip",
+        ),
+        ({"file_name": "b.PNG", "caption": 5}, "line 2: the caption is 5, expected text"),
+        ({"file_name": "b.PNG", "captions": []}, "line 2: the list is empty"),
         ({"file_name": "b.PNG", "caption": "c", "label": -1}, "line 2: the label is -1, expected 0 or more"),
         ({"file_name": "b.PNG", "caption": "c", "label": 1.5}, r"line 2: the class is 1\.5"),
-        ({"file_name": "b.PNG", "caption": "c", "split": "dev"}, "line 2: unknown split 'dev'"),
+        ({"file_name": "b.PNG", "caption": "c", "split": "new"}, "line 2: unknown split 'new'"),
         ({"file_name": "b.PNG", "caption": "c", "split": ["train"]}, "line 2: unknown split"),
         ({"file_name": "a.jpg", "caption": "c", "class": "lily"}, "line 2: class 'lily' but an earlier row"),
-        ({"file_name": "b.PNG", "caption": "c"}, r"line 2: b\.PNG has no class but 1 other"),
+        ({"file_name": "b.PNG", "caption": "c"}, r"1 of 2 images have no class and the others have one .*b\.PNG\)"),
     ],
 )
 def test_bad_row(root: Path, row: object, match: str) -> None:
@@ -176,12 +183,12 @@ def test_bad_row(root: Path, row: object, match: str) -> None:
 @pytest.mark.parametrize(
     ("table", "match"),
     [
-        ("picture,caption\na.jpg,c\n", r"line 1: no column file_name .*found \(picture, caption\)"),
-        ("file_name,words\na.jpg,c\n", r"line 1: no column caption .*found \(file_name, words\)"),
+        ("picture,caption\na.jpg,c\n", r"line 1: no column of file names .*among picture, caption: name it"),
+        ("file_name,words\na.jpg,c\n", r"line 1: no column of captions .*among file_name, words: name it"),
         ("file_name,caption\na.jpg,red, round\n", "line 2: 3 cells under 2 columns.*double quotes"),
-        ('file_name,caption\na.jpg,"one\ntwo"\nb.PNG,\n', "line 4: a caption is blank"),
+        ('file_name,caption\na.jpg,"one\ntwo"\nb.PNG,\n', "line 4: the caption is blank"),
         ('file_name,caption\na.jpg,c\nb.PNG,"open\n', "line 3: broken table"),
-        ("file_name,caption_1,caption_2\na.jpg,,\n", "line 2: the image has no caption"),
+        ("file_name,caption_1,caption_2\na.jpg,,\n", "line 2: the caption is blank"),
         ("file_name,caption,label\na.jpg,c,-2\n", "line 2: the label is -2"),
         ("file_name,caption\n", r"metadata\.csv names no image"),
         ("file_name,caption,caption\na.jpg,c,d\n", "line 1: two columns are named 'caption', .*rename one"),
@@ -192,23 +199,20 @@ def test_bad_table(root: Path, table: str, match: str) -> None:
     error(root, match)
 
 
-def test_text_file_without_picture(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("a rose")
-    error(tmp_path, r"caption file .*a\.txt has no image")
-
-
 def test_picture_without_text_file(root: Path) -> None:
-    error(root, r"a\.jpg has no caption, expected a\.txt beside it")
+    error(
+        root, r"3 of the 3 images .* no caption \(.*a\.jpg: there is no file .*a\.txt; .*--data\.source\.captions false"
+    )
 
 
 def test_text_file_with_blank_lines_only(root: Path) -> None:
     (root / "a.txt").write_text("\n \n")
-    error(root, r"a\.txt, line 1: holds blank lines only")
+    error(root, r"a\.txt holds blank lines only")
 
 
-def test_text_file_that_is_not_utf8(root: Path) -> None:
+def test_text_file_that_is_no_text(root: Path) -> None:
     (root / "a.txt").write_bytes(b"\xff\xfe\x00")
-    error(root, r"a\.txt is not UTF-8")
+    error(root, r"a\.txt is not text in UTF-8, UTF-16 or Windows-1252: save it as UTF-8")
 
 
 def test_some_pictures_outside_the_class_folders(root: Path) -> None:
@@ -216,7 +220,7 @@ def test_some_pictures_outside_the_class_folders(root: Path) -> None:
     (root / "other/d.jpg").touch()
     for name in ["a.txt", "b.txt", "sub/c.txt", "other/d.txt"]:
         (root / name).write_text("a rose")
-    error(root, r"a\.jpg has no class but 2 other")
+    error(root, r"2 of 4 images have no class and the others have one \(.*a\.jpg; .*b\.PNG\)")
 
 
 def test_no_pictures(tmp_path: Path) -> None:
@@ -231,7 +235,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nothing.csv", "a.jpg", "../metadata.csv"])
 def test_bad_metadata_name(root: Path, name: str) -> None:
-    error(root, r"is no \.jsonl, \.csv or \.tsv file in .*--data\.source\.metadata", metadata=name)
+    error(root, r"is no \.jsonl, \.json, \.csv, \.tsv, \.parquet file in .*--data\.source\.metadata", metadata=name)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])

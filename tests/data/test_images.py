@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from t2i_zoo.data import images
 from t2i_zoo.data.images import load_image, load_shape, shrink
 from t2i_zoo.errors import T2IError
 
@@ -164,7 +165,7 @@ def test_broken_files_are_named_in_one_sentence(tmp_path):
             load_image(tmp_path / name, 8, "stretch")
         message = str(caught.value)
         assert message.startswith(f"{tmp_path / name} is not a readable image ("), message
-        assert message.endswith("repair or remove it, or pass --data.on_bad_image skip")
+        assert message.endswith("repair it, or pass --data.on_bad_image skip to leave it out")
         assert "\n" not in message
 
 
@@ -173,8 +174,12 @@ def test_broken_files_are_named_in_one_sentence(tmp_path):
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch, limit):
     path = save(Image.new("RGB", (10, 10)), tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(T2IError, match=r"a\.png is not a readable image \(DecompressionBombError"):
+    with pytest.raises(T2IError, match=r"a\.png is not a readable image \(.*100 pixels.*--data\.max_megapixels"):
         load_image(path, 8, "stretch")
+    monkeypatch.setattr(images, "MEGAPIXELS", limit / 1e6)
+    with pytest.raises(T2IError, match=r"100 pixels.*--data\.max_megapixels"):
+        load_image(path, 8, "stretch", most=99e-6)
+    assert load_image(path, 8, "stretch", most=100e-6).shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize("side", [200, 400])

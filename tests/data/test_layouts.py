@@ -171,7 +171,9 @@ def test_a_model_that_reads_text_wants_captions(tmp_path):
 def test_missing_captions_are_not_taken_for_a_wish(tmp_path):
     root = folder_of(tmp_path / "s")
     (root / "2.txt").unlink()
-    with pytest.raises(T2IError, match=r"2\.png has no caption.*--data\.source\.captions false"):
+    with pytest.raises(
+        T2IError, match=r"1 of the 6 images .* have no caption .*2\.png: there is no file .*on_bad_caption skip"
+    ):
         train(tmp_path, Asks(), CaptionFolder(str(root)))
     assert all(not record.captions for record in CaptionFolder(str(root), captions=False).records())
 

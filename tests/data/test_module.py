@@ -288,3 +288,19 @@ def test_a_store_on_the_gpu_gives_the_same_batches(tmp_path):
         assert torch.equal(a["wrong_images"][-1], b["wrong_images"][-1])
         assert torch.equal(a["text"].sentence, b["text"].sentence)
         assert torch.equal(a["wrong_text"].words, b["wrong_text"].words)
+
+
+def test_a_part_of_the_data_for_a_first_try(tmp_path):
+    source = SyntheticFlowers(images=96, size=24)
+    whole = CaptionDataModule(source, image_size=16, batch_size=4, cache_dir=str(tmp_path))
+    part = CaptionDataModule(source, image_size=16, batch_size=4, cache_dir=str(tmp_path), limit=24)
+    for module in (whole, part):
+        module.prepare_data()
+        module.setup("fit")
+    sizes = [[len(module.opened.rows(split)) for split in ("train", "val", "test")] for module in (whole, part)]
+    assert sum(sizes[0]) == 96
+    assert abs(sum(sizes[1]) - 24) <= 2
+    assert [bool(count) for count in sizes[1]] == [bool(count) for count in sizes[0]]  # no split is lost
+    assert len({*part.opened.labels.tolist()}) > 10  # nor are those of the first classes taken
+    assert whole.opened.folder != part.opened.folder
+    assert CaptionDataModule(source, image_size=16, limit=5000).spec.records() == source.records()

@@ -36,7 +36,12 @@ def test_packs_encodes_and_says_so(run, tmp_path):
     code, out, _ = run()
     assert code == 0
     assert out.startswith("6 images (5 train, 0 val, 1 test), 12 captions, ")
-    assert len(out.splitlines()) == 1
+    layout, splits, captions, _, preview = out.splitlines()[1:]
+    assert layout == "layout: a text file for each image, beside it"
+    assert splits == "random split: 1 drawn for test (--data.source.val_fraction 0.1)"
+    assert captions == "captions: 2 for each image, in Latin letters"
+    with Image.open(preview.removeprefix("preview: ")) as page:
+        assert page.width > 4 * 64  # four images in a row
     assert len(list((tmp_path / "c/stores").glob("captionfolder-19px-*/manifest.json"))) == 1
     assert len(list((tmp_path / "c/text").glob("*/seg-*"))) == 1
     assert run()[1] == out
@@ -98,7 +103,7 @@ def test_bad_pictures(run, pictures):
     assert "3.jpg is not a readable image" in error
     code, out, _ = run("--data.on_bad_image", "skip")
     assert code == 0
-    first, count, emptied, skipped = out.splitlines()
+    first, *_, count, emptied, skipped, _ = out.splitlines()
     assert first.startswith("5 images (5 train, 0 val, 0 test)")
     assert count == "1 of 6 images cannot be read and are left out"
     assert emptied == "nothing is left of the test split: repair its images or add others"
@@ -106,17 +111,20 @@ def test_bad_pictures(run, pictures):
     assert "3.jpg" in skipped
 
 
-@pytest.mark.parametrize(
-    ("name", "sentence"), [("9.txt", "9.txt has no image beside it"), ("9.png", "9.png has no caption")]
-)
-def test_lonely_files(run, pictures, name, sentence):
-    if name.endswith("png"):
-        Image.new("RGB", (5, 5)).save(pictures / name)
-    else:
-        (pictures / name).write_text("alone", "utf-8")
+def test_lonely_files(run, pictures):
+    (pictures / "9.txt").write_text("alone", "utf-8")
+    code, out, _ = run()
+    assert code == 0
+    assert f"text files that no image belongs to are not read: {pictures / '9.txt'}\n" in out
+    (pictures / "9.txt").rename(pictures / "8.txt")
+    Image.new("RGB", (5, 5), "white").save(pictures / "9.png")
     code, _, error = run()
     assert code == 2
-    assert sentence in error
+    assert f"1 of the 7 images of {pictures} have no caption ({pictures / '9.png'}: there is no file" in error
+    code, out, _ = run("--data.on_bad_caption", "skip")
+    assert code == 0
+    assert "\n1 of 7 images have no caption and are left out\n" in out
+    assert f"\nskipped: {pictures / '9.png'}: there is no file" in out
 
 
 def test_missing_folder(run, tmp_path):
@@ -153,7 +161,7 @@ def test_features_that_nobody_would_read(model, note, run, tmp_path, capsys):
     config = tmp_path / "own.yaml"
     config.write_text(yaml.safe_dump({"model": model}), "utf-8")
     code, out, error = run("-c", str(config))
-    assert (code, len(out.splitlines())) == (0, 1)
+    assert (code, out.count("preview: ")) == (0, 1)
     assert not (tmp_path / "c/text").exists()
     assert ("the captions are not encoded" in error) == bool(note)
     assert note in error
@@ -161,3 +169,40 @@ def test_features_that_nobody_would_read(model, note, run, tmp_path, capsys):
     assert yaml.safe_load((tmp_path / "shards/index.json").read_text("utf-8"))["text"] is None
     assert run("-c", str(config), "--text_encoder", "hashing")[0] == 0  # what is asked for is done
     assert (tmp_path / "c/text").exists()
+
+
+def test_every_mistake_of_a_folder_is_listed(run, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (24, 24)).save(folder / name)
+    rows = ['{"file_name": "a.png", "caption": "a"}', '{"file_name": "gone.png", "caption": "x"}',
+            '{"file_name": "b.png", "caption": " "}', '{"file_name": "c.png", "caption": "c"}']  # fmt: skip
+    (folder / "metadata.jsonl").write_text("\n".join(rows), "utf-8")
+    code, out, error = run(root=folder)
+    lines = error.splitlines()
+    assert (code, out, len(lines)) == (2, "", 3)
+    wrong = [(2, "no image"), (3, "the caption is blank")]
+    for line, (number, said) in zip(lines, wrong, strict=False):
+        assert f"metadata.jsonl, line {number}: " in line
+        assert said in line
+    assert lines[2] == "error: found 2 mistakes in the data: mend them and prepare again"
+
+
+def test_every_image_that_cannot_be_read_is_listed(run, tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for i in range(20):
+        (folder / f"{i}.txt").write_text("a", "utf-8")
+        Image.new("RGB", (24, 24)).save(folder / f"{i}.png")
+    for i in (3, 11, 17):
+        (folder / f"{i}.png").write_bytes(b"no image")
+    code, _, error = run(root=folder)
+    bad = [line for line in error.splitlines() if "is not a readable image" in line]
+    assert code == 2
+    assert [line.split(" is ")[0].rpartition("/")[2] for line in bad] == ["11.png", "17.png", "3.png"]
+    code, out, _ = run("--data.on_bad_image", "skip", root=folder)
+    assert code == 0
+    skipped = [line for line in out.splitlines() if line.startswith("skipped: ")]
+    assert len(skipped) == 3
+    assert not any("on_bad_image" in line for line in skipped)  # that advice has been followed

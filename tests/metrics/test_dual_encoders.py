@@ -76,7 +76,7 @@ def test_a_picture_network_by_name(small):
     assert (features.shape, logits.shape, small.label) == ((2, 8), (2, 5), "small")
     resnet = build_network("torchvision:resnet18", weights="random")
     assert (resnet.label, resnet.num_logits) == ("resnet18", 1000)
-    with pytest.raises(T2IError, match="expected inception_v3_tf, torchvision:NAME"):
+    with pytest.raises(T2IError, match="expected inception_v3_tf, efficientnet_lite0, torchvision:NAME"):
         build_network("resnet18")
 
 

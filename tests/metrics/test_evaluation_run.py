@@ -167,7 +167,7 @@ def test_what_cannot_be_measured_is_refused(model, protocol, flowers, small):
 
 def test_a_truncation_of_noise_that_is_not_normal(protocol, flowers, model, monkeypatch):
     monkeypatch.setattr(type(model), "noise_is_normal", False)
-    with pytest.raises(T2IError, match=r"found truncation 1\.5 and a GANCLS, whose noise is not normal"):
+    with pytest.raises(T2IError, match=r"found truncated or scaled noise in .* and a GANCLS, whose noise"):
         evaluate(protocol("metrics: [agreement]\nimages: 4\ntruncation: 1.5\n"), flowers, model)
 
 

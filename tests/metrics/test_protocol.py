@@ -10,7 +10,7 @@ from t2i_zoo.metrics.published import MARKS, comparable, published
 from t2i_zoo.models import MODELS
 
 NAMES = ["fd_test_30k", "is_10x", "rprec_damsm", "rprec_clip", "msssim_class", "agreement_synthetic", "fmd_5k", "tiny"]
-NAMES += ["agreement_colour", "redescription", "pointing_synthetic"]
+NAMES += ["agreement_colour", "redescription", "pointing_synthetic", "fid_dfgan"]
 
 
 def test_the_packaged_protocols():
@@ -40,6 +40,12 @@ def test_the_hash_is_of_the_content_after_overrides(tmp_path):
     assert changed.change(images=10).hash == first.hash
 
 
+def test_hashes_in_published_results_stay():
+    assert load_protocol("agreement_synthetic").hash == "d894df5e"  # as docs/results.md has it
+    scaled = load_protocol("agreement_synthetic").change(noise_scale=0.5)
+    assert scaled.hash != "d894df5e"
+
+
 def test_folders_are_not_part_of_the_hash():
     protocol = load_protocol("fmd_5k")
     here, there = (protocol.change(network=f"file:{place}/net.pt") for place in ("a", "b/c"))
@@ -66,6 +72,7 @@ def test_folders_are_not_part_of_the_hash():
         ("metrics: [agreement]\nbits: 16", "found bits 16 in the protocol mine, expected 8 or 32"),
         ("metrics: [agreement]\ntruncation: -1", "found truncation -1"),
         ("metrics: [agreement]\ntruncation: wide", "found truncation 'wide' in the protocol mine, expected a number"),
+        ("metrics: [agreement]\nnoise_scale: 0", "found noise_scale 0 in the protocol mine, expected a number above 0"),
         ("metrics: [agreement]\nema: maybe", "found ema 'maybe' in the protocol mine, expected true or false"),
         ("metrics: [prdc]\nnetwork: 3", "found network 3 in the protocol mine, expected a name"),
         (
@@ -113,7 +120,15 @@ def test_when_numbers_may_be_compared():
     assert comparable(row, None, "inception_v3_tf", 30000).startswith("no: oxford102")
     (row,) = published("stackgan", "oxford102", "inception_score")
     assert "fine-tuned" in comparable(row, "oxford102", "inception_v3_tf", 30000)
-    (row,) = published("dfgan", "coco", "frechet_distance")  # by a network of its authors' choice
-    assert comparable(row, "coco", "inception_v3_tf", 40_480) == "no: other network"
+    for model in ("attngan", "dmgan", "dfgan"):  # by a network of the authors' choice, and some by the usual one too
+        rows = published(model, "coco", "frechet_distance")
+        for row in rows:
+            networks = {"inception_v3_tf", "inception_v3_dfgan"}
+            assert comparable(row, "coco", row.network, 40_480).startswith("roughly")
+            (other,) = networks - {row.network}
+            assert comparable(row, "coco", other, 40_480) == "no: other network"
+        assert {row.value for row in rows if row.network == "inception_v3_dfgan"} == {
+            "attngan": {35.49}, "dmgan": {32.64, 26.55}, "dfgan": {19.32, 15.41},
+        }[model]  # fmt: skip
     (row,) = published("attngan", "coco", "inception_score")
     assert comparable(row, "coco", "inception_v3_tf", 10) == "no: fewer images"

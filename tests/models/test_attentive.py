@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from t2i_zoo import load_model
-from t2i_zoo.commands.convert import convert_from, to_official
+from t2i_zoo.commands.convert import convert_from
+from t2i_zoo.commands.official_states import to_official
 from t2i_zoo.errors import T2IError
 from t2i_zoo.legacy import AttnGANCaptions
 from t2i_zoo.legacy.captions import write_attngan_captions

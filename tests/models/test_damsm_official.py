@@ -61,6 +61,8 @@ def test_there_and_back_again(model: DAMSM, files: dict[str, Path], tmp_path: Pa
     assert found.known.words == [WORDS[number] for number in range(1, 7)]
     for name, tensor in model.state_dict().items():
         assert torch.equal(found.state_dict()[name], torch.zeros(()) if name.endswith("_tracked") else tensor), name
+    assert found.hparams["ascii_words"] is True
+    assert found.known.known("re\u00e9d \ufb02flower") == ["red", "flower"]
     captions = ["a red flower", "blue petals"]
     model.know([WORDS[number] for number in range(1, 7)])
     torch.testing.assert_close(found.sentence_codes(captions), model.sentence_codes(captions))

@@ -267,6 +267,18 @@ def test_variants_train_and_validate(variant: str, tiny_options: dict[str, Any],
         assert trainer.callback_metrics[f"{stage}/generator_loss"].isfinite()
 
 
+def test_the_port_judges_real_images_in_both_steps(tiny_options: dict[str, Any]) -> None:
+    """Real, wrong and fake in the discriminator's step, fake and real in the generator's: five passes of the text."""
+    model = GANCLS(**{**tiny_options, **TINY, **VARIANTS["port"], "learning_rate": 0.0}).train()
+    captions, images = ["a red flower", "a blue flower", "white petals", "a rose"], [torch.rand(4, 3, 16, 16)]
+    batch: Any = {"captions": captions, "images": images, "wrong_images": [torch.rand(4, 3, 16, 16)]}
+    model.step(batch, *model.configure_optimizers()[0])
+    linear, norm, _ = model.discriminator.project
+    assert int(norm.num_batches_tracked) == 5
+    mean = linear(batch["text"].sentence).mean(0).detach()
+    torch.testing.assert_close(norm.running_mean, (1 - 0.9**5) * mean)
+
+
 @pytest.mark.parametrize("size", [8, 48])
 def test_image_sizes_are_powers_of_two(tiny_options: dict[str, Any], size: int) -> None:
     with pytest.raises(T2IError, match=rf"found --model\.image_size {size}, expected a power of two of at least 16"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2i_zoo.commands.convert import FORMATS, find_format, to_official, to_ours
+from t2i_zoo.commands.official_states import FORMATS, find_format, to_official, to_ours
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import model_class
 from t2i_zoo.models.official import Official, Weights
@@ -52,6 +52,11 @@ PUBLISHED: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
         "mirrorgan",
         {**WORDS, "stream_weight": 0.0},
         [(7_105_392, 105), (6_313_730, 29), (19_424_002, 41), (71_858_946, 53)],
+    ),
+    (
+        "dmgan",
+        {**WORDS, "damsm_weight": 0.0},
+        [(21_449_042, 119), (1_887_218, 24), (5_174_258, 32), (18_301_938, 40)],
     ),
     ("dfgan", WORDS, [(9_744_131, 226), (6_619_206, 32), (295_936, 2)]),
     ("dfgan_preprint", {**WORDS, "variant": "preprint"}, [(12_240_010, 269), (20_170_566, 34)]),
@@ -109,6 +114,26 @@ def test_no_format_takes_the_network_of_another() -> None:
                 assert taken == [None, *list(find_format(name).files(blueprint(name, options)[0]))[1:]]
             else:
                 assert taken == [None] * len(files)
+
+
+def test_the_fourth_branch_has_one_residual_block() -> None:
+    options = {"branches": 4, "image_size": 512, "late_residual_blocks": 1}
+    found = to_official("stackgan_v2", *blueprint("stackgan_v2", options))["netG_0.pth"]
+    blocks = {stage: sum(f"h_net{stage}.residual.{i}.block.0.weight" in found for i in range(3)) for stage in (2, 3, 4)}
+    assert blocks == {2: 2, 3: 2, 4: 1}
+    assert found["h_net4.upsample.1.weight"].shape == (16, 16, 3, 3)
+    read = to_ours("stackgan_v2", {"netG.pth": found})[0]
+    assert (read["residual_blocks"], read["late_residual_blocks"], read["image_size"]) == (2, 1, 512)
+
+
+def test_a_narrow_generator_has_no_floor_of_channels() -> None:
+    """Shapes of the authors' classes for ``GF_DIM`` 4."""
+    ends = {1: [(16, 32), (8, 16), (4, 8), (2, 4)], 2: [(8, 16), (4, 8), (2, 4), (1, 2)]}
+    for stage, widths in ends.items():
+        options = {"stage": stage, "image_size": 64 * 4 ** (stage - 1), "generator_width": 4, "least_channels": 1}
+        found = next(iter(to_official("stackgan_v1", *blueprint("stackgan_v1", options)).values()))
+        assert [found[f"upsample{i}.1.weight"].shape[:2] for i in range(1, 5)] == widths
+        assert to_ours("stackgan_v1", {"netG.pth": found})[0]["least_channels"] == 1
 
 
 # The description's own checks -----------------------------------------------------------------------------------------

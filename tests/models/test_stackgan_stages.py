@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.commands.convert import convert_from, to_official
+from t2i_zoo.commands.convert import convert_from
+from t2i_zoo.commands.official_states import to_official
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
@@ -197,7 +198,7 @@ def test_one_image_a_batch(build: Any, build_data: Any, build_trainer: Any) -> N
 
 
 def test_a_converted_stage_one_will_do(build: Any, tmp_path: Path) -> None:
-    options = {"noise_dim": 100, "text_encoder": {"kind": "hashing", "dim": 1024}}
+    options = {"noise_dim": 100, "least_channels": 1, "text_encoder": {"kind": "hashing", "dim": 1024}}
     first = build(image_size=64, **options)
     hparams = {key: value for key, value in first.hparams.items() if key != "text_encoder"}
     files = to_official("stackgan_v1", {**hparams, "text_encoder": "hashing"}, first.state_dict(), ema=False)
@@ -209,4 +210,7 @@ def test_a_converted_stage_one_will_do(build: Any, tmp_path: Path) -> None:
     for name, tensor in first.generator.state_dict().items():
         assert torch.equal(second.generator.stage1.state_dict()[name], tensor), name
     with pytest.raises(T2IError, match=r"has text_encoder 1024 and this Stage II has 32"):
-        build(**{**SECOND, "image_size": 256, "noise_dim": 100, "stage1": str(tmp_path / "first.safetensors")})
+        build(
+            **{**SECOND, **options, "text_encoder": {"kind": "hashing", "dim": 32}, "image_size": 256},
+            stage1=str(tmp_path / "first.safetensors"),
+        )

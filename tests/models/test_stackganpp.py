@@ -314,7 +314,7 @@ def test_channels_last_changes_nothing_but_the_layout(build: Any, build_data: An
         ({"image_size": 48}, r"image_size 48 with 3 branches, expected a power of two of at least 32"),
         ({"image_size": 16}, r"image_size 16 with 3 branches, expected a power of two of at least 32"),
         ({"generator_width": 6}, r"found --model\.generator_width 6, expected a multiple of 4"),
-        ({"snapshot_every": 0}, r"found --model\.snapshot_every 0, expected at least 1 batch"),
+        ({"snapshot_every": 0}, r"found --model\.snapshot_every 0, expected at least 1"),
     ],
 )
 def test_options_that_do_not_fit(build: Any, options: dict[str, int], message: str) -> None:

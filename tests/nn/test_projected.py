@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from golden import agrees, inputs, recipe
 from torch import Tensor, nn
 
 from t2i_zoo.nn import ProjectedDiscriminator
+from t2i_zoo.nn.projected import batch_deviation
 
 Values = tuple[float, float, tuple[float, ...], float]  #: mean, unbiased deviation, first three, last
 
@@ -32,28 +34,28 @@ CASES = {
     "X": Case(
         *(2, (24, 40, 112, 320), 224, 64),
         mixed=[
-            (0.030562, 1.244663, (3.423810, 1.685763, -0.052284), 0.585728),
-            (0.054651, 1.121961, (-0.081799, -0.139285, -0.196770), -1.125528),
-            (-0.013856, 0.937490, (-2.165274, -2.484364, -2.803454), 1.583320),
-            (-0.010695, 0.710872, (-0.563659, -0.233242, 0.097176), 0.416378),
+            (0.030562, 1.244663, (3.423810, 1.685763, -0.052284), 0.585728, -0.482568),
+            (0.054651, 1.121961, (-0.081799, -0.139285, -0.196770), -1.125528, 1.257563),
+            (-0.013856, 0.937490, (-2.165274, -2.484364, -2.803454), 1.583320, 0.051216),
+            (-0.010695, 0.710872, (-0.563659, -0.233242, 0.097176), 0.416378, 0.548987),
         ],
-        train=(-0.021958, 0.732088, (1.174148, -0.578763, -0.090580), 0.504541),
+        train=(-0.021958, 0.732088, (1.174148, -0.578763, -0.090580), 0.504541, 0.389875),
         heads=[0.250716, -0.380263, 0.101176, -0.059460],
         hinge=(1.055009, 0.995695),
-        eval=(0.026467, 0.231567, (0.110021, -0.073122, 0.070455), 0.408662),
+        eval=(0.026467, 0.231567, (0.110021, -0.073122, 0.070455), 0.408662, 0.125541),
     ),
     "Y": Case(
         *(4, (4, 6, 8, 10), 128, 8),
         mixed=[
-            (0.127777, 1.276622, (-2.667993, -1.065825, 0.536342), -1.408918),
-            (0.071880, 1.082762, (1.289122, 0.743693, 0.198263), -0.767547),
-            (0.051468, 0.947184, (0.178883, 0.101577, 0.024272), -0.736495),
-            (-0.078261, 0.755475, (0.209179, 0.221682, 0.234186), -0.967849),
+            (0.127777, 1.276622, (-2.667993, -1.065825, 0.536342), -1.408918, -0.043673),
+            (0.071880, 1.082762, (1.289122, 0.743693, 0.198263), -0.767547, 0.898398),
+            (0.051468, 0.947184, (0.178883, 0.101577, 0.024272), -0.736495, 0.053117),
+            (-0.078261, 0.755475, (0.209179, 0.221682, 0.234186), -0.967849, 0.195400),
         ],
-        train=(0.205653, 0.827886, (1.019108, 0.285274, -0.752774), 0.698417),
+        train=(0.205653, 0.827886, (1.019108, 0.285274, -0.752774), 0.698417, 0.786990),
         heads=[0.794815, -0.251465, 0.278365, 0.000897],
         hinge=(0.846375, 1.205653),
-        eval=(0.091600, 0.197771, (0.229779, 0.045618, -0.169266), 0.432784),
+        eval=(0.091600, 0.197771, (0.229779, 0.045618, -0.169266), 0.432784, 0.071790),
     ),
 }
 
@@ -212,3 +214,24 @@ def test_weights_have_spectral_norm_one() -> None:
     convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     norms = [torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() for conv in convs]
     assert norms == pytest.approx([1.0] * (10 + 4 + 4), abs=1e-2)
+
+
+def test_batch_deviation_of_each_group_and_place() -> None:
+    images = torch.arange(8.0)[:, None, None, None] ** 2 * torch.tensor([[[1.0, 2.0]]])
+    found = batch_deviation(images, group=4)
+    assert torch.equal(found[:, :1], images)
+    for image in range(8):
+        squares = [float(i**2) for i in range(image % 2, 8, 2)]
+        wanted = statistics.pstdev(squares)
+        assert found[image, 1, 0].tolist() == pytest.approx([wanted, 2 * wanted], rel=1e-4)
+    whole = batch_deviation(images[:3], group=4)[:, 1, 0, 0]
+    assert whole.tolist() == pytest.approx([statistics.pstdev([0, 1, 4])] * 3, rel=1e-4)
+
+
+def test_heads_see_that_all_images_of_a_batch_are_alike() -> None:
+    network, taps = small(condition_dim=8, num_classes=3, batch_std=True)
+    found = network(taps, inputs(1, 3, 8))
+    assert found.classes.shape == (3, 3)
+    alike = [tap[:1].expand(3, -1, -1, -1) for tap in taps]
+    channels = [features[:, -1] for features in network.eval().features(alike)]
+    assert max(channel.max().item() for channel in channels) < 1e-3 < network.features(taps)[0][:, -1].min().item()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.commands.convert import FORMATS, find_format
+from t2i_zoo.commands.official_states import FORMATS, find_format
 from t2i_zoo.models import MODELS, load_model, model_class
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.text import TextFeatures
@@ -25,12 +25,37 @@ TEXT_256 = {"kind": "hashing", "dim": 256}
 #: of every format, tiny models that it can hold
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "gancls": ("aelnouby_gancls", {"architecture": "dcgan", "projection_dim": 8, **WIDTHS}),
-    "stage 1": ("stackgan_v1", {"condition_dim": 3, **WIDTHS}),
-    "stage 2": ("stackgan_v1", {"stage": 2, "image_size": 256, "condition_dim": 3, "residual_blocks": 1, **WIDTHS}),
+    "stage 1": ("stackgan_v1", {"condition_dim": 3, "least_channels": 1, **WIDTHS}),
+    "stage 2": (
+        "stackgan_v1",
+        {"stage": 2, "image_size": 256, "residual_blocks": 1, "least_channels": 1, **WIDTHS, "generator_width": 8},
+    ),
+    "stage 1, wider": ("stackgan_v1", {"condition_dim": 3, **WIDTHS, "generator_width": 8}),
     "two branches": ("stackgan_v2", {"branches": 2, "image_size": 128, "condition_dim": 3, **WIDTHS}),
+    "four branches": (
+        "stackgan_v2",
+        {
+            **WIDTHS,
+            "branches": 4,
+            "image_size": 512,
+            "condition_dim": 3,
+            "generator_width": 8,
+            "late_residual_blocks": 1,
+        },
+    ),
     "words": ("attngan", {**WORDS, "damsm_weight": 0.0, "residual_blocks": 1}),
+    "no words yet": (
+        "attngan",
+        {**WORDS, "damsm_weight": 0.0, "branches": 1, "image_size": 64, "text_encoder": {"kind": "hashing", "dim": 6}},
+    ),
+    "no words yet, last picture": (
+        "mirrorgan",
+        {**WORDS, "stream_weight": 0.0, "branches": 1, "image_size": 64, "last_only": True},
+    ),
     "words, last picture": ("attngan", {**WORDS, "last_only": True, "residual_blocks": 0}),
     "words and sentence": ("mirrorgan", {**WORDS, "stream_weight": 0.0, "residual_blocks": 1}),
+    "memory": ("dmgan", {**WORDS, "damsm_weight": 0.0, "residual_blocks": 1}),
+    "no memory yet": ("dmgan", {**WORDS, "damsm_weight": 0.0, "branches": 1, "image_size": 64}),
     "dfgan": ("dfgan", {"image_size": 64, **WIDTHS}),
     "dfgan at 32 px": ("dfgan", {"image_size": 32, **WIDTHS}),
     "dfgan of the preprint": ("dfgan_preprint", {"variant": "preprint", "text_encoder": TEXT_256, **WIDTHS}),

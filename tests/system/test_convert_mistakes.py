@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.commands.convert import find_format
+from t2i_zoo.commands.official_states import find_format
 from t2i_zoo.models import model_class
 
 GAN = "aelnouby_gancls"
@@ -173,8 +173,20 @@ def test_a_former_file_outlives_a_failure(official: list[Path], tmp_path: Path, 
 WRONG_MODELS: list[tuple[str, dict[str, Any], str]] = [
     ("aelnouby_gancls", {**WIDTHS}, "found a model with architecture residual, expected architecture dcgan"),
     ("aelnouby_gancls", {"architecture": "dcgan", "image_size": 32, **WIDTHS}, "image_size 32, expected image_size 64"),
-    ("stackgan_v1", {"ca_activation": "glu", **WIDTHS}, "ca_activation"),
+    ("stackgan_v1", {"ca_activation": "glu", "least_channels": 1, **WIDTHS}, "ca_activation"),
+    ("stackgan_v1", {**WIDTHS}, "width 4 with at least 4 channels, expected 2 at its end as in the authors' code"),
     ("stackgan_v2", {"branches": 1, "image_size": 32, **WIDTHS}, "32 px, expected 64 px"),
+    (
+        "stackgan_v2",
+        {"branches": 4, "image_size": 512, **WIDTHS, "generator_width": 8},
+        "2 residual blocks in its fourth branch, expected 1 as in the authors' code",
+    ),
+    (
+        "stackgan_v2",
+        {"branches": 5, "image_size": 1024, "late_residual_blocks": 1, **WIDTHS, "generator_width": 16},
+        "a model of 5 branches, expected at most 4",
+    ),
+    ("attngan", {"branches": 4, "image_size": 512, "damsm_weight": 0.0, **WIDTHS}, "4 branches, expected at most 3"),
     ("dfgan", {"image_size": 16, **WIDTHS}, "image_size 16, expected at least 32"),
     ("dfgan", {"variant": "preprint", "image_size": 64, **WIDTHS}, "variant preprint, expected variant cvpr"),
     ("dfgan_preprint", {"image_size": 64, **WIDTHS}, "variant cvpr, expected variant preprint"),

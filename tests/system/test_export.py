@@ -101,7 +101,7 @@ def test_what_is_there_stays_unless_told(trained, tmp_path, mistake):
     words = ["export", "--ckpt", str(trained), "--out", str(tmp_path / "a.safetensors")]
     (tmp_path / "a.md").write_text("my own words")
     said = mistake(*words)
-    assert said == f"found {tmp_path / 'a.md'} already, expected a new name: change --out, or --overwrite"
+    assert said == f"found {tmp_path / 'a.md'} already, expected a new name: change --out, or add --overwrite"
     assert [file.name for file in tmp_path.iterdir()] == ["a.md"]
     assert main([*words, "--overwrite"]) == 0
     assert (tmp_path / "a.md").read_text("utf-8").startswith("# a: GANCLS, 16 px, trained on SyntheticFlowers")

@@ -75,8 +75,14 @@ def test_the_board(run, tmp_path, monkeypatch, capsys):
     assert "StackGAN, table 1" in page
 
     capsys.readouterr()
+    command.append("--overwrite")
     assert main([*command, "--captions", *captions]) == 0
-    assert "appended to" not in capsys.readouterr().out  # known already
+    said = capsys.readouterr().out
+    assert "appended to" not in said  # known already
+    table = said.strip().splitlines()[:-1]  # the last line names the page
+    table = table[next(i for i, line in enumerate(table) if line.startswith("score")) :]
+    assert re.split(r"\s{2,}", table[0]) == ["score", "GANCLS (gancls/version_0)", "GANCLS, untrained"]
+    assert table[1].startswith(f"agreement of petal colour [agreement_synthetic {hashes[0]}]  ")
     assert {name: (out / name).read_bytes() for name in check.pictures} == first
     assert main([*command, "--again"]) == 0
     assert capsys.readouterr().out.count("appended to") == 4

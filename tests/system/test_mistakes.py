@@ -45,7 +45,21 @@ OPTIONS = {  # words after `fit` and a whole config: what the sentence must hold
     "--model.learning-rate fast": "found --model.learning_rate fast, expected a number",
     "--seed-everything x": "found --seed_everything x, expected true or false or an integer",
     "--data.batch_size 999": "fewer than one batch of 999",
-    "--data.image_size 32": "the model has 16 px and the data module gives 32 px",
+    "--model.image_size 16 --data.image_size 32": "the model has 16 px and the data module gives 32 px",
+    "--model.noise_dim 0": "found --model.noise_dim 0, expected at least 1",
+    "--model.generator_width -8": "found --model.generator_width -8, expected at least 1",
+    "--model.learning_rate -1": "found --model.learning_rate -1.0, expected 0 or more",
+    "--model.beta1 2": "found --model.beta1 2.0, expected 0 or more, and less than 1",
+    "--model.ema_decay null": "found --model.ema_decay None, expected 0 or more, and less than 1",
+    "--model.augment [colour]": "expected a list of color, translation and cutout or null: did you mean color",
+    "--model.penalty_every 4": "found --model.penalty_every 4, which does nothing without --model.r1 or another",
+    "--samples.captions []": "found --samples.captions .., expected one or more captions",
+    "--samples.rows -1": "found --samples.rows -1, expected at least 1",
+    "--checkpoint.filename=": "found --checkpoint.filename",
+    "--checkpoint.monitor fid": "found --checkpoint.monitor fid, which nothing logs: expected a name in the head of",
+    "--checkpoint.monitor val/nonsense": "monitor val/nonsense, which validation does not log: expected one of",
+    "--data.limit 0": "found --data.limit 0, expected at least 2",
+    "--config attngan_synthetic": "damsm runs/damsm_synthetic is not there: t2i-zoo pipeline attngan_synthetic trains",
     "--data.augment perhaps": "found --data.augment perhaps, expected true or false",
     "--data.order shufle": "one of shuffle, class_balanced: did you mean shuffle",
     "--data.pyramid 4": r"found --data.pyramid 4, expected a list of integers such as \[64, 128\] or null",
@@ -167,7 +181,8 @@ SAMPLE = {
     "--text a --n 0": "found --n 0, expected an integer from 1",
     "--text a --n x": "found --n x, expected an integer",
     "--text a --seed -1": "found --seed -1",
-    "--text a --truncation 0": "found --truncation 0.0, expected a number above 0 such as 0.88",
+    "--text a --truncation 0": "found --truncation 0.0, expected a number above 0 and up to 1, such as 0.88",
+    "--text a --truncation 5": "found --truncation 5.0, expected a number above 0 and up to 1",
     "--text a --truncation nan": "found --truncation nan, expected a number",
     "--text a --batch-size 0": "found --batch-size 0",
     "--text a --batch-size many": "found --batch-size many, expected an integer",
@@ -202,7 +217,7 @@ def test_sample_without_a_checkpoint(mistake):
 BENCHMARK = {
     "--window 0": "found --window 0, expected at least 1",
     "--rounds 0": "found --rounds 0, expected at least 1",
-    "--window x": "--window: invalid int value: 'x'",
+    "--window x": "found --window x, expected an integer",
     "--model.learning_rat 1": "did you mean --model.learning_rate",
     "--config nowhere": "no config 'nowhere'",
 }
@@ -211,6 +226,52 @@ BENCHMARK = {
 @pytest.mark.parametrize("options", BENCHMARK)
 def test_wrong_options_of_benchmark(options, words, mistake, tmp_path):
     assert BENCHMARK[options] in mistake("benchmark", *words(tmp_path), *options.split())
+
+
+WRITERS = {
+    "sample": "sample --ckpt RUN --text a --out FILE.png",
+    "sample into a folder": "sample --ckpt RUN --text a --folder FOLDER",
+    "attention": "attention --ckpt RUN --text a --out FILE.png",
+    "export": "export --ckpt RUN --out FILE.safetensors",
+    "convert": "convert a.pth --from stackgan_v1 --out FILE.safetensors",
+    "convert back": "convert RUN --to aelnouby_gancls --out FOLDER",
+    "benchmark": "benchmark --config gancls_synthetic --out FILE.json",
+    "leaderboard": "leaderboard RUN --protocol tiny --out FOLDER",
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_command_replaces_a_file_unasked(name, trained, mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = ("FILE.png", "FILE.safetensors", "FILE.json", "FOLDER/captions.json", "FOLDER/a.pth", "FOLDER/index.html")
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("precious", "utf-8")
+    said = mistake(*WRITERS[name].replace("RUN", str(trained)).split())
+    assert re.search(r"found \S+ already, expected a new name: change --out, or add --overwrite", said)
+    assert all(path.read_text("utf-8") == "precious" for path in tmp_path.rglob("*.*") if path.is_file())
+
+
+def test_data_that_are_not_there_are_named_before_a_model_is_built(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = mistake("fit", "--config", "tacgan_flowers")
+    assert said.startswith(
+        "there is no folder data/oxford102: it should hold Oxford-102 (images from https://www.robots"
+    )
+    assert "t2i-zoo prepare --config tacgan_flowers --data.source.download true downloads" in said
+    assert said.endswith("t2i-zoo fit --config tacgan_synthetic needs no data")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_predicting_with_a_run_that_is_not_there(words, mistake, tmp_path):
+    said = mistake("predict", *words(tmp_path / "run"), "--ckpt_path", "last")
+    assert said.endswith("for predict to use: train one with t2i-zoo fit, or give a .ckpt file")
+
+
+def test_predicting_with_other_options_than_those_of_the_run(trained, mistake):
+    said = mistake("predict", "--config", str(trained / "config.yaml"), "--ckpt_path", "last", "--model.beta1", "0.1")
+    assert "give the run's own config.yaml to --config" in said
+    assert "resumed" not in said
 
 
 def test_list_takes_no_options(mistake):

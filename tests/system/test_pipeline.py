@@ -118,7 +118,7 @@ def test_attention_is_shown(finished: Path, tmp_path: Path, monkeypatch: pytest.
     assert main(words) == 0
     assert Image.open(out).size > (300, 200)
     first = out.read_bytes()
-    assert main([*words, "--seed", "1"]) == 0
+    assert main([*words, "--seed", "1", "--overwrite"]) == 0
     assert out.read_bytes() != first
 
 
@@ -165,10 +165,18 @@ def test_the_data_are_those_of_every_step() -> None:
     ("words", "sentence"),
     [
         (["mirorgan_flowers"], "found no config 'mirorgan_flowers': .* mirrorgan_flowers"),
-        (["--config", "gancls_flowers"], "found --config first, expected the config"),
+        (["--config", "gancls_flowers"], "found no config, expected one config first: t2i-zoo pipeline"),
+        (["attngan_synthetic", "--damsn.trainer.max_epochs", "3"], "no option --damsn.trainer.max_epochs"),
+        (["attngan_synthetic", "--damsm.trainer.max_epoch", "3"], "in step damsm_synthetic: .* --trainer.max_epochs"),
+        (["attngan_synthetic", "--model.nonsense", "3"], "found no option --model.nonsense"),
+        (
+            ["attngan_synthetic", "--damsm.model.dim", "-2", "--dry-run"],
+            "in step damsm_synthetic: found --model.dim",
+        ),
+        (["attngan_synthetic", "--model.noise_dim", "0"], "in step attngan_synthetic: found --model.noise_dim 0"),
         (["attngan_flowers", "--model.damsm", "elsewhere"], r"--model\.damsm elsewhere is not there, and no config"),
         (["attngan_flowers", "--model", "mine.AttnGAN"], "found no model class 'mine.AttnGAN'"),
-        (["attngan_flowers", "word"], "found 'word' where a flag should be"),
+        (["attngan_flowers", "word"], "found 'attngan_flowers' and 'word', expected one config first"),
     ],
 )
 def test_mistakes(words: list[str], sentence: str, mistake: Callable[..., str]) -> None:

@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny_font import write_font
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands import sample as command
+from t2i_zoo.commands.captions import notes_on_words
 from t2i_zoo.commands.sample import sample
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
+from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.models.tacgan import TACGAN
 from t2i_zoo.pictures import to_pil, truncate_noise
+from t2i_zoo.text.rnn import RNNEncoder
 
+SHAPE = json.dumps({"word_dim": 4, "dim": 4, "kind": "lstm"})
 RED, BLUE = "a flower with red petals", "a flower with blue petals"
 
 
@@ -26,7 +31,7 @@ def draw(trained, tmp_path):
     """``draw("--text", ...)``: the bytes of the grid."""
 
     def run(*more: str, out: str = "grid.png") -> bytes:
-        assert main(["sample", "--ckpt", str(trained), "--out", str(tmp_path / out), *more]) == 0
+        assert main(["sample", "--ckpt", str(trained), "--out", str(tmp_path / out), "--overwrite", *more]) == 0
         return (tmp_path / out).read_bytes()
 
     return run
@@ -166,6 +171,44 @@ def test_words_that_no_training_caption_holds_are_named(draw, capsys):
     said = capsys.readouterr().err
     assert "note: no training caption holds 'zeppelin'" in said
     assert said.count("note: ") == 1
+
+
+def test_one_odd_caption_does_not_prevent_the_others(draw, drawn_rows, capsys):
+    draw("--text", RED, " ", "\U0001f338", "a\udce4", "--n", "1")
+    assert drawn_rows[0][0] == [RED, "\U0001f338"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert "caption 2 of 4 is left out: found a blank caption" in said[0]
+    assert "caption 4 of 4 is left out: found a caption that is not UTF-8 text" in said[1]
+    assert "'\U0001f338' has no word and is read as 'cherry blossom'" in said[2]
+
+
+def test_the_end_of_a_path_cannot_be_left_out(trained, tmp_path):
+    with pytest.raises(T2IError, match="found a blank caption ' '"):
+        sample(str(trained), interpolate=(RED, " "), out=str(tmp_path / "x.png"))
+
+
+def test_each_kind_of_strange_word_has_its_own_sentence(tiny_options, tiny_widths):
+    model = GANCLS(**tiny_options, **tiny_widths("gancls"))
+    model.vocabulary = frozenset({"a", "red", "grinning", "flower"})
+    model.text_encoder = RNNEncoder("", assets={"words.txt": "a\nred\nflower", "shape.json": SHAPE})
+    assert notes_on_words(model, ["a red flower"]) == []
+    assert notes_on_words(model, ["a grinning zebra"]) == [
+        "the text encoder does not know 'grinning', 'zebra' ('a grinning zebra')",
+        "no training caption holds 'zebra' ('a grinning zebra')",
+    ]
+    assert notes_on_words(model, ["grinning", "!"]) == [
+        "the text encoder knows no word of 'grinning' and reads it as <end>",
+        "the text encoder knows no word of '!' and reads it as <end>",
+    ]
+
+
+def test_a_font_of_your_own(draw, tmp_path, capsys):
+    font = str(write_font(tmp_path / "own.ttf", RED))
+    first = draw("--text", RED, "--n", "1")
+    assert draw("--text", RED, "--n", "1", "--font", font, out="own.png") != first
+    words = ["--text", RED, "--out", str(tmp_path / "x.png"), "--font", str(tmp_path / "grid.png")]
+    assert main(["sample", "--model", "gancls_flowers64", *words]) == 2
+    assert "grid.png is not a font that can be read" in capsys.readouterr().err
 
 
 def test_words_of_the_training_captions_pass_in_silence(draw, trained, capsys):

@@ -75,7 +75,7 @@ def test_by_its_name(shipped, trained, tmp_path, monkeypatch, capsys, mistake):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [
         "trained generators (t2i-zoo sample --model NAME --text ...)",
-        f"  {'tiny_flowers':<20} tiny drawn flowers",
+        "  tiny_flowers  tiny drawn flowers",
     ]
     assert main(["sample", "--model", "tiny_flowers", "--text", "a red flower", "--out", "a.png"]) == 0
     assert load_model("tiny_flowers").clock == 6

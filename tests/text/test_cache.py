@@ -162,7 +162,7 @@ def test_what_was_flushed_survives_a_bad_caption(tmp_path, monkeypatch):
     monkeypatch.setattr("t2i_zoo.text.cache._CHUNK", 10)
     monkeypatch.setattr("t2i_zoo.text.cache._SEGMENT_CAPTIONS", 10)
     with pytest.raises(T2IError, match="no word"):
-        TextCache(tmp_path, Spy()).ensure([*CAPTIONS, "..."])
+        TextCache(tmp_path, Spy()).ensure([*CAPTIONS, " "])
     assert len(TextCache(tmp_path, Spy())) == 50
 
 

@@ -201,7 +201,7 @@ def test_encoding(file: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(encoder.encode(CAPTIONS).sentence, found.sentence)
     assert encoder.encode([], words=True).sentence.shape == (0, 8)
-    with pytest.raises(T2IError, match="Caption 1 of 2 is ' ', which has no word to encode"):
+    with pytest.raises(T2IError, match="Caption 2 of 2 is ' ', which has no word to encode"):
         encoder.encode(["a", " "])
 
 

@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import torch
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.text import build_text_encoder
-from t2i_zoo.text.hashing import HashingEncoder
+from t2i_zoo.text.hashing import HashingEncoder, _scaled
 
 SENTENCE = "this flower has Red petals and a yellow centre"
 
@@ -26,7 +27,7 @@ def test_golden_values():
     )
     word = HashingEncoder().encode(["red"], words=True).words[0, 0]
     assert word.nonzero().flatten()[:5].tolist() == [21, 30, 49, 55, 66]
-    assert encoder.fingerprint() == "908295122ff9cb23"
+    assert encoder.fingerprint() == "78eee134fd848a54"
 
 
 def test_sums_are_exact_multiples_of_one_thirtysecond():
@@ -89,10 +90,35 @@ def test_order_matters_a_little():
     assert 0.6 < swapped < 0.9
 
 
-@pytest.mark.parametrize("caption", ["", "  ", "...", "\U0001f33a"])
+@pytest.mark.parametrize("caption", ["", "  ", "\u200d\ufe0f"])
 def test_blank_caption(caption):
-    with pytest.raises(T2IError, match=r"Caption 1 of 2 is .* no word"):
+    with pytest.raises(T2IError, match=r"Caption 2 of 2 is .* no word"):
         HashingEncoder().encode(["red", caption])
+
+
+def test_captions_without_a_word_are_read_by_their_names():
+    encoder = HashingEncoder(64)
+    odd, named = (encoder.encode(texts, words=True) for texts in (["\U0001f338\ufe0f", "!?"], NAMES))
+    assert torch.equal(odd.sentence, named.sentence)
+    assert torch.equal(odd.words, named.words)
+    assert [encoder.tokens(text) for text in ("\U0001f338", "a \U0001f338")] == [["cherry", "blossom"], ["a"]]
+
+
+NAMES = ["cherry blossom", "exclamation mark question mark"]
+
+
+def test_features_of_the_former_version():
+    """Sums of the features' values with weights 0, 1, ..., as version 0.1 gave them."""
+    former, encoder = HashingEncoder(32), HashingEncoder(32)
+    former.former_words = True
+    assert former.fingerprint() == "1c87a691ac762ba6" != encoder.fingerprint()
+    captions = [SENTENCE, "Stra\u00dfe", "\u7ea2\u8272\u7684\u82b1", "caf\u00e9 au lait"]
+    weights = torch.arange(32).float()
+    assert (former.encode(captions).sentence @ weights).tolist() == pytest.approx(
+        [-206.57971, -64.40303, 118.37892, -99.87277], abs=1e-4
+    )
+    same = (former.encode(captions).sentence == encoder.encode(captions).sentence).all(1)
+    assert same.tolist() == [True, False, False, True]
 
 
 def test_only_function_words_no_captions_and_other_scripts():
@@ -103,9 +129,21 @@ def test_only_function_words_no_captions_and_other_scripts():
     assert (empty.words.shape, empty.mask.shape) == ((0, 0, 16), (0, 0))
 
 
+@pytest.mark.parametrize("dim", [1, 2, 6, 15])
+def test_few_dimensions(dim):
+    captions = [" ".join(pair) for pair in itertools.product(["red", "blue", "a", "long", "tail"], repeat=2)]
+    found = HashingEncoder(dim).encode(captions, words=True)
+    assert found.sentence.shape == (25, dim)
+    squares = found.sentence.square().mean(1)
+    assert (((squares - 1).abs() < 1e-5) | (squares == 0)).all()
+    assert found.words.isfinite().all()
+    assert len(found.sentence.unique(dim=0)) > dim
+    assert np.isfinite(_scaled(np.array([[0.0, 0.0], [3.0, 4.0]], np.float32))).all()  # where all signs cancel
+
+
 def test_arguments():
-    with pytest.raises(T2IError, match=r"dim=8 .* at least 16"):
-        HashingEncoder(dim=8)
+    with pytest.raises(T2IError, match=r"dim=0 .* at least 1:"):
+        HashingEncoder(dim=0)
     with pytest.raises(T2IError, match="max_words=0"):
         HashingEncoder(max_words=0)
     assert HashingEncoder(64).fingerprint() != HashingEncoder(65).fingerprint()

@@ -30,6 +30,28 @@ def test_tokens_are_those_of_the_authors() -> None:
     assert plain_tokens("a red\ufffd\ufffdflower") == ["a", "red", "flower"]
     assert plain_tokens("फूल का रंग") == ["फूल", "का", "रंग"]  # with its vowel signs
     assert plain_tokens(" ?! ") == []
+    assert plain_tokens("a wing_bar, caf\u00e9_au_lait \u2764\ufe0f") == ["a", "wing_bar", "caf\u00e9_au_lait"]
+    assert plain_tokens("the bird\u2019s \ufb01ve\u2010inch wings") == ["the", "bird", "s", "five", "inch", "wings"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "words", "unknown"),
+    [
+        ("A wing_bar, \u00e9!", ["a", "wing_bar"], ["\u00e9"]),  # nothing is left of the last one
+        ("\ufb01ve \ufb02owers", ["ve", "owers"], ["\ufb02owers"]),  # ligatures are removed
+        ("Caf\u00e9_au lait", ["caf_au", "lait"], ["lait"]),
+        ("a red\ufffd\ufffdbill", ["a", "red", "bill"], ["bill"]),
+        ("the bird\u2019s", ["the", "bird", "s"], ["the", "bird", "s"]),
+        ("\uff32\uff25\uff24 \u092b\u0942\u0932", [], ["\uff52\uff45\uff44", "\u092b", "\u0932"]),
+    ],
+)
+def test_the_vocabulary_of_the_authors(caption: str, words: list[str], unknown: list[str]) -> None:
+    known = Words(["a", "red", "wing_bar", "ve", "caf_au"], ascii_only=True)
+    assert known.tokens(caption) == words
+    assert known.unknown(caption) == unknown
+    found = [word for word in words if word in known.words]
+    assert known.known(caption) == (found or ["<end>"])
+    assert Words.of_captions([caption], ascii_only=True).words == sorted(set(words))
 
 
 def test_the_order_of_words_is_that_of_frequency_then_the_alphabet() -> None:
@@ -163,7 +185,7 @@ def test_encoding(file: Path) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(encoder.encode(captions).sentence, found.sentence)
     assert encoder.encode([]).sentence.shape == (0, 8)
-    with pytest.raises(T2IError, match="Caption 1 of 2 is ' ', which has no word to encode"):
+    with pytest.raises(T2IError, match="Caption 2 of 2 is ' ', which has no word to encode"):
         encoder.encode(["a", " "])
 
 
@@ -175,6 +197,23 @@ def test_the_fingerprint_knows_weights_words_and_length(file: Path, tmp_path: Pa
     prints |= {other.fingerprint()}
     assert len(prints) == 4
     assert RNNEncoder(str(file)).fingerprint() in prints
+
+
+def test_the_authors_words_are_told_by_the_file(tmp_path: Path) -> None:
+    state = {f"{PREFIX}{key}": tensor for key, tensor in network().state_dict().items()}
+    prints = set()
+    for flag in (False, True):
+        about = {"model": "damsm", "words": WORDS, "hparams": {"ascii_words": flag}}
+        save_file(state, tmp_path / "a.safetensors", {"t2i_zoo": json.dumps(about)})
+        torch.save({"t2i_zoo": about, "hyper_parameters": about["hparams"], "state_dict": state}, tmp_path / "a.ckpt")
+        for path in (tmp_path / "a.safetensors", tmp_path / "a.ckpt"):
+            encoder = RNNEncoder(str(path))
+            again = RNNEncoder("gone", assets=encoder.assets())
+            again.load_state_dict(encoder.state_dict())
+            for each in (encoder, again):
+                assert each.tokens("red\ufb02 \ufb02flower") == (["red", "flower"] if flag else ["<end>"])
+                prints.add(each.fingerprint())
+    assert len(prints) == 2
 
 
 def test_assets_rebuild_it(file: Path) -> None:

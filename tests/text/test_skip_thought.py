@@ -131,7 +131,7 @@ def test_long_captions_are_cut_and_blank_ones_are_mistakes(folder: Path) -> None
     assert cut.mask.sum(1).tolist() == [3, 3]
     assert encoder.encode([]).sentence.shape == (0, encoder.dim)
     assert encoder.encode([], words=True).words.shape == (0, 0, encoder.dim)
-    with pytest.raises(T2IError, match=r"Caption 1 of 2 is ' ', which has no word"):
+    with pytest.raises(T2IError, match=r"Caption 2 of 2 is ' ', which has no word"):
         encoder.encode(["a", " "])
 
 

@@ -162,7 +162,7 @@ def test_long_captions_are_cut_and_none_are_fine(bert_folder):
     assert encoder.encode(["red " * 100], words=True).mask.sum() == 40
     assert encoder.encode([]).sentence.shape == (0, 16)
     assert encoder.encode([], words=True).words.shape == (0, 0, 16)
-    with pytest.raises(T2IError, match="Caption 1 of 2 is ' '"):
+    with pytest.raises(T2IError, match="Caption 2 of 2 is ' '"):
         encoder.encode(["red", " "])
     again = build_text_encoder({"kind": "transformers", "model": encoder.model})
     assert again.fingerprint() == encoder.fingerprint()

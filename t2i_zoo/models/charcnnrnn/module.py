@@ -17,9 +17,9 @@ from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.charcnnrnn import losses, networks
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.serving import RetrievalModule, check_class_weight
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Positive, Weight, Whole
 from t2i_zoo.text.char_cnn_rnn_network import CharCNNRNNNetwork, Variant, numbers_of
 from t2i_zoo.vision import build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
@@ -60,23 +60,23 @@ class CharCNNRNN(RetrievalModule):
         self,
         *,
         variant: Variant = "rnn",
-        cnn_dim: int | None = None,
-        dim: int = 1024,
-        first_channels: int = 384,
-        second_channels: int = 512,
+        cnn_dim: Count | None = None,
+        dim: Count = 1024,
+        first_channels: Count = 384,
+        second_channels: Count = 512,
         lowercase: bool = False,
         backbone: str = "torchvision:googlenet",
         backbone_weights: str | None = "pretrained",
         train_backbone: bool = False,
-        input_size: int | None = None,
+        input_size: Whole | None = None,
         image_projection: bool = False,
-        margin: float = 1.0,
+        margin: Positive = 1.0,
         symmetric: bool = True,
-        class_weight: float = 0.0,
-        num_classes: int | None = None,
-        learning_rate: float = 7e-4,
-        lr_decay: float = 0.98,
-        gradient_clip: float | None = None,
+        class_weight: Weight = 0.0,
+        num_classes: Count | None = None,
+        learning_rate: Weight = 7e-4,
+        lr_decay: Positive = 0.98,
+        gradient_clip: Positive | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -146,10 +146,6 @@ def _check(options: Any) -> None:
     """Raise for options out of their range."""
     if options["variant"] not in ("rnn", "gru"):
         raise T2IError(f"found --model.variant {options['variant']}, expected rnn or gru")
-    for name in ("cnn_dim", "dim", "first_channels", "second_channels", "num_classes"):
-        check_at_least(name, options[name], 1)
-    if options["margin"] <= 0:
-        raise T2IError(f"found --model.margin {options['margin']}, expected more than 0")
     check_class_weight(options)
     backbone, weights = options["backbone"], options["backbone_weights"]
     if not backbone.startswith(("torchvision:", "file:")):

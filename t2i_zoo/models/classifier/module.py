@@ -16,11 +16,11 @@ from torch import Tensor
 from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.classifier import losses, networks
 from t2i_zoo.models.classifier.classes import check_held_out, find_classes
 from t2i_zoo.models.serving import ServingModule, first_of_each
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Fraction, Several, Share, Weight, Whole
 from t2i_zoo.vision import Seen, build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
 
@@ -69,14 +69,14 @@ class Classifier(ServingModule):
         backbone_weights: str | None = "pretrained",
         train_backbone: bool = False,
         batch_norm: Literal["train", "eval"] | None = None,
-        input_size: int | None = None,
+        input_size: Whole | None = None,
         classes: Literal["all", "test"] = "all",
-        num_classes: int | None = None,
-        label_smoothing: float = 0.0,
-        colour: float = 0.0,
-        scale: float = 1.0,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-4,
+        num_classes: Several | None = None,
+        label_smoothing: Fraction = 0.0,
+        colour: Fraction = 0.0,
+        scale: Share = 1.0,
+        learning_rate: Weight = 1e-3,
+        weight_decay: Weight = 1e-4,
         cosine_decay: bool = True,
         weights: str | None = None,
     ) -> None:
@@ -250,9 +250,3 @@ def _check(options: Any) -> None:
     for name, choices in (("classes", ("all", "test")), ("batch_norm", ("train", "eval", None))):
         if options[name] not in choices:
             raise T2IError(f"found --model.{name} {options[name]}, expected one of {', '.join(map(str, choices))}")
-    check_at_least("num_classes", options["num_classes"], 2)
-    for name in ("label_smoothing", "colour"):
-        if not 0 <= options[name] < 1:
-            raise T2IError(f"found --model.{name} {options[name]}, expected 0 or more, and less than 1")
-    if not 0 < options["scale"] <= 1:
-        raise T2IError(f"found --model.scale {options['scale']}, expected more than 0, and 1 or less")

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.damsm import losses, networks
 from t2i_zoo.models.serving import RetrievalModule, check_class_weight
 from t2i_zoo.nn.retrieval import retrieval
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Fraction, Positive, Several, Weight, Whole
 from t2i_zoo.text import TextFeatures
 from t2i_zoo.text.rnn import Kind, RNNNetwork
 from t2i_zoo.text.vocabulary import Words, padded, random_subset
@@ -52,6 +52,8 @@ class DAMSM(RetrievalModule):
         vocabulary_size: the most rows of the word table, including that of ``<end>``; None keeps all words.
         vocabulary_of: ``all`` takes the words of all captions, including test captions (the authors'), whose own words
             keep their initial values; ``train`` leaves them out, as any unknown word.
+        ascii_words: split captions as the authors do, and keep only the ASCII characters of a word; published
+            vocabularies need it, and converted files have it on.
         max_words: words of one caption; of longer ones, training draws a random subset in each batch, and everything
             else reads the first words.
         gamma1, gamma2, gamma3: of the matching losses; see ``t2i_zoo.nn.damsm.words_loss``.
@@ -77,32 +79,33 @@ class DAMSM(RetrievalModule):
         train_backbone: bool = False,
         batch_norm: Literal["train", "eval"] = "train",
         layer: str | None = None,
-        input_size: int | None = None,
+        input_size: Whole | None = None,
         align_corners: bool = True,
-        dim: int = 256,
-        word_dim: int = 300,
+        dim: Count = 256,
+        word_dim: Count = 300,
         rnn: Kind = "lstm",
-        text_dropout: float = 0.5,
-        vocabulary_size: int | None = None,
+        text_dropout: Fraction = 0.5,
+        vocabulary_size: Several | None = None,
         vocabulary_of: Literal["all", "train"] = "all",
-        max_words: int = 18,
-        gamma1: float = 4.0,
-        gamma2: float = 5.0,
-        gamma3: float = 10.0,
-        caption_chunk: int | None = None,
-        class_weight: float = 0.0,
-        num_classes: int | None = None,
-        learning_rate: float = 2e-3,
-        lr_decay: float = 0.98,
-        min_learning_rate: float = 2e-4,
+        ascii_words: bool = False,
+        max_words: Count = 18,
+        gamma1: Weight = 4.0,
+        gamma2: Weight = 5.0,
+        gamma3: Weight = 10.0,
+        caption_chunk: Count | None = None,
+        class_weight: Weight = 0.0,
+        num_classes: Count | None = None,
+        learning_rate: Weight = 2e-3,
+        lr_decay: Positive = 0.98,
+        min_learning_rate: Weight = 2e-4,
         persistent_optimizer: bool = False,
-        rnn_clip: float | None = 0.25,
+        rnn_clip: Positive | None = 0.25,
         weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         _check(self.hparams)
-        self.known = Words()
+        self.known = Words(ascii_only=ascii_words)
         self.text_network = RNNNetwork(vocabulary_size or 1, word_dim, dim, rnn, text_dropout)
         eyes = build_vision(
             backbone,
@@ -122,7 +125,7 @@ class DAMSM(RetrievalModule):
 
     def know(self, words: Sequence[str]) -> None:
         """Take the words, and give the word table a row for each."""
-        self.known = Words(words)
+        self.known = Words(words, self.hparams["ascii_words"])
         self.text_network.resize_words(len(self.known))
 
     def setup(self, stage: str) -> None:
@@ -132,7 +135,8 @@ class DAMSM(RetrievalModule):
             captions = self.training_captions()
             if self.hparams["vocabulary_of"] == "all" and self.data_module is not None:
                 captions = captions + self.data_module.captions_of("val") + self.data_module.captions_of("test")
-            self.know(Words.of_captions(captions, self.hparams["vocabulary_size"]).words)
+            limits = self.hparams["vocabulary_size"], self.hparams["ascii_words"]
+            self.know(Words.of_captions(captions, *limits).words)
 
     # Encoding -------------------------------------------------------------------------------------------------------
 
@@ -207,12 +211,8 @@ class DAMSM(RetrievalModule):
 
 def _check(options: Any) -> None:
     """Raise for options out of their range."""
-    for name, least in (("max_words", 1), ("vocabulary_size", 2), ("caption_chunk", 1), ("num_classes", 1)):
-        check_at_least(name, options[name], least)
     if options["dim"] < 2 or options["dim"] % 2:
         raise T2IError(f"found --model.dim {options['dim']}, expected an even number, half for each direction")
-    if not 0 <= options["text_dropout"] < 1:
-        raise T2IError(f"found --model.text_dropout {options['text_dropout']}, expected 0 or more, and less than 1")
     if options["rnn"] not in ("lstm", "gru"):
         raise T2IError(f"found --model.rnn {options['rnn']}, expected lstm or gru")
     check_class_weight(options)

@@ -31,6 +31,7 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
     if state := networks.get(TEXT):
         gates, units = state["rnn.weight_hh_l0"].shape
         found["vocabulary_size"], found["word_dim"] = state["encoder.weight"].shape
+        found["ascii_words"] = True
         found |= {"dim": 2 * units, "rnn": "lstm" if gates == 4 * units else "gru"}
     return found
 
@@ -51,5 +52,5 @@ def files(hparams: Mapping[str, Any]) -> dict[str, str]:
     return {TEXT: "text_encoder.pth", IMAGE: "image_encoder.pth"}
 
 
-LOOSE = ("vocabulary_size", "backbone_weights")
+LOOSE = ("vocabulary_size", "backbone_weights", "ascii_words")
 OFFICIAL = {"attngan_damsm": Official("damsm", identify, options, prefixes, files, loose=LOOSE, words=True)}

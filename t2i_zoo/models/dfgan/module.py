@@ -16,6 +16,7 @@ from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.models.dfgan import losses, networks
 from t2i_zoo.nn import discriminator_loss, generator_loss, of_other_classes
+from t2i_zoo.ranges import Count, Fraction, Weight
 
 
 class DFGAN(TextToImageGAN):
@@ -45,14 +46,14 @@ class DFGAN(TextToImageGAN):
         self,
         *,
         variant: networks.Variant = "cvpr",
-        image_size: int = 256,
-        generator_width: int = 32,
-        discriminator_width: int = 32,
+        image_size: Count = 256,
+        generator_width: Count = 32,
+        discriminator_width: Count = 32,
         exclude_same_class: bool = False,
-        learning_rate: float = 1e-4,
-        discriminator_learning_rate: float | None = 4e-4,
-        beta1: float = 0.0,
-        beta2: float = 0.9,
+        learning_rate: Weight = 1e-4,
+        discriminator_learning_rate: Weight | None = 4e-4,
+        beta1: Fraction = 0.0,
+        beta2: Fraction = 0.9,
         **options: Any,
     ) -> None:
         self.own_penalty_step = "separate" if variant == "preprint" else "joint"

@@ -18,6 +18,7 @@ from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.models.gancls import losses, networks
 from t2i_zoo.nn import feature_matching
+from t2i_zoo.ranges import Count, Fraction, Positive, Weight
 from t2i_zoo.text import TextFeatures
 
 
@@ -59,22 +60,22 @@ class GANCLS(TextToImageGAN):
         self,
         *,
         architecture: Literal["residual", "dcgan", "light"] = "residual",
-        projection_dim: int = 128,
-        generator_width: int = 128,
-        discriminator_width: int = 64,
+        projection_dim: Count = 128,
+        generator_width: Count = 128,
+        discriminator_width: Count = 64,
         large: bool = False,
         third_activation: bool = True,
         text_norm: bool = False,
         mismatch: Literal["text", "image"] = "text",
-        mismatch_weight: float = 0.5,
-        fake_weight: float | None = None,
-        interpolation_weight: float = 0.0,
+        mismatch_weight: Weight = 0.5,
+        fake_weight: Weight | None = None,
+        interpolation_weight: Weight = 0.0,
         interpolation: Literal["midpoint", "random"] = "midpoint",
         redraw_noise: bool = False,
-        label_smoothing: float = 0.0,
-        feature_matching_weight: float = 0.0,
-        pixel_weight: float = 0.0,
-        lr_decay: float = 0.5,
+        label_smoothing: Fraction = 0.0,
+        feature_matching_weight: Weight = 0.0,
+        pixel_weight: Weight = 0.0,
+        lr_decay: Positive = 0.5,
         **options: Any,
     ) -> None:
         super().__init__(lr_decay=lr_decay, **options)
@@ -129,7 +130,10 @@ class GANCLS(TextToImageGAN):
         terms = losses.generator_loss(fake, len(text), weight, real=real, loss=self.adversarial)
         if hparams["feature_matching_weight"] > 0:
             with torch.no_grad():
-                target = self.observe(batch["images"], real=True).maps()
+                seen = self.observe(batch["images"], real=True)
+                target = seen.maps()
+                if hparams["architecture"] == "dcgan":  # as the port: it moves the statistics of the text's batch norm
+                    seen.judge(text)
             pairs = zip(target, observed.maps(), strict=True)
             terms["feature_matching"] = torch.stack([feature_matching(x, y[: len(text)]) for x, y in pairs]).mean()
             terms["loss"] = terms["loss"] + hparams["feature_matching_weight"] * terms["feature_matching"]

@@ -16,6 +16,7 @@ from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.models.attentive import AttentiveGAN
 from t2i_zoo.models.mirrorgan import losses
 from t2i_zoo.models.mirrorgan.networks import NextStage
+from t2i_zoo.ranges import Weight
 
 
 class MirrorGAN(AttentiveGAN):
@@ -33,7 +34,7 @@ class MirrorGAN(AttentiveGAN):
     builds_on = ("damsm", "stream")
 
     def __init__(
-        self, *, stream: str | None = None, stream_weight: float = 10.0, damsm_weight: float = 0.0, **options: Any
+        self, *, stream: str | None = None, stream_weight: Weight = 10.0, damsm_weight: Weight = 0.0, **options: Any
     ) -> None:
         super().__init__(damsm_weight=damsm_weight, **options)
 

@@ -24,9 +24,9 @@ from torchmetrics import MeanMetric
 
 from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.serving import ServingModule
 from t2i_zoo.models.skipthought import losses, networks
+from t2i_zoo.ranges import Count, Fraction, Positive, Weight
 from t2i_zoo.text.skip_thought import SkipThoughtNetwork
 from t2i_zoo.text.skip_thought_words import END, PADDING, SPECIAL, UNKNOWN, Vocabulary, count_words
 from t2i_zoo.text.vocabulary import padded
@@ -52,22 +52,19 @@ class SkipThought(ServingModule):
     def __init__(
         self,
         *,
-        word_dim: int = 620,
-        uni_dim: int = 2400,
-        bi_dim: int = 1200,
-        vocabulary_size: int = 20_000,
-        max_words: int = 30,
-        word_dropout: float = 0.02,
-        learning_rate: float = 2e-4,
-        gradient_clip: float | None = 10.0,
+        word_dim: Count = 620,
+        uni_dim: Count = 2400,
+        bi_dim: Count = 1200,
+        vocabulary_size: Count = 20_000,
+        max_words: Count = 30,
+        word_dropout: Fraction = 0.02,
+        learning_rate: Weight = 2e-4,
+        gradient_clip: Positive | None = 10.0,
     ) -> None:
         super().__init__()
         if vocabulary_size <= len(SPECIAL):
             raise T2IError(f"found --model.vocabulary_size {vocabulary_size}, expected more than {len(SPECIAL)}")
-        if not 0 <= word_dropout < 1:
-            raise T2IError(f"found --model.word_dropout {word_dropout}, expected 0 or more, and less than 1")
         self.save_hyperparameters()
-        check_at_least("max_words", max_words, 1)
         self.encoder = SkipThoughtNetwork(vocabulary_size, word_dim, uni_dim, bi_dim)
         self.uni_decoders = networks.Decoders(vocabulary_size, word_dim, uni_dim)
         self.bi_decoders = networks.Decoders(vocabulary_size, word_dim, 2 * bi_dim)

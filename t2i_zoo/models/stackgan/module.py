@@ -21,10 +21,12 @@ from t2i_zoo.models.checks import check_image_size, check_mismatch
 from t2i_zoo.models.stackgan import losses, networks
 from t2i_zoo.nn import CAActivation, discriminator_loss, of_other_classes, split_noise
 from t2i_zoo.paths import find_weights
+from t2i_zoo.ranges import Count, Positive, Weight, Whole
 from t2i_zoo.text import TextFeatures
 
 UNTRAINED = "untrained"  #: the value of ``stage1`` for a trial run of Stage II on random weights
-SHARED = ("text_encoder", "noise_dim", "condition_dim", "generator_width", "ca_activation")  #: the same in both stages
+#: the same in both stages
+SHARED = ("text_encoder", "noise_dim", "condition_dim", "generator_width", "least_channels", "ca_activation")
 
 
 class StackGAN(TextToImageGAN):
@@ -43,6 +45,8 @@ class StackGAN(TextToImageGAN):
             batch, and its running statistics keep moving, ``eval`` uses and keeps those of its own training.
         condition_dim: dimension C of the condition drawn by the conditioning augmentation.
         generator_width: channels of the generator (``GF_DIM``); the authors have 192 on COCO.
+        least_channels: fewest channels of the generator's maps, each doubling of the side halving them; the authors
+            have 1, which differs only for widths below 8 in Stage I and below 16 in Stage II.
         discriminator_width: channels of the discriminator (``DF_DIM``); the authors have 96 on COCO.
         residual_blocks: residual blocks of Stage II (``R_NUM``); the authors have 2 on COCO.
         ca_activation: activation of the conditioning augmentation; with ``relu`` (the PyTorch code) mean and
@@ -53,12 +57,14 @@ class StackGAN(TextToImageGAN):
             ``class`` with a sentence of another class.
         exclude_same_class: leave those pairs of a shift out of the mean whose images are of one class.
         lr_decay: factor on the learning rate every ``lr_decay_every`` epochs.
-        lr_decay_every: epochs; 600 in ``config.py``, which is its number of epochs; the authors have 20 on COCO.
+        lr_decay_every: epochs, counted from 0; 600 in ``config.py``, which is its number of epochs; the authors have 20
+            on COCO.
         options: options of every model; see ``TextToImageGAN``.
     """
 
     generator: networks.Stage1Generator | networks.Stage2Generator
     generator_ema: networks.Stage1Generator | networks.Stage2Generator
+    first_epoch = 0
     starting_points = ("weights", "stage1")
     needs = BatchNeeds(least=2)
     builds_on = ("damsm", "stage1")
@@ -70,17 +76,18 @@ class StackGAN(TextToImageGAN):
         stage1: str | None = None,
         stage1_ema: bool = True,
         stage1_mode: Literal["train", "eval"] = "train",
-        condition_dim: int = 128,
-        generator_width: int = 128,
-        discriminator_width: int = 64,
-        residual_blocks: int = 4,
+        condition_dim: Count = 128,
+        generator_width: Count = 128,
+        least_channels: Count = 4,
+        discriminator_width: Count = 64,
+        residual_blocks: Whole = 4,
         ca_activation: CAActivation = "relu",
         sampling_noise: bool = True,
-        kl_weight: float = 2.0,
+        kl_weight: Weight = 2.0,
         mismatch: Literal["shift", "class"] = "shift",
         exclude_same_class: bool = False,
-        lr_decay: float = 0.5,
-        lr_decay_every: int = 600,
+        lr_decay: Positive = 0.5,
+        lr_decay_every: Count = 600,
         **options: Any,
     ) -> None:
         super().__init__(lr_decay=lr_decay, lr_decay_every=lr_decay_every, **options)
@@ -94,10 +101,11 @@ class StackGAN(TextToImageGAN):
         common = (self.text_encoder.dim, noise_dim, condition_dim, generator_width, size)
         generator: nn.Module
         if stage == 1:
-            generator = networks.Stage1Generator(*common, ca_activation)
+            generator = networks.Stage1Generator(*common, ca_activation, least_channels)
         else:
             training = stage1_mode == "train"
-            generator = networks.Stage2Generator(*common, residual_blocks, ca_activation, training)
+            further = (residual_blocks, ca_activation, training, least_channels)
+            generator = networks.Stage2Generator(*common, *further)
             if stage1 and stage1 != UNTRAINED:
                 self._load_stage1(generator.stage1, stage1)
         self._has_stage1 = bool(stage == 1 or stage1 or self.hparams["weights"])

@@ -40,9 +40,9 @@ def _activated(layer: nn.Conv2d) -> list[nn.Module]:
     return [layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True)]
 
 
-def _ups(channels: int, count: int) -> tuple[nn.Sequential, int]:
-    """``count`` doublings of the side, each of which halves the channels down to at least 4, and the last channels."""
-    widths = [channels] + [max(4, channels // 2**i) for i in range(1, count + 1)]
+def _ups(channels: int, count: int, least: int) -> tuple[nn.Sequential, int]:
+    """``count`` doublings of the side, each of which halves the channels down to ``least``, and the last channels."""
+    widths = [channels] + [max(least, channels // 2**i) for i in range(1, count + 1)]
     steps = (nn.Sequential(nn.Upsample(scale_factor=2), *_activated(conv3x3(*pair))) for pair in pairwise(widths))
     return nn.Sequential(*steps), widths[-1]
 
@@ -68,6 +68,7 @@ class Stage1Generator(nn.Module):
         width: GF; the 4 x 4 map has 8 GF channels, and each doubling of the side halves them.
         image_size: S, at least 8; the paper has 64.
         ca_activation: of the conditioning augmentation.
+        least_channels: of any map.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Stage1Generator(nn.Module):
         width: int,
         image_size: int = 64,
         ca_activation: CAActivation = "relu",
+        least_channels: int = 4,
     ) -> None:
         super().__init__()
         n = 8 * width
@@ -85,7 +87,7 @@ class Stage1Generator(nn.Module):
         self.fc = nn.Sequential(
             nn.Linear(noise_dim + condition_dim, 16 * n, bias=False), nn.BatchNorm1d(16 * n), nn.ReLU(inplace=True)
         )
-        self.ups, last = _ups(n, round(math.log2(image_size)) - 2)
+        self.ups, last = _ups(n, round(math.log2(image_size)) - 2, least_channels)
         self.image = to_image(last)
         self.apply(_init)
 
@@ -106,6 +108,7 @@ class Stage2Generator(nn.Module):
         ca_activation: of both conditioning augmentations.
         stage1_training: let Stage I's batch norms use and track batch statistics in training, as the authors' do; False
             keeps it in eval mode.
+        least_channels: of any map of both stages.
     """
 
     def __init__(
@@ -118,10 +121,12 @@ class Stage2Generator(nn.Module):
         residual_blocks: int = 4,
         ca_activation: CAActivation = "relu",
         stage1_training: bool = True,
+        least_channels: int = 4,
     ) -> None:
         super().__init__()
         g, self.stage1_training = width, stage1_training
-        self.stage1 = Stage1Generator(text_dim, noise_dim, condition_dim, g, image_size // 4, ca_activation)
+        first = (text_dim, noise_dim, condition_dim, g, image_size // 4, ca_activation, least_channels)
+        self.stage1 = Stage1Generator(*first)
         self.ca = ConditioningAugmentation(text_dim, condition_dim, ca_activation)
         layers: list[nn.Module] = [conv3x3(3, g), nn.ReLU(inplace=True)]
         for inputs in (g, 2 * g):
@@ -129,7 +134,7 @@ class Stage2Generator(nn.Module):
         self.encoder = nn.Sequential(*layers)
         self.joint = nn.Sequential(*_activated(conv3x3(4 * g + condition_dim, 4 * g)))
         self.residual = nn.Sequential(*(ResidualBlock(4 * g) for _ in range(residual_blocks)))
-        self.ups, last = _ups(4 * g, 4)
+        self.ups, last = _ups(4 * g, 4, least_channels)
         self.image = to_image(last)
         self.apply(_init)
         self.stage1.requires_grad_(False).train(stage1_training)

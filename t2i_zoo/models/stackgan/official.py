@@ -11,6 +11,7 @@ from typing import Any
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.official import Official, State, count_keys
 
+LEAST = 4  #: default of ``least_channels``; the authors halve the channels without a floor
 SIZES = {1: 64, 2: 256}  #: of each stage's images, for which the authors' networks are written
 MATCHED, ALONE = "get_cond_logits.outlogits.", "get_uncond_logits.outlogits."  #: the heads with and without text
 
@@ -35,6 +36,8 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
         found |= {"stage": 2 if first else 1, "condition_dim": outputs // 2}  # mean and log-variance
         outputs, inputs = state[f"{first}fc.0.weight"].shape
         found |= {"generator_width": outputs // (8 * 4 * 4), "noise_dim": inputs - found["condition_dim"]}
+        if state["img.0.weight"].shape[1] < LEAST:  # of the narrowest map
+            found["least_channels"] = 1
         if first:
             found["residual_blocks"] = count_keys(state, "residual.{}.block.0.weight", first=0)
     return found | {"image_size": SIZES[found["stage"]]}
@@ -58,7 +61,17 @@ def prefixes(path: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, str]]
 
 
 def files(hparams: Mapping[str, Any]) -> dict[str, str]:
-    """The authors' generators have the number of the epoch instead of ``last``."""
+    """The authors' generators have the number of the epoch instead of ``last``.
+
+    Raises:
+        T2IError: for a narrow generator whose channels do not fall as low as the authors'.
+    """
+    narrowest = hparams["generator_width"] // (2 * hparams["stage"])
+    if (least := hparams.get("least_channels", LEAST)) > max(narrowest, 1):
+        raise T2IError(
+            f"found a generator of width {hparams['generator_width']} with at least {least} channels, expected "
+            f"{narrowest} at its end as in the authors' code: train one with least_channels 1"
+        )
     return {"generator": "netG_epoch_last.pth", "discriminator": "netD_epoch_last.pth"}
 
 

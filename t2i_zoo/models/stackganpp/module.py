@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.pyramid import PyramidGAN
 from t2i_zoo.models.stackganpp import losses
 from t2i_zoo.models.stackganpp.networks import NextStage
 from t2i_zoo.nn import over_sizes
+from t2i_zoo.ranges import Count, Range, Weight, Whole
+
+Branches = Annotated[int, Range("1 to 5", least=1, most=5)]
 
 
 class StackGANPlusPlus(PyramidGAN):
@@ -32,13 +34,14 @@ class StackGANPlusPlus(PyramidGAN):
 
     Args:
         branches: number of image sizes, 1 to 5 (``BRANCH_NUM``).
+        late_residual_blocks: residual blocks in each branch from the fourth on, by default ``residual_blocks``; the
+            authors have 1.
         uncond_weight: weight of the unconditional terms beside the conditional ones; unused without text.
         colour_weight: weight alpha of colour consistency between neighbouring branches, covariances weighing five times
             as much as means; 0 leaves it out.
         ema_overwrite_on_snapshot: every ``snapshot_every`` batches the generator goes on from its moving average, as
             in the authors' code by mistake.
         snapshot_every: batches between two snapshots.
-        channels_last: keep weights and features with the channels innermost, which suits half precision on GPUs.
         options: options of ``PyramidGAN``.
     """
 
@@ -47,16 +50,14 @@ class StackGANPlusPlus(PyramidGAN):
     def __init__(
         self,
         *,
-        branches: int = 3,
-        uncond_weight: float = 1.0,
-        colour_weight: float = 0.0,
+        branches: Branches = 3,
+        late_residual_blocks: Whole | None = None,
+        uncond_weight: Weight = 1.0,
+        colour_weight: Weight = 0.0,
         ema_overwrite_on_snapshot: bool = False,
-        snapshot_every: int = 2000,
-        channels_last: bool = False,
+        snapshot_every: Count = 2000,
         **options: Any,
     ) -> None:
-        if not 1 <= branches <= 5:
-            raise T2IError(f"found --model.branches {branches}, expected 1 to 5")
         super().__init__(branches=branches, **options)
         width, noise_dim, blocks = (self.hparams[k] for k in ("generator_width", "noise_dim", "residual_blocks"))
         if width < 1 or width % 2 ** (branches - 1):
@@ -64,14 +65,15 @@ class StackGANPlusPlus(PyramidGAN):
                 f"found --model.generator_width {width}, expected a multiple of {2 ** (branches - 1)}, since each of "
                 f"{branches} branches has half the channels of the one before"
             )
-        check_at_least("snapshot_every", snapshot_every, 1, " batch")
         self.needs = replace(self.needs, wrong_images=self.conditional)
         widths = [width >> i for i in range(branches)]
-        stages = [NextStage(self.condition_dim or noise_dim, inputs, blocks) for inputs in widths[:-1]]
+        late = blocks if late_residual_blocks is None else late_residual_blocks
+        counts = [blocks, blocks, late, late]
+        stages = [
+            NextStage(self.condition_dim or noise_dim, inputs, count)
+            for inputs, count in zip(widths[:-1], counts, strict=False)
+        ]
         self.set_pyramid(widths, [*stages], self.condition_dim, condition_first=True)
-        if channels_last:
-            for network in (self.generator, self.generator_ema, self.discriminator):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def condition(self, fakes: Fakes) -> Tensor | None:
         """The mean of conditioning augmentation, which the generator's loss trains too; None without text."""

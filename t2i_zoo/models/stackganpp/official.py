@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from t2i_zoo.errors import T2IError
 from t2i_zoo.models import official_pyramid as pyramid
 from t2i_zoo.models.official import Official, State, count_keys
 
 
 def identify(state: State) -> str | None:
     """``"generator"``, ``"discriminator.0"`` and so on, or None for another paper's file."""
-    # AttnGAN's generator has all names of the first branch too, but attention in the next ones.
+    # AttnGAN's and DM-GAN's generators have all names of the first branch too, but attention or a memory in the next.
     if {"h_net1.upsample4.1.weight", "img_net1.img.0.weight"} <= set(state):
-        return None if any(".att." in key for key in state) else "generator"
+        return None if any(".att." in key or ".response_gate." in key for key in state) else "generator"
     if {"img_code_s16.8.weight", "logits.0.weight"} <= set(state):
         return f"discriminator.{pyramid.downs(state)}"
     return None
@@ -35,6 +36,9 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
         branches = count_keys(state, "img_net{}.img.0.weight")
         found["generator_width"] = state["img_net1.img.0.weight"].shape[1]
         found |= pyramid.generator_options(state, branches, text="ca_net.fc.weight" in state)
+        late = count_keys(state, "h_net4.residual.{}.block.0.weight", first=0)
+        if branches > 3 and late != found["residual_blocks"]:
+            found["late_residual_blocks"] = late
     return found | {"image_size": pyramid.image_size(found["branches"])}
 
 
@@ -52,8 +56,19 @@ def prefixes(path: str, hparams: Mapping[str, Any]) -> Sequence[tuple[str, str]]
 
 
 def files(hparams: Mapping[str, Any]) -> dict[str, str]:
-    """As the authors name them."""
-    return pyramid.files(hparams, "netG_0.pth")
+    """As the authors name them.
+
+    Raises:
+        T2IError: for a fifth branch, which overwrites the fourth in the authors' code, or for a fourth of other depth.
+    """
+    late = hparams.get("late_residual_blocks")
+    late = hparams["residual_blocks"] if late is None else late
+    if hparams["branches"] > 3 and late != 1:
+        raise T2IError(
+            f"found a model with {late} residual blocks in its fourth branch, expected 1 as in the authors' code: "
+            "train one with late_residual_blocks 1"
+        )
+    return pyramid.files(hparams, "netG_0.pth", 4)
 
 
 OFFICIAL = {"stackgan_v2": Official("stackganpp", identify, options, prefixes, files, module_prefix=True)}

@@ -18,11 +18,11 @@ from torchmetrics.text import BLEUScore
 
 from t2i_zoo.batch import Batch, BatchNeeds
 from t2i_zoo.models import state
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.serving import ServingModule, check_class_weight
 from t2i_zoo.models.stream import losses, networks
 from t2i_zoo.paths import find_weights
-from t2i_zoo.text.vocabulary import Words, padded, plain_tokens
+from t2i_zoo.ranges import Count, Positive, Several, Weight, Whole
+from t2i_zoo.text.vocabulary import Words, padded
 from t2i_zoo.vision import build_vision, check_backbone
 from t2i_zoo.vision.on_backbone import initial_weights
 
@@ -47,6 +47,8 @@ class STREAM(ServingModule):
         hidden_dim: units of the LSTM.
         max_words: the first words of a caption that are learned.
         vocabulary_size: the most frequent words that are kept, the end included; None keeps all.
+        ascii_words: split captions as the authors do, and keep only the ASCII characters of a word; published
+            vocabularies need it, and converted files have it on.
         learn_end: also learn where captions end; otherwise a caption is always written to its limit.
         class_weight: of the cross-entropy of a linear classifier on the backbone's features, which teaches a random
             backbone to see; captions alone teach it little, and slowly. The authors have none.
@@ -67,24 +69,23 @@ class STREAM(ServingModule):
         backbone: str = "torchvision:resnet152",
         backbone_weights: str | None = "pretrained",
         train_backbone: bool = False,
-        input_size: int | None = None,
+        input_size: Whole | None = None,
         imagenet_norm: bool = True,
         batch_norm: Literal["train", "eval"] = "train",
-        embed_dim: int = 256,
-        hidden_dim: int = 512,
-        max_words: int = 18,
-        vocabulary_size: int | None = None,
+        embed_dim: Count = 256,
+        hidden_dim: Count = 512,
+        max_words: Count = 18,
+        vocabulary_size: Several | None = None,
+        ascii_words: bool = False,
         learn_end: bool = True,
-        class_weight: float = 0.0,
-        num_classes: int | None = None,
-        learning_rate: float = 1e-3,
-        gradient_clip: float | None = None,
+        class_weight: Weight = 0.0,
+        num_classes: Count | None = None,
+        learning_rate: Weight = 1e-3,
+        gradient_clip: Positive | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, least in (("max_words", 1), ("embed_dim", 1), ("hidden_dim", 1), ("vocabulary_size", 2)):
-            check_at_least(name, self.hparams[name], least)
         check_class_weight(self.hparams)
         check_backbone(backbone, backbone_weights, train_backbone, bool(weights))
         network = build_vision(
@@ -99,7 +100,7 @@ class STREAM(ServingModule):
         self.reader = networks.Reader(network, embed_dim, trained=train_backbone, still=batch_norm == "eval")
         self.writer = networks.Writer(vocabulary_size or 1, embed_dim, hidden_dim)
         self.add_class_head(network.feature_dim)
-        self.known = Words()
+        self.known = Words(ascii_only=ascii_words)
         self._loss, self._bleu = MeanMetric(), BLEUScore(n_gram=4)
         if weights:
             self.know(state.read_words(weights))
@@ -109,11 +110,12 @@ class STREAM(ServingModule):
         """Take the words of the training captions, unless a checkpoint brings its own."""
         super().setup(stage)
         if stage == "fit" and not self.known.words:
-            self.know(Words.of_captions(self.training_captions(), self.hparams["vocabulary_size"]).words)
+            limits = self.hparams["vocabulary_size"], self.hparams["ascii_words"]
+            self.know(Words.of_captions(self.training_captions(), *limits).words)
 
     def know(self, words: Sequence[str]) -> None:
         """Take the words; if their number changes, word table and output begin with new initial values."""
-        self.known = Words(words)
+        self.known = Words(words, self.hparams["ascii_words"])
         if len(self.known) != self.writer.embed.num_embeddings:
             self.writer.reset(len(self.known))
 
@@ -167,7 +169,7 @@ class STREAM(ServingModule):
         loss, count, _ = self(batch["images"][-1], batch["captions"], self.hparams["learn_end"])
         self.log(f"{stage}/loss", loss, batch_size=count, sync_dist=True)
         self._loss.update(loss, count)
-        references = [[" ".join(plain_tokens(caption)) for caption in row] for row in batch["references"]]
+        references = [[" ".join(self.known.tokens(caption)) for caption in row] for row in batch["references"]]
         self._bleu.update(self.describe(batch["images"][-1]), references)
 
     def summarise(self, stage: str) -> None:

@@ -40,7 +40,7 @@ def options(networks: Mapping[str, State]) -> dict[str, Any]:
         found |= {"backbone": f"torchvision:{name}", "embed_dim": state["linear.weight"].shape[0]}
     if state := networks.get("writer", {}):
         found |= {"embed_dim": state["embed.weight"].shape[1], "hidden_dim": state["lstm.weight_hh_l0"].shape[1]}
-        found["vocabulary_size"] = state["embed.weight"].shape[0]
+        found |= {"vocabulary_size": state["embed.weight"].shape[0], "ascii_words": True}
     return found
 
 
@@ -57,5 +57,5 @@ def files(hparams: Mapping[str, Any]) -> dict[str, str]:
     return {"reader": "cnn_encoder.ckpt", "writer": "rnn_decoder.ckpt"}
 
 
-LOOSE = ("vocabulary_size", "backbone_weights", "imagenet_norm")
+LOOSE = ("vocabulary_size", "backbone_weights", "imagenet_norm", "ascii_words")
 OFFICIAL = {"mirrorgan_stream": Official("stream", identify, options, prefixes, files, loose=LOOSE, words=True)}

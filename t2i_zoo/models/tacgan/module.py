@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.models.checks import check_at_least
 from t2i_zoo.models.tacgan import losses, networks
+from t2i_zoo.ranges import Count
 from t2i_zoo.text import TextFeatures
 
 CONTEXT = 64  # the authors' batch size, in training and in sampling
@@ -54,22 +54,20 @@ class TACGAN(TextToImageGAN):
     def __init__(
         self,
         *,
-        num_classes: int = 102,
-        projection_dim: int = 256,
-        generator_width: int = 64,
-        discriminator_width: int = 64,
+        num_classes: Count = 102,
+        projection_dim: Count = 256,
+        generator_width: Count = 64,
+        discriminator_width: Count = 64,
         discriminator_widths: Literal["head", "paper_era"] | list[int] = "head",
         class_loss: losses.ClassLoss = "sigmoid",
         batch_stats: Literal["always", "tracked"] = "always",
-        generator_steps: int = 2,
+        generator_steps: Count = 2,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         size, text_dim, tracked = self.hparams["image_size"], self.text_encoder.dim, batch_stats == "tracked"
         if size < 16 or size % 16:
             raise T2IError(f"found --model.image_size {size}, expected a multiple of 16, such as 128")
-        check_at_least("num_classes", num_classes, 1, ", the number of classes of the data")
-        check_at_least("generator_steps", generator_steps, 1)
         multiples = discriminator_widths
         if isinstance(multiples, str):
             multiples = list(networks.DISCRIMINATOR_WIDTHS[multiples])

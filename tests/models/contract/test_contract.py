@@ -229,9 +229,12 @@ def test_the_generator_meets_the_stepped_discriminator(build: Any, build_trainer
     original = model.generator_loss
 
     def watched(batch: Any, fakes: Any) -> Any:
+        judge, again = model.discriminator, copy.deepcopy(model.discriminator)  # a forward may change its buffers
         losses = original(batch, fakes)
+        model.discriminator = again
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             seen.update(met=losses["loss"].item(), fresh=original(batch, fakes)["loss"].item())
+        model.discriminator = judge
         return losses
 
     model.generator_loss = watched

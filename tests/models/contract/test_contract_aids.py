@@ -63,7 +63,9 @@ def test_it_trains_validates_and_is_saved(
     noise = model.noise(2)
     found = load_model(tmp_path / "aided.ckpt")
     assert isinstance(found, TextToImageGAN)
-    assert torch.equal(found.generate(CAPTIONS, noise=noise), model.eval().generate(CAPTIONS, noise=noise))
+    # channels_last is not saved, and the other order of memory rounds otherwise
+    drawn = model.eval().generate(CAPTIONS, noise=noise)
+    assert torch.allclose(found.generate(CAPTIONS, noise=noise), drawn, atol=1e-5)
 
 
 def test_resuming_is_never_having_stopped(

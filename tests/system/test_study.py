@@ -1,0 +1,110 @@
+"""``t2i-zoo study`` with real, tiny runs: equal budgets, scores at each time, and continuing after an interruption."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from processes import Process
+
+from t2i_zoo.__main__ import main
+from t2i_zoo.commands import study
+from t2i_zoo.commands.study import Study
+from t2i_zoo.errors import T2IError
+
+
+@pytest.fixture
+def file(tmp_path: Path, tiny_widths: Callable[[str], dict], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study of two arms and two times, whose runs begin as forks of a server that has imported everything."""
+
+    def run(command: list[str], **options: Any) -> SimpleNamespace:
+        assert options["env"]["OMP_NUM_THREADS"] == "1"
+        return SimpleNamespace(returncode=Process(command[1:]).wait())
+
+    assert sys.executable
+    monkeypatch.setattr(study, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.chdir(tmp_path)
+    options = {f"model.{name}": value for name, value in tiny_widths("gancls").items()}
+    content = {
+        "minutes": [0.004, 0.008],
+        "options": {
+            **{**options, "model.image_size": 16, "model.text_encoder": {"kind": "hashing", "dim": 16}},
+            **{"data.source": "SyntheticFlowers", "data.source.images": 64, "data.source.size": 24},
+            **{"data.image_size": 16, "data.batch_size": 8, "trainer.accelerator": "cpu"},
+            **{"trainer.limit_val_batches": 0, "trainer.enable_progress_bar": False},
+        },
+        "scores": [{"protocol": "diversity_caption", "images": 16}],
+        "arms": {"plain": {"model": "GANCLS"}, "bounded": {"model": "GANCLS", "model.adversarial_loss": "hinge"}},
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def test_arms_have_equal_budgets_and_a_finished_study_is_left_alone(file: Path) -> None:
+    out = file.parent / "out"
+    assert main(["study", str(file), "--out", str(out), "--minutes", "0.004"]) == 0  # stopped early, as it were
+    assert main(["study", str(file), "--out", str(out)]) == 0
+    found = lines(out)
+    assert [(line["arm"], line["minutes"]) for line in found] == [
+        *(("plain", 0.004), ("bounded", 0.004)),
+        *(("plain", 0.008), ("bounded", 0.008)),
+    ]
+    assert all(line["scores"]["diversity_caption.caption_diversity"] > 0 for line in found)
+    first, _, second, _ = (line["batches"] for line in found)
+    assert 0 < first < second
+    for line in found:
+        assert (out / "grids" / f"{line['arm']}-0-{line['minutes']:g}.jpg").stat().st_size > 1000
+    runs = {arm: [*(out / f"{arm}-0").glob("version_*")] for arm in ("plain", "bounded")}
+    assert {arm: len(each) for arm, each in runs.items()} == {"plain": 1, "bounded": 1}, "resumed in place"
+    saved = torch.load(runs["plain"][0] / "checkpoints" / "last.ckpt", weights_only=True)
+    used = saved["callbacks"]["ProcessorBudget"]["seconds"]
+    assert 0.48 <= used < 2, "the first run's time counts"
+    assert main(["study", str(file), "--out", str(out)]) == 0
+    assert lines(out) == found
+
+
+def test_an_arm_that_another_process_trains_is_left_to_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = file.parent / "out"
+    out.mkdir()
+    with FileLock(out / "plain-0.lock"):
+        assert main(["study", str(file), "--out", str(out), "--arms", "plain"]) == 0
+    assert "plain, seed 0: another process has it" in capsys.readouterr().out
+    assert not (out / "results.jsonl").exists()
+
+
+def test_an_arm_overrides_what_all_share_and_names_its_model_first(file: Path) -> None:
+    chosen = Study({"wide": {"model.width": 8, "model": "GANCLS"}}, {"model.width": 4, "model.r1": 1.0})
+    words = chosen.words("wide", 3)
+    assert words == ["--seed_everything", "3", "--model", "GANCLS", "--model.width", "8", "--model.r1", "1.0"]
+
+
+def test_mistakes_are_one_sentence(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", str(file), "--arms", "plane"]) == 2
+    assert "found no arm plane" in capsys.readouterr().err
+    assert main(["study", "missing.yaml"]) == 2
+    assert "cannot read the study missing.yaml" in capsys.readouterr().err
+    file.write_text("arms: {}\nminuets: [1]\n")
+    with pytest.raises(T2IError, match="needs arms, and may have options, minutes"):
+        Study.read(file)
+    file.write_text("arms: {odd: {model: GANCLS, model.nonsense: 1}}\n")
+    assert main(["study", str(file)]) == 2
+    assert "the arm odd-0 failed" in capsys.readouterr().err
+
+
+def test_the_packaged_study_is_one(file: Path) -> None:
+    chosen = Study.read(Path(__file__).parents[2] / "experiments" / "studies" / "aids.yaml")
+    assert {"gancls", "dfgan", "projected_light"} <= set(chosen.arms)
+    assert chosen.minutes == [15, 30, 60]
