@@ -60,7 +60,8 @@ class Source:
     """
 
     root: str
-    textless = ""  # no field, and not annotated, for jsonargparse: how a model without text is trained where no image has a caption, for an error
+    #: how a model without text is trained where no image has a caption; not annotated, so that it is no field
+    textless = ""
 
     @property
     def path(self) -> Path:
