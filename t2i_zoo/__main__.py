@@ -40,7 +40,7 @@ def overview() -> str:
     lines += [f"  {name:<11} {about}" for name, about in {**TRAINING, **VERBS}.items()]
     lines += [
         "",
-        "  t2i-zoo fit --config gancls_synthetic      trains on built-in data in under two minutes",
+        "  t2i-zoo fit --config gancls_synthetic      trains on built-in data in about two minutes",
         "  --traceback                                shows where an error came from",
         f"\nt2i-zoo {__version__}",
     ]

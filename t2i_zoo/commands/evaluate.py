@@ -57,9 +57,9 @@ def evaluate(
         words: options of the data; by default those of the run's own config.
         ckpt: A .ckpt or exported file, the folder of a run, the name of a generator that comes with the package,
             ``real`` for photographs, or ``untrained:CONFIG`` for the initial weights of a config.
-        protocol: A packaged protocol (agreement_colour, agreement_synthetic, diversity_caption, fd_test_30k, fmd_5k,
-            is_10x, msssim_class, pointing_synthetic, redescription, rprec_clip, rprec_damsm or tiny), or the path of a
-            YAML file of your own.
+        protocol: A packaged protocol (agreement_colour, agreement_synthetic, diversity_caption, fd_test_30k, fid_dfgan,
+            fmd_5k, is_10x, msssim_class, pointing_synthetic, redescription, rprec_clip, rprec_damsm or tiny), or the
+            path of a YAML file of your own.
         network: Network that looks at the images, instead of the protocol's.
         weights: Weights of inception_v3_tf or of a torchvision network: a path, or ``random``.
         images: Number of images to generate, instead of the protocol's.

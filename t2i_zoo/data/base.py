@@ -24,7 +24,7 @@ from t2i_zoo.data.transforms import normalise
 from t2i_zoo.data.usable import OnBad
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
-from t2i_zoo.ranges import Count, Several, Whole, check_ranges
+from t2i_zoo.ranges import Count, Positive, Several, Whole, check_ranges
 from t2i_zoo.text import TextEncoder, TextFeatures
 
 
@@ -50,7 +50,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         augment: bool = True,
         on_bad_image: OnBad = "raise",
         on_bad_caption: OnBad = "raise",
-        max_megapixels: float = MEGAPIXELS,
+        max_megapixels: Positive = MEGAPIXELS,
         device_resident: Literal["auto", "yes", "no"] = "auto",
         cache_dir: str | None = None,
         limit: Several | None = None,
@@ -60,8 +60,6 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         check_ranges(BaseDataModule, locals(), "data")
         if odd := [size for size in pyramid or () if not 1 <= size <= image_size]:
             raise T2IError(f"found {odd[0]} in --data.pyramid, expected sizes from 1 to the image size {image_size}")
-        if not max_megapixels > 0:
-            raise T2IError(f"found --data.max_megapixels {max_megapixels}, expected more than 0, such as 200")
         load_size = math.ceil(image_size * 76 / 64) if load_size is None else load_size
         if load_size < image_size:
             raise T2IError(f"found --data.load_size {load_size}, expected at least the image size {image_size}")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 from t2i_zoo.data.columns import (
     IMAGE_COLUMNS,
@@ -72,7 +71,7 @@ class CaptionFolder(Source):
         seed: of this random choice.
     """
 
-    textless: ClassVar[str] = ", or pass --data.source.captions false to train a model without text"
+    textless = ", or pass --data.source.captions false to train a model without text"
 
     root: str = ""
     captions: bool = True

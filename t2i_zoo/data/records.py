@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from t2i_zoo.data.reading import tree_fingerprint
 from t2i_zoo.errors import T2IError
@@ -60,7 +60,8 @@ class Source:
     """
 
     root: str
-    textless: ClassVar[str] = ""  #: how a model without text is trained where no image has a caption, for an error
+    #: how a model without text is trained where no image has a caption; not annotated, so that it is no field
+    textless = ""
 
     @property
     def path(self) -> Path:

@@ -35,9 +35,12 @@ def drawn(monkeypatch):
     """What is put on each grid: (captions, rows of pictures)."""
     seen = []
     original = samples.caption_grid
-    monkeypatch.setattr(
-        samples, "caption_grid", lambda rows, captions: seen.append((list(captions), rows)) or original(rows, captions)
-    )
+
+    def note(rows, captions, **options):
+        seen.append((list(captions), rows))
+        return original(rows, captions, **options)
+
+    monkeypatch.setattr(samples, "caption_grid", note)
     return seen
 
 

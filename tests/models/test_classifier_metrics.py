@@ -69,5 +69,5 @@ def test_a_run_measures_pictures_by_its_own_name(run: Path, tmp_path: Path, caps
 def test_another_model_is_no_classifier() -> None:
     with pytest.raises(T2IError, match="found a Linear in run, expected a Classifier"):
         build_network("classifier:run", load_checkpoint=lambda path: torch.nn.Linear(1, 1))
-    with pytest.raises(T2IError, match="or classifier:PATH: correct --network"):
+    with pytest.raises(T2IError, match="classifier:PATH or inception_v3_dfgan: correct --network"):
         build_network("classifier:")

@@ -45,7 +45,7 @@ REFERENCE: dict[str, Shapes] = {
     },
 }
 
-#: mean, unbiased standard deviation, first three values, last value
+#: mean, unbiased standard deviation, first three values, last value, checksum
 GOLDEN = {
     ("eval", "pictures"): (-0.019882, 0.175088, (0.113555, 0.061077, 0.165349), 0.004996, -0.002299),
     ("eval", "probabilities"): (0.475204, 0.063834, (0.556517, 0.405942, 0.449910), 0.488447, 0.265624),
@@ -88,6 +88,6 @@ def test_golden_values(model: GANCLS, mode: str) -> None:
             "probabilities": model.discriminator.judge(features, text).matched.sigmoid(),
             "features": features,
         }
-    for (golden_mode, name), (mean, std, first, last) in GOLDEN.items():
+    for (golden_mode, name), golden in GOLDEN.items():
         if golden_mode == mode:
-            assert agrees(found[name], mean, std, first, last), name
+            assert agrees(found[name], *golden), name
