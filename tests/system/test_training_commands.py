@@ -141,6 +141,37 @@ def test_a_resumed_run_that_logs_something_new_keeps_the_old_rows(copied):
     assert len(with_loss(copied, "val")) == 1
 
 
+def test_auto_starts_and_then_resumes(words, tmp_path, capsys):
+    one = words(tmp_path, "--ckpt_path", "auto", "--trainer.limit_train_batches", "1")
+    assert main(["fit", *one]) == 0
+    assert main(["fit", *one, "--trainer.max_epochs", "3"]) == 0
+    assert [path.name for path in tmp_path.glob("version_*")] == ["version_0"]
+    assert torch.load(tmp_path / "version_0/checkpoints/last.ckpt", weights_only=True)["t2i_zoo"]["clock"] == 3
+
+
+@pytest.mark.parametrize("cause", ["--data.batch_size 999", "--trainer.precision 64-true"])
+def test_a_start_that_fails_leaves_no_folder(cause, words, mistake, tmp_path):
+    assert cause.split()[1] in mistake("fit", *words(tmp_path), *cause.split())
+    assert not list(tmp_path.glob("version_*"))
+
+
+def test_further_checkpoints_stand_beside_the_last(words, tmp_path):
+    short = ["--trainer.max_epochs", "3", "--trainer.limit_train_batches", "1"]
+    assert main(["fit", *words(tmp_path, *short, "--checkpoint.every_n_epochs", "2")]) == 0
+    found = {p.name: torch.load(p, weights_only=True)["t2i_zoo"]["clock"] for p in tmp_path.rglob("*.ckpt")}
+    assert found == {"last.ckpt": 3, "epoch_0001.ckpt": 2}
+
+
+def test_an_epoch_shorter_than_the_log_interval_is_logged(words, tmp_path):
+    assert main(["fit", *words(tmp_path, "--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "50")]) == 0
+    assert [row["step"] for row in with_loss(tmp_path / "version_0", "train")] == ["2", "5"]
+
+
+def test_other_batches_on_resuming_are_said_to_change_the_order(copied, capsys):
+    assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3", "--data.batch_size", "4")]) == 0
+    assert "note: the run had batches of 8 images on 1 processes and now has 4 images" in capsys.readouterr().err
+
+
 # Loggers ------------------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +242,8 @@ def test_losses_are_reported_and_written_down(command, stage, copied, capsys):
     assert [{k: row[k] for k in before[0]} for row in after[: len(before)]] == before
     first, second = with_loss(copied, stage)
     assert first == second  # the same noise in every evaluation
+    assert (first["epoch"], first["step"]) == ("1", "5")  # those of the checkpoint
+    assert (copied / f"config_{command}.yaml").is_file()
     assert float(first[f"{stage}/discriminator_loss"]) > 0
     assert (copied / "config.yaml").read_bytes() == config  # it belongs to the training
     assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3")]) == 0
