@@ -173,9 +173,11 @@ class ZooCLI(LightningCLI):
             if trains:
                 (folder / FINISHED).unlink(missing_ok=True)
             call(**options)
-        except BaseException:
+        except BaseException as error:
             if self.run_folder is None:
                 remove_failed_start(folder)
+            if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None  # which Lightning turns into an exit with 1
             raise
         finally:
             if held is not None:

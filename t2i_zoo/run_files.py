@@ -15,6 +15,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
@@ -192,6 +193,12 @@ class RunLogger(CSVLogger):
             except FileExistsError:
                 self._version = None  # another process was faster
         return folder
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Write at once: a checkpoint must not be ahead of its rows where the run is killed."""
+        super().log_metrics(metrics, step)
+        self.save()
 
     @property
     @rank_zero_experiment

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 
+from t2i_zoo.callbacks.resume import ends_here
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.evaluation import evaluate, prepare
 from t2i_zoo.metrics.networks import Network, build_network
@@ -84,7 +85,7 @@ class Evaluation(L.Callback):
         epoch = trainer.current_epoch + 1
         if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False):
             return
-        if self.every_n_epochs and epoch % self.every_n_epochs == 0:
+        if ends_here(trainer) or (self.every_n_epochs and epoch % self.every_n_epochs == 0):
             self._evaluate(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

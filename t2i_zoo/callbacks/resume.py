@@ -17,6 +17,15 @@ _NAME = "epoch_{epoch:04d}"
 _APART = 10.0  # seconds between the checkpoints of two epochs; a loss of ten seconds is none
 
 
+def ends_here(trainer: L.Trainer) -> bool:
+    """Whether training ends with the epoch that is ending.
+
+    What belongs to the end is done ahead of the last checkpoint: a run that is killed after it has nothing to train.
+    """
+    steps = 0 <= trainer.max_steps <= trainer.global_step
+    return steps or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+
+
 class ResumePoint(Checkpoint):
     """Keep ``<run>/checkpoints/last.ckpt``, from which a run is resumed.
 
@@ -60,8 +69,7 @@ class ResumePoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save at the end of an epoch, and wait for it at the end of the run."""
-        steps = 0 <= trainer.max_steps <= trainer.global_step
-        if steps or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs:
+        if ends_here(trainer):
             self.save(trainer)
             return
         writer = trainer.strategy.checkpoint_io

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from t2i_zoo.callbacks.resume import ends_here
 from t2i_zoo.callbacks.watch import Watch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
@@ -58,8 +59,9 @@ class SampleGrid(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw if a grid is due."""
-        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._draw_once(trainer, pl_module, trainer.current_epoch + 1)
+        epoch = trainer.current_epoch + 1
+        if ends_here(trainer) or (self.every_n_epochs and epoch % self.every_n_epochs == 0):
+            self._draw_once(trainer, pl_module, epoch)
 
     def _draw_once(self, trainer: L.Trainer, model: L.LightningModule, epoch: int) -> None:
         folder = trainer.log_dir  # a collective, so all ranks ask
@@ -96,7 +98,7 @@ class SampleGrid(L.Callback):
                 _show(logger, kind, page, model.clock)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the last grid, and say where the samples are and how to draw more."""
+        """Draw the last grid, if no epoch's end has, and say where the samples are and how to draw more."""
         unfinished = not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
         self._draw_once(trainer, pl_module, trainer.current_epoch + unfinished)
         if trainer.is_global_zero and self.latest is not None:

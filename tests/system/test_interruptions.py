@@ -22,13 +22,15 @@ def command(folder: Path, *more: str) -> list[str]:
     return [*words, "--trainer.check_val_every_n_epoch", "1", "--samples.every_n_epochs", "1", *more]
 
 
-def interrupted(folder: Path, number: signal.Signals) -> tuple[int, str]:
-    """Exit code and output of a run that is sent a signal in the middle of its second epoch."""
+BATCH_START = f"on_train_batch_start(self, trainer, module, *_):\n        if module.clock == {BATCHES + 5}"
+
+
+def interrupted(folder: Path, number: signal.Signals, moment: str = BATCH_START) -> tuple[int, str]:
+    """Exit code and output of a run that is sent a signal, in the middle of its second epoch unless told otherwise."""
     (folder.parent / "tests_signal.py").write_text(
         "import os, lightning as L\n\n"
         "class Signal(L.Callback):\n"
-        "    def on_train_batch_start(self, trainer, module, batch, batch_idx):\n"
-        f"        if module.clock == {BATCHES + 5}:\n"
+        f"    def {moment}:\n"
         f"            os.kill(os.getpid(), {number:d})\n"
     )
     words = ["-m", "t2i_zoo", *command(folder, "--trainer.callbacks+", "tests_signal.Signal")]
@@ -104,3 +106,22 @@ def test_ctrl_c_saves_and_says_130(tmp_path):
     assert "continue with --ckpt_path last" in output
     assert torch.load(last(folder), weights_only=True)["t2i_zoo"]["clock"] == BATCHES + 6
     assert not list(last(folder).parent.glob(".*"))
+
+
+def test_sigkill_after_the_last_batch_loses_no_grid(uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    code, output = interrupted(folder, signal.SIGKILL, "on_train_end(self, *_)")
+    assert code == -signal.SIGKILL, output
+    assert main(command(folder, "--ckpt_path", "auto", "--samples.every_n_epochs", "0")) == 0
+    assert_same_end(folder, uninterrupted)
+    grids = [sorted(path.name for path in (f / "version_0" / "samples").iterdir()) for f in (folder, uninterrupted)]
+    assert grids[0] == grids[1]
+    assert (folder / "version_0" / "finished.json").is_file()
+
+
+def test_ctrl_c_before_the_first_batch_leaves_nothing(tmp_path):
+    folder = tmp_path / "run"
+    code, output = interrupted(folder, signal.SIGINT, "setup(self, *_, **__)")
+    assert code == 130, output
+    assert "Traceback" not in output
+    assert not list(folder.glob("version_*"))

@@ -16,6 +16,7 @@ from t2i_zoo.__main__ import main
 from t2i_zoo.callbacks import PredictionWriter
 from t2i_zoo.cli import build
 from t2i_zoo.parsing import packaged_configs
+from t2i_zoo.runs import lock
 
 LOSSES = {"discriminator_loss", "generator_loss"}
 
@@ -153,6 +154,13 @@ def test_auto_starts_and_then_resumes(words, tmp_path, capsys):
 def test_a_start_that_fails_leaves_no_folder(cause, words, mistake, tmp_path):
     assert cause.split()[1] in mistake("fit", *words(tmp_path), *cause.split())
     assert not list(tmp_path.glob("version_*"))
+
+
+def test_a_run_that_another_process_trains_is_left_alone(copied, mistake):
+    before, held = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}, lock(copied)
+    assert "another process is training in" in mistake("fit", *resumed_words(copied, "--trainer.max_epochs", "3"))
+    held.release()
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_further_checkpoints_stand_beside_the_last(words, tmp_path):
