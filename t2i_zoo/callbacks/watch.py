@@ -44,7 +44,7 @@ class Watch(L.Callback):
         """
         found = measures(torch.stack(list(rows)), model.conditional)
         for logger in trainer.loggers:
-            logger.log_metrics({f"watch/{name}": value for name, value in found.items()}, step=model.clock)
+            logger.log_metrics({f"watch/{name}": value for name, value in found.items()}, step=max(model.clock - 1, 0))
         loss = trainer.callback_metrics.get("train/discriminator_loss")
         lines = []
         if loss is not None and loss < self.discriminator_loss and found["roughness"] > self.roughness:
