@@ -146,8 +146,8 @@ def test_official_names_without_text() -> None:
         {"generator_width": 16, "discriminator_width": 2, "condition_dim": 6, "noise_dim": 10},
         {
             "generator_width": 32,
-            "branches": 5,
-            "image_size": 1024,
+            "branches": 4,
+            "image_size": 512,
             "residual_blocks": 0,
             "late_residual_blocks": 1,
             "discriminator_width": 1,
