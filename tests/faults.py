@@ -40,6 +40,7 @@ import torch
 class Fill(L.Callback):  # the disk of the run, in the second epoch
     def on_train_epoch_start(self, trainer, module):
         if trainer.current_epoch == 1:
+            trainer.strategy.checkpoint_io.teardown()  # the checkpoint of the first is there
             room = shutil.disk_usage(trainer.log_dir).free
             Path(trainer.log_dir, "fill").write_bytes(bytes(max(room - 100_000, 0)))
 

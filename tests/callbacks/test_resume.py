@@ -148,7 +148,7 @@ def test_quick_epochs_are_not_all_saved_but_the_first_and_the_last_are(clock, fi
 
 def test_slow_epochs_are_all_saved(clock, fit):
     clock.step, saves = 11.0, Saves()
-    fit(saves, max_epochs=4, limit_train_batches=2)
+    fit(saves, max_epochs=4, limit_train_batches=2, plugins=[])  # by Lightning's writer: ours may still be at work
     assert saves.seen == [2, 4, 6, 8]
 
 
