@@ -43,9 +43,8 @@ class Watch(L.Callback):
             rows: for each caption (n, 3, S, S) in [-1, 1]; the rows share their noise if the model reads text.
         """
         found = measures(torch.stack(list(rows)), model.conditional)
-        step = max(model.clock - 1, 0)  # of the last batch, as Lightning counts, so that a resumed run keeps the row
         for logger in trainer.loggers:
-            logger.log_metrics({f"watch/{name}": value for name, value in found.items()}, step=step)
+            logger.log_metrics({f"watch/{name}": value for name, value in found.items()}, step=max(model.clock - 1, 0))
         loss = trainer.callback_metrics.get("train/discriminator_loss")
         lines = []
         if loss is not None and loss < self.discriminator_loss and found["roughness"] > self.roughness:

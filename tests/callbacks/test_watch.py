@@ -38,7 +38,7 @@ def test_what_is_said(images, loss, expected, capsys):
     assert [line[: len(text)] for line, text in zip(lines, expected, strict=True)] == expected
     assert capsys.readouterr().out.count("watch: ") == len(lines)
     assert set(logged[0][0]) == {"watch/contrast", "watch/roughness", "watch/noise_effect", "watch/text_effect"}
-    assert logged[0][1] == 6  # the seventh batch, as Lightning counts
+    assert logged[0][1] == 6  # the last batch, as Lightning counts
 
 
 def test_measures():

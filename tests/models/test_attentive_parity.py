@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from golden import LENGTHS, agrees, fill, inputs, numbers, official_names, read_text, recipe
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i_zoo.batch import Fakes
 from t2i_zoo.models import model_class
@@ -147,9 +148,10 @@ def test_attention_is_over_the_words_of_each_place(drawn: Outputs) -> None:
 def test_golden_discriminators(drawn: Outputs, text: tuple[Tensor, Tensor, Tensor]) -> None:
     losses = []
     for i, size in enumerate(SIZES):  # one at a time, as the only size of a model: the largest takes 300 MB
-        model = build("attngan", branches=1, image_size=size).train()
-        judge = fill(FORMATS["attngan"], model, "discriminator.0")
+        model = build("attngan", branches=3, image_size=256).train()
+        judge = fill(FORMATS["attngan"], model, f"discriminator.{i}")
         assert isinstance(judge, JointDiscriminator)
+        model.discriminator, model.needs = nn.ModuleList([judge]), replace(model.needs, sizes=(size,))
         images = inputs(3 + i, 4, 3, size, size).tanh()
         fakes = Fakes([drawn["attngan", "train", "legacy", f"img{i}"]], TextFeatures(*text), {}, torch.zeros(4, 100))
         with torch.no_grad():

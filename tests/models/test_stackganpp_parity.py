@@ -144,7 +144,14 @@ def test_official_names_without_text() -> None:
     "options",
     [
         {"generator_width": 16, "discriminator_width": 2, "condition_dim": 6, "noise_dim": 10},
-        {"generator_width": 32, "branches": 5, "image_size": 1024, "residual_blocks": 0, "discriminator_width": 1},
+        {
+            "generator_width": 32,
+            "branches": 4,
+            "image_size": 512,
+            "residual_blocks": 0,
+            "late_residual_blocks": 1,
+            "discriminator_width": 1,
+        },
         {"text_encoder": "none", "generator_width": 8, "noise_dim": 7, "discriminator_width": 2},
         {"branches": 1, "image_size": 64, "discriminator_width": 2},
     ],

@@ -234,7 +234,7 @@ def test_module_prefix(name: str, tmp_path: Path) -> None:
     with_prefix = {f: {":module." in f":{k}" for file in paths for k in load(file)} for f, paths in files.items()}
     by_default = name in ("aelnouby_gancls", "stackgan_v2", "dfgan")
     assert with_prefix == {"": {by_default}, "--module-prefix": {True}, "--no-module-prefix": {False}}
-    first, second = (read(name, files[flag], tmp_path / "x.safetensors") for flag in list(files)[1:])
+    first, second = (read(name, files[flag], tmp_path / f"{flag}.safetensors") for flag in list(files)[1:])
     assert_same(first, second)
 
 

@@ -98,7 +98,7 @@ def test_files_of_two_runs(official: list[Path], tmp_path: Path, mistake: Any) -
 
 def test_two_generators(official: list[Path], tmp_path: Path, mistake: Any) -> None:
     second = official[1].rename(tmp_path / "gen_100.pth")
-    convert("--to", GAN, tmp_path / "gan.ckpt", "--out", tmp_path / "official")
+    convert("--to", GAN, tmp_path / "gan.ckpt", "--out", tmp_path / "official", "--overwrite")
     files = [str(official[1]), str(second)]
     said = mistake("convert", "--from", GAN, *files, "--out", str(tmp_path / "x.safetensors"))
     assert said == f"{files[0]} and {files[1]} both hold the generator: give one of them"
@@ -162,9 +162,9 @@ def test_a_former_file_outlives_a_failure(official: list[Path], tmp_path: Path, 
 
     monkeypatch.setattr("safetensors.torch.save_file", half)
     monkeypatch.setattr(torch, "save", half)
-    assert "disk full" in mistake("convert", "--from", GAN, *map(str, official), "--out", str(out))
+    assert "disk full" in mistake("convert", "--from", GAN, *map(str, official), "--out", str(out), "--overwrite")
     assert "disk full" in mistake(
-        "convert", "--to", GAN, str(tmp_path / "gan.ckpt"), "--out", str(tmp_path / "official")
+        *("convert", "--to", GAN, str(tmp_path / "gan.ckpt"), "--out", str(tmp_path / "official"), "--overwrite")
     )
     assert out.read_bytes() == former
     assert [path.read_bytes() for path in sorted((tmp_path / "official").iterdir())] == before

@@ -62,7 +62,8 @@ def assert_same_end(folder: Path, reference: Path) -> None:
         assert not differences(ours[part], theirs[part], part)
     rows = [(f / "version_0" / "metrics.csv").read_text().splitlines() for f in (folder, reference)]
     assert rows[0] == rows[1]
-    assert len(rows[0]) == 1 + EPOCHS * (BATCHES + 2)  # the header; of each epoch its batches, validation and grid
+    # the header, and of each epoch its batches, its validation and what its grid shows
+    assert len(rows[0]) == 1 + EPOCHS * (BATCHES + 2)
 
 
 @pytest.fixture(scope="module")
