@@ -257,7 +257,7 @@ def test_without_a_data_module_there_is_no_context(build: Any, build_trainer: An
     ("options", "found"),
     [
         ({"image_size": 24}, r"--model\.image_size 24, expected a multiple of 16"),
-        ({"image_size": 0}, r"--model\.image_size 0, expected a multiple of 16"),
+        ({"image_size": 0}, r"--model\.image_size 0, expected at least 1"),
         ({"num_classes": 0}, r"--model\.num_classes 0"),
         ({"generator_steps": 0}, r"--model\.generator_steps 0, expected at least 1"),
         ({"discriminator_widths": [1, 2, 4, 8]}, r"--model\.discriminator_widths \[1, 2, 4, 8\], expected head"),
