@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
