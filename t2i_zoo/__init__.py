@@ -6,9 +6,9 @@ imported on first use, so that ``import t2i_zoo`` and the quick commands do not 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from t2i_zoo.lazy import lazily
 from t2i_zoo.version import __version__
 
 if TYPE_CHECKING:
@@ -119,8 +119,4 @@ __all__ = [
     "load_model",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"t2i_zoo.{_PLACES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _PLACES)

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.text import TextFeatures
 
 
 @torch.no_grad()
 def draw_rows(
-    model: TextToImageGAN,
+    model: Drawing,
     captions: Sequence[str],
     noise: Tensor | Sequence[Tensor],
     *,
@@ -45,7 +45,7 @@ def draw_rows(
 
 @torch.no_grad()
 def draw_between(
-    model: TextToImageGAN,
+    model: Drawing,
     captions: tuple[str, str],
     columns: int,
     noise: Tensor,
@@ -87,7 +87,7 @@ def _between_words(first: TextFeatures, second: TextFeatures, along: Tensor) -> 
     return {"words": torch.lerp(words[0], words[1], along[:, :, None]), "mask": mask}
 
 
-def _draw(model: TextToImageGAN, text: TextFeatures, noise: Tensor, ema: bool, batch_size: int) -> Tensor:
+def _draw(model: Drawing, text: TextFeatures, noise: Tensor, ema: bool, batch_size: int) -> Tensor:
     parts = []
     for start in range(0, len(noise), batch_size):
         cut = slice(start, start + batch_size)

@@ -59,7 +59,8 @@ def _definition(path: str) -> tuple[str, ast.ClassDef | ast.FunctionDef]:
     module, _, name = path.rpartition(".")
     if not module:
         raise LookupError(path)
-    for node in _tree(module).body:
+    body = _tree(module).body
+    for node in [*body, *(part for each in body if isinstance(each, ast.If) for part in each.body)]:  # TYPE_CHECKING
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
         if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):

@@ -24,7 +24,7 @@ LONGEST = 350
 PAGE = ROOT / "docs" / "architecture.md"
 
 #: of ours, what every folder but ``nn`` may use
-COMMON = {"errors", "files", "seeds", "batch", "paths", "version", "pictures", "ranges"}
+COMMON = {"errors", "files", "lazy", "seeds", "batch", "paths", "version", "pictures", "ranges"}
 NUMBERS = {"torch", "numpy", "scipy"}
 #: the files beside the models' folders; "=" is this very file, here ``models/__init__.py``
 NEIGHBOURS = {"=models", *(f"models.{file[7:-3]}" for file in FILES if re.fullmatch(r"models/[^/_]+\.py", file))}
@@ -40,13 +40,13 @@ class Rule(NamedTuple):
 
 #: the first rule whose pattern fits; files that none fits (``cli.py``, ``commands``, ...) may import everything
 RULES = [
-    Rule(r"(errors|seeds|version)\.py", set(), set()),
+    Rule(r"(errors|lazy|seeds|version)\.py", set(), set()),
     Rule(r"files\.py", {"errors"}, set()),
     Rule(r"(ranges|signatures)\.py", {"errors"}, {"docstring_parser"}),
     Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
     Rule(r"fonts\.py", {"errors"}, {"PIL"}),
     Rule(r"pictures\.py", {"files", "fonts"}, {"torch", "PIL"}),
-    Rule(r"sampling\.py", {"models.base", "text"}, {"torch"}),
+    Rule(r"sampling\.py", {"models.drawing", "text"}, {"torch"}),
     Rule(r"batch\.py", {"text.features"}, {"torch"}),
     Rule(r"nn/.*", {"nn"}, {"torch"}),
     Rule(r"vision/inception_tf\.py", {"vision", *COMMON}, {"torch", "torch_fidelity"}),
@@ -63,6 +63,9 @@ RULES = [
     Rule(r"data/(shards|shard_writer)\.py", {"data", "text", *COMMON}, {"numpy", "PIL", "filelock", "webdataset"}),
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),
+    Rule(r"models/exported\.py", {*NEIGHBOURS, "text", "signatures", *COMMON}, {"torch", "safetensors"}),
+    Rule(r"models/drawing\.py", {"nn", "text", *COMMON}, {"torch"}),
+    Rule(r"models/(?P<m>\w+)/drawing\.py", {"models.drawing", "models.{m}.networks", "nn", "text", *COMMON}, {"torch"}),
     Rule(r"models/projection\.py", {*NEIGHBOURS, "nn", "vision", *COMMON}, {"torch"}),
     Rule(r"models/[^/]*\.py", {*NEIGHBOURS, "text", "nn", *COMMON}, {"torch", "numpy", "lightning", "safetensors"}),
     Rule(r"models/(?P<m>\w+)/(networks|losses)\.py", {"models.{m}.networks", "nn", "text", "vision", *COMMON},
@@ -238,6 +241,20 @@ def test_quick_commands_do_not_wait_for_torch(code: str) -> None:
     process = subprocess.run(
         [sys.executable, "-c", f"{code}\n{slow}"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_an_exported_generator_draws_without_lightning(tmp_path: Path) -> None:
+    words = ["sample", "--model", "flowers64", "--text", "a pink flower", "--n", "1", "--out", str(tmp_path / "a.png")]
+    code = f"""
+import sys
+from t2i_zoo.__main__ import main
+assert main({words}) == 0
+slow = {{"lightning", "torchmetrics", "torchvision", "scipy", "transformers", "datasets", "wandb", "torch._dynamo"}}
+print("loaded:", sorted(slow & set(sys.modules)))
+"""
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[-1] == "loaded: []"
 

@@ -12,7 +12,7 @@ from t2i_zoo.commands.sample import check_at_least, image_path, pick_device
 from t2i_zoo.errors import T2IError
 from t2i_zoo.fonts import Letters
 from t2i_zoo.models import load_model
-from t2i_zoo.models.attentive import AttentiveGAN
+from t2i_zoo.models.drawing import AttentiveDrawing
 from t2i_zoo.paths import check_new
 from t2i_zoo.pictures import attention_page, save_beside
 
@@ -51,7 +51,7 @@ def attention(
     check_at_least(1, words=words)
     check_at_least(0, seed=seed)
     model = load_model(ckpt, pick_device(device))
-    if not isinstance(model, AttentiveGAN):
+    if not isinstance(model, AttentiveDrawing):
         raise T2IError(
             f"{ckpt} holds a {type(model).__name__}, which attends to no words: give a run of AttnGAN, MirrorGAN or "
             "DM-GAN"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.models.drawing import CaptionReader
 from t2i_zoo.text import words_of
 from t2i_zoo.text.vocabulary import END_WORD
 
@@ -65,7 +65,7 @@ def usable(
     return kept, [f"caption {n} of {len(captions)} is left out: {reason}" for n, reason in reasons.items()]
 
 
-def notes_on_words(model: ZooModule, captions: Sequence[str]) -> list[str]:
+def notes_on_words(model: CaptionReader, captions: Sequence[str]) -> list[str]:
     """Which words the text encoder does not know, which ones no training caption holds, and what has no word."""
     encoder, notes = model.text_encoder, list[str]()
     assert encoder is not None

@@ -29,7 +29,7 @@ from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
 from t2i_zoo.models import load_model
-from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.parsing import Parser, find_config, named_model
 from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
@@ -97,7 +97,7 @@ class Subject(NamedTuple):
         config: config of the data that it was trained on, or None.
     """
 
-    model: TextToImageGAN | None
+    model: Drawing | None
     name: str
     checkpoint: str
     sha256: str
@@ -131,7 +131,7 @@ def find_subject(ckpt: str, device: str = "cpu", live: bool = False) -> Subject:
         if path in shipped_generators().values():  # nothing is written into the package
             folder = Path("runs") / path.stem
         config = folder / "config.yaml"
-    if not isinstance(model, TextToImageGAN):
+    if not isinstance(model, Drawing):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which generates no images: give a run of a GAN")
     if live and ckpt.endswith(".safetensors"):
         raise T2IError(f"found --live and {ckpt}, which holds the averaged weights only: leave out --live")

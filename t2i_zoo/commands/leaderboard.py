@@ -29,7 +29,7 @@ from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, read_lines
 from t2i_zoo.models import name_of
-from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.paths import check_new
 from t2i_zoo.pictures import save_beside, to_pil
 from t2i_zoo.sampling import draw_rows
@@ -151,7 +151,7 @@ class _Board:
         self.entries.append(Entry(title, about, key, type(module.source).__name__))
         return self.entries[-1]
 
-    def draw(self, model: TextToImageGAN, protocol: Protocol) -> None:
+    def draw(self, model: Drawing, protocol: Protocol) -> None:
         """For each caption write a JPEG of ``columns`` samples side by side; every model gets the same noise seeds."""
         texts = self.captions if model.conditional else [""] * len(self.captions)
         noise = seeded_noise(model, list(range(self.columns)), protocol.seed)

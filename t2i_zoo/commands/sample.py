@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,12 +16,14 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.fonts import Letters
 from t2i_zoo.models import load_model
-from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.models.state import read_checkpoint
-from t2i_zoo.models.stream import STREAM
 from t2i_zoo.paths import check_new, find_weights, shipped_generators
 from t2i_zoo.pictures import caption_grid, save_beside, save_images, truncate_noise
 from t2i_zoo.sampling import draw_between, draw_rows
+
+if TYPE_CHECKING:
+    from t2i_zoo.models.stream import STREAM
 
 _ROWS = 200  # of a grid: a JPEG has at most 65,535 pixels a side
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -122,7 +125,7 @@ def sample(
     return path
 
 
-def _truncated(model: TextToImageGAN, noise: Tensor, truncation: float | None) -> Tensor:
+def _truncated(model: Drawing, noise: Tensor, truncation: float | None) -> Tensor:
     """Normal noise cut at -2 and 2 and multiplied, as the authors of DF-GAN do with 0.88."""
     if truncation is None:
         return noise
@@ -133,12 +136,12 @@ def _truncated(model: TextToImageGAN, noise: Tensor, truncation: float | None) -
     return truncation * truncate_noise(noise, 2.0)
 
 
-def _load(source: str, captions: Sequence[str], live: bool, device: str) -> TextToImageGAN:
+def _load(source: str, captions: Sequence[str], live: bool, device: str) -> Drawing:
     """The model, if it can draw what is asked for."""
     if live and find_weights(source).suffix == ".safetensors":
         raise T2IError(f"found --live and {source}, which holds no other weights than it draws with: leave out --live")
     model = load_model(source, device)
-    if not isinstance(model, TextToImageGAN):
+    if not isinstance(model, Drawing):
         raise T2IError(f"{source} holds a {type(model).__name__}, which draws no images: give a run of a GAN")
     if captions and not model.conditional:
         raise T2IError(
@@ -151,6 +154,8 @@ def _load(source: str, captions: Sequence[str], live: bool, device: str) -> Text
 
 def _caption_writer(source: str, stream: str | None, device: torch.device) -> STREAM:
     """The STREAM of a run, by default the one that the MirrorGAN of ``source`` was trained with."""
+    from t2i_zoo.models.stream import STREAM
+
     place = find_weights(source)
     if stream is None and place.suffix == ".ckpt":
         stream = read_checkpoint(place)["hyper_parameters"].get("stream")

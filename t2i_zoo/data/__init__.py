@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from t2i_zoo.data.records import Embedded, Record, Source
+from t2i_zoo.lazy import lazily
 
 if TYPE_CHECKING:
     from t2i_zoo.data.birds import CUB200
@@ -53,8 +53,4 @@ __all__ = [
     "WebDataset",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"t2i_zoo.data.{_PLACES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _PLACES)

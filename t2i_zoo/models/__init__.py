@@ -101,8 +101,11 @@ def model_class(name: str) -> type[ZooModule]:
     return found
 
 
-def load_model(path: str | Path, device: str = "cpu") -> ZooModule:
+def load_model(path: str | Path, device: str = "cpu") -> Any:
     """Rebuild any model of the zoo from a checkpoint, ready to ``generate`` and to encode new sentences.
+
+    A ``ZooModule``, or from a file of ``t2i-zoo export`` and by the name of a generator that comes with the package an
+    ``ExportedGenerator``, which draws without Lightning.
 
     Args:
         path: a .ckpt file, the folder of a run, a .safetensors file of ``t2i-zoo export`` or ``t2i-zoo convert``, or
@@ -164,23 +167,25 @@ def _package(name: str) -> str:
     return MODELS[name].path.rpartition(".")[0]
 
 
-def name_of(model: ZooModule) -> str | None:
+def name_of(model: object) -> str | None:
     """The name of a model's class in ``MODELS``; None for your own classes, subclasses included."""
     cls = type(model)
-    return next((n for n in MODELS if cls.__module__.startswith(f"{_package(n)}.") and model_class(n) is cls), None)
+    path = f"{cls.__module__.removesuffix('.module')}.{cls.__qualname__}"
+    return next((name for name, entry in MODELS.items() if entry.path == path), None)
 
 
-def _load_safetensors(path: Path) -> ZooModule:
+def _load_safetensors(path: Path) -> Any:
     """The model that an exported or converted file names."""
     from t2i_zoo.models.state import read_weights
 
     tensors, about = read_weights(path)
     if isinstance(about, dict) and "format" in about:
-        from t2i_zoo.models.exported import check_header, rebuild
+        from t2i_zoo.models.exported import check_header, rebuild, rebuild_own
 
         check_header(path, about)
-        cls = model_class(about["model"]) if about["model"] in MODELS else _class_of(about["class"])
-        return rebuild(cls, path, tensors, about)
+        if about["model"] in MODELS:
+            return rebuild(MODELS[about["model"]].path, path, tensors, about)
+        return rebuild_own(_class_of(about["class"]), path, tensors, about)
     if not isinstance(about, dict) or not isinstance(about.get("hparams"), dict):
         raise T2IError(
             f"{path} does not say which model it holds, as files of t2i-zoo export and convert do: start a run of that "

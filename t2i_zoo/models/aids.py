@@ -16,9 +16,10 @@ from torch.nn.utils import parametrizations, parametrize
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
+from t2i_zoo.models.companions import CompanionModule
+from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.models.observed import Observed
 from t2i_zoo.models.projection import Projected, Projection, projected
-from t2i_zoo.models.sampling import SamplingModule
 from t2i_zoo.nn import (
     ADVERSARIAL,
     AdversarialLoss,
@@ -53,7 +54,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         )
 
 
-class AidedModule(SamplingModule):
+class AidedModule(Drawing, CompanionModule):
     """The discriminator's half of ``TextToImageGAN``: how losses reach it, and how options change it."""
 
     discriminator: nn.Module  #: one ``ConditionalDiscriminator``, or an ``nn.ModuleList`` of one per size

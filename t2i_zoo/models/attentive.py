@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from t2i_zoo.batch import Batch, BatchNeeds, Fakes
+from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.models.checks import check_mismatch
+from t2i_zoo.models.drawing import AttentiveDrawing
 from t2i_zoo.models.pyramid import PyramidGAN
 from t2i_zoo.nn import discriminator_loss, of_other_classes, over_sizes
 from t2i_zoo.nn.damsm import sentence_loss, words_loss
 from t2i_zoo.ranges import Count, Weight
 
 
-class AttentiveGAN(PyramidGAN):
-    """Base of AttnGAN, MirrorGAN and DM-GAN; a subclass writes ``next_stage``. All branches have the same width.
+class AttentiveGAN(AttentiveDrawing, PyramidGAN):
+    """Base of AttnGAN, MirrorGAN and DM-GAN. All branches have the same width.
 
     Args:
         damsm_weight: weight lambda of the two matching losses on the largest image; 0 leaves them out.
@@ -32,9 +33,6 @@ class AttentiveGAN(PyramidGAN):
         legacy_mask: mask the padding of captions as the authors' code does, which mixes up the captions of a batch.
         options: options of ``PyramidGAN``.
     """
-
-    needs = BatchNeeds(words=True, least=2)
-    attends = True
 
     def __init__(
         self,
@@ -51,13 +49,7 @@ class AttentiveGAN(PyramidGAN):
     ) -> None:
         super().__init__(condition_dim=condition_dim, generator_width=generator_width, kl_weight=kl_weight, **options)
         check_mismatch(mismatch, exclude_same_class)
-        stages = [self.next_stage() for _ in self.needs.sizes[1:]]
-        widths = [generator_width] * len(self.needs.sizes)
-        self.set_pyramid(widths, stages, self.text_encoder.dim, condition_first=False, last_only=last_only)
-
-    def next_stage(self) -> nn.Module:
-        """One of the generator's further stages, as ``PyramidGenerator`` describes them."""
-        raise NotImplementedError
+        self.set_pyramid(self.text_encoder.dim, condition_first=False, last_only=last_only)
 
     def setup(self, stage: str) -> None:
         """Load what the losses look at, and raise where it is missing."""

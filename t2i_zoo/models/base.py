@@ -124,8 +124,7 @@ class TextToImageGAN(AidedModule):
         self.automatic_optimization = False
         self.save_hyperparameters()
         check_options(self.hparams)
-        text_encoder = reader(text_encoder, damsm)
-        self.text_encoder = build_text_encoder(text_encoder)
+        self.text_encoder = build_text_encoder(text_encoder := reader(text_encoder, damsm))
         if not (self.conditional or self.text_is_optional):
             raise T2IError(f"found --model.text_encoder none, but {type(self).__name__} reads text: choose an encoder")
         # The files that rebuild the encoder are kept in checkpoints only, not in the hyperparameters of a run.
@@ -133,7 +132,6 @@ class TextToImageGAN(AidedModule):
         self.hparams["text_encoder"] = bare or text_encoder
         own = "hinge" if projected else self.own_loss
         self.adversarial = ADVERSARIAL[own if adversarial_loss == "paper" else adversarial_loss]
-        self.total_noise_dim = noise_dim
         self.needs = replace(self.needs, sizes=(image_size,), least=2 if projected else self.needs.least)
         self._unlogged: dict[str, Tensor] = {}
 
@@ -170,6 +168,7 @@ class TextToImageGAN(AidedModule):
 
     def set_networks(self, generator: nn.Module, discriminator: nn.Module) -> None:
         """Adopt both networks with their training aids, copy the generator for the average, and load ``weights``."""
+        self.prepare_drawing()
         self.generator, self.discriminator = generator, self.aided(discriminator)
         self.generator_ema = copy.deepcopy(generator).requires_grad_(False).eval()
         if self.hparams["weights"]:
@@ -303,6 +302,11 @@ class TextToImageGAN(AidedModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Both losses on the test split."""
         self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """One generated image for each caption of the test split."""
+        rng = torch.Generator().manual_seed(int(batch["index"][0]))
+        return {"images": self.generate(self.encode(batch), rng=rng), "captions": batch["captions"]}
 
     # Guards and modes -----------------------------------------------------------------------------------------------
 

@@ -7,17 +7,26 @@ discriminator, optimizers or training captions. The averaged generator is called
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from t2i_zoo.batch import BatchNeeds
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.state import model_key
-from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.signatures import options_of
+from t2i_zoo.text import build_text_encoder
 from t2i_zoo.version import __version__
+
+if TYPE_CHECKING:
+    from t2i_zoo.models.zoo import ZooModule
 
 FORMAT = 1  #: raise it if an older version would read a file wrongly
 _LIVE, _AVERAGE, _JUDGE = "generator.", "generator_ema.", "discriminator."
@@ -102,15 +111,82 @@ def check_header(path: Path, about: dict[str, Any]) -> None:
         raise T2IError(f"{path} is an export without a readable {wrong[0]!r} in its header: export it again")
 
 
-def rebuild(cls: type[Any], path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> ZooModule:
-    """The model of a file: both generators get its weights, in float32; the discriminator has initial ones.
+class ExportedGenerator(nn.Module):
+    """The generator of a file with its text encoder; mixed with the drawing half of its model, it draws as that does.
+
+    It has neither a discriminator nor losses, and needs no Lightning. Training goes on from a file by
+    ``--model.weights``.
+
+    Args:
+        hparams: the options of the model by name, all of them.
+    """
+
+    generator: nn.Module
+    build_generator: Callable[[], nn.Module]
+    prepare_drawing: Callable[[], None]
+    needs: BatchNeeds
+
+    def __init__(self, hparams: dict[str, Any]) -> None:
+        super().__init__()
+        self.hparams, self.clock = hparams, 0
+        self.vocabulary: frozenset[str] = frozenset()
+        self.text_encoder = build_text_encoder(hparams["text_encoder"] or "hashing")
+        self.needs = replace(self.needs, sizes=(hparams["image_size"],))
+        self.prepare_drawing()
+        self.generator = self.build_generator()
+
+    @property
+    def generator_ema(self) -> nn.Module:
+        """The generator, whose weights are averages."""
+        return self.generator
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+
+def rebuild(kind: str, path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> Any:
+    """The generator of a file of one of the zoo's models, in float32.
+
+    Args:
+        kind: import path of the model's class, whose drawing half is in the module ``drawing`` beside it.
+        path: of the file, for errors.
+        tensors: the file's weights.
+        about: the file's header.
 
     Raises:
         T2IError: if header and weights do not fit together.
     """
+    package, _, name = kind.rpartition(".")
+
+    def make(given: dict[str, Any]) -> Any:
+        # a file of an earlier version lacks the options that were added since, whose defaults are as it was
+        options = {each.name: ast.literal_eval(each.default) for each in options_of(kind) if each.default}
+        if strange := given.keys() - options:
+            raise KeyError(f"the option {min(strange)} is unknown")
+        half = resolve_name(f"{package}.drawing.Half")
+        cls = type(name, (half, ExportedGenerator), {"__module__": f"{package}.module"})
+        return cls(options | given)
+
+    return _filled(make, {}, path, tensors, about)
+
+
+def rebuild_own(cls: type[Any], path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> Any:
+    """The same for a class of your own: the whole model, both of whose generators get the weights."""
+    averages = {_AVERAGE + key.removeprefix(_LIVE): x for key, x in tensors.items() if key.startswith(_LIVE)}
+    return _filled(lambda given: cls(**given), averages, path, tensors, about)
+
+
+def _filled(
+    make: Callable[[dict[str, Any]], Any],
+    averages: dict[str, Tensor],
+    path: Path,
+    tensors: dict[str, Tensor],
+    about: dict[str, Any],
+) -> Any:
     try:
-        model: ZooModule = cls(**{k: v for k, v in about["hparams"].items() if not k.startswith("_")})
-        averages = {_AVERAGE + key.removeprefix(_LIVE): x for key, x in tensors.items() if key.startswith(_LIVE)}
+        model = make({k: v for k, v in about["hparams"].items() if not k.startswith("_")})
         missing, unexpected = model.load_state_dict({**tensors, **averages}, strict=False)
         if odd := [*(key for key in missing if not key.startswith(_JUDGE)), *unexpected]:
             raise KeyError(f"{odd[0]} is {'missing' if odd[0] in missing else 'unknown'}")

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size
-from t2i_zoo.nn import JointDiscriminator, Norm, PyramidGenerator, generator_loss, kl_to_normal, split_noise, weighted
+from t2i_zoo.models.drawing import PyramidDrawing
+from t2i_zoo.nn import JointDiscriminator, Norm, generator_loss, kl_to_normal, weighted
 from t2i_zoo.ranges import Count, Weight, Whole
-from t2i_zoo.text import TextFeatures
 
 
-class PyramidGAN(TextToImageGAN):
+class PyramidGAN(PyramidDrawing, TextToImageGAN):
     """Base of the models whose generator yields several sizes at once; a subclass calls ``set_pyramid``.
 
     Args:
@@ -32,8 +32,6 @@ class PyramidGAN(TextToImageGAN):
     """
 
     needs = BatchNeeds(least=2)
-    generator: PyramidGenerator
-    generator_ema: PyramidGenerator
     discriminator: nn.ModuleList  #: of ``JointDiscriminator``, one per size, smallest first
     discriminator_norm: Norm = "batch"  #: of the discriminators' convolutions
 
@@ -53,41 +51,23 @@ class PyramidGAN(TextToImageGAN):
     ) -> None:
         super().__init__(image_size=image_size, **options)
         check_image_size(image_size, 8 * 2 ** (branches - 1), f" with {branches} branches", such_as=256)
-        sizes = tuple(image_size >> i for i in reversed(range(branches)))
-        self.needs = replace(self.needs, sizes=sizes)
-        self.condition_dim = condition_dim if self.conditional else 0
-        self.total_noise_dim += self.condition_dim
+        self.needs = replace(self.needs, sizes=tuple(self.branch_sizes))
 
-    def set_pyramid(
-        self, widths: list[int], stages: list[nn.Module], told: int, *, condition_first: bool, last_only: bool = False
-    ) -> None:
+    def set_pyramid(self, told: int, *, condition_first: bool, last_only: bool = False) -> None:
         """Build and adopt the networks.
 
         Args:
-            widths: channels of the generator's features at each size.
-            stages: of the generator after the first, as ``PyramidGenerator`` describes them.
             told: dimension of the discriminators' condition; 0 without text.
             condition_first: order of condition and features in the discriminators; see ``JointHeads``.
             last_only: only the largest image and its discriminator, without unconditional logits.
         """
-        options, first = self.hparams, self.needs.sizes[0]
-        text_dim, checkpointing = self.text_encoder.dim, options["gradient_checkpointing"]
         if last_only:
             self.needs = replace(self.needs, sizes=self.needs.sizes[-1:])
-        dims = (text_dim, options["noise_dim"], options["condition_dim"])
-        generator = PyramidGenerator(*dims, widths, first, stages, last_only=last_only, checkpointing=checkpointing)
+        generator, checkpointing = self.build_generator(), self.hparams["gradient_checkpointing"]
         joint = {"condition_first": condition_first, "unconditional": not last_only, "checkpointing": checkpointing}
-        width, norm = options["discriminator_width"], self.discriminator_norm
+        width, norm = self.hparams["discriminator_width"], self.discriminator_norm
         discriminators = [JointDiscriminator(told, width, size, norm=norm, **joint) for size in self.needs.sizes]
         self.set_networks(generator, nn.ModuleList(discriminators))
-
-    def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
-        """Images of every size; the last ``condition_dim`` columns of the noise are conditioning augmentation's."""
-        augment = network.training or self.hparams["sampling_noise"]
-        z, augmentation = split_noise(noise, [self.hparams["noise_dim"], self.condition_dim], augment=augment)
-        words = (text.words, text.mask) if self.needs.words else ()
-        images, extras = network(z, text.sentence, augmentation, *words)
-        return Fakes(images, text, extras, noise)
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Adversarial terms of all sizes and, with text, the divergence of the condition; a paper adds its own."""

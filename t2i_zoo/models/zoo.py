@@ -6,7 +6,7 @@ It owns the random numbers of each rank, the checks before training, and the con
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -18,20 +18,16 @@ from torch import Tensor, nn
 from t2i_zoo.batch import BatchNeeds, CaptionedData
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
+from t2i_zoo.models.drawing import CaptionReader
 from t2i_zoo.ranges import check_names, check_ranges
-from t2i_zoo.text import TextEncoder, words_of
-from t2i_zoo.text.tokens import split_formerly
+from t2i_zoo.text import words_of
 from t2i_zoo.version import __version__
 
 
-class ZooModule(L.LightningModule):
+class ZooModule(CaptionReader, L.LightningModule):
     """Base of all that ``t2i-zoo fit`` trains; hyperparameters are plain values and equal to the signature.
 
     Attributes:
-        text_encoder: the frozen encoder whose features the data module caches, or None.
-        needs: what the model reads of a batch; a model whose options decide it replaces it in ``__init__``.
-        clock: batches that this model was trained on.
-        vocabulary: every word of its training captions.
         rng: this rank's own source of noise, in training.
         parts: what a fine-tuning run may start from: names of submodules, each with a dot.
         starting_points: options that name files a run starts from; its own checkpoints no longer need them.
@@ -40,8 +36,6 @@ class ZooModule(L.LightningModule):
             is given; sampling does not need them.
     """
 
-    text_encoder: TextEncoder | None
-    needs: BatchNeeds = BatchNeeds()
     parts: tuple[str, ...] = ()
     starting_points: tuple[str, ...] = ("weights",)
     builds_on: tuple[str, ...] = ()
@@ -56,7 +50,7 @@ class ZooModule(L.LightningModule):
         super().__init__()
         self.text_encoder = None
         self.clock = 0
-        self.vocabulary: frozenset[str] = frozenset()
+        self.vocabulary = frozenset()
         self.rng: torch.Generator | None = None
         self._resumed_states: list[dict[str, Any]] | None = None
         self._losses: tuple[str, ...] = ()
@@ -67,22 +61,6 @@ class ZooModule(L.LightningModule):
         """The data module of the Trainer; None for plain loaders, and for a data module that nothing can be asked."""
         found = self.trainer.datamodule  # type: ignore[attr-defined]
         return found if isinstance(found, CaptionedData) else None
-
-    def unknown_words(self, caption: str) -> list[str]:
-        """Words of a caption that the encoder does not know or that no training caption contains."""
-        unknown = self.text_encoder.unknown_words(caption) if self.text_encoder is not None else []
-        return list(dict.fromkeys([*unknown, *self.unseen_words(caption)]))
-
-    def unseen_words(self, caption: str) -> list[str]:
-        """Words of a caption that no training caption contains; none where the training captions are not known."""
-        words = words_of(caption, split_formerly(self.vocabulary))
-        return [word for word in dict.fromkeys(words) if self.vocabulary and word not in self.vocabulary]
-
-    def remember(self, vocabulary: Iterable[str]) -> None:
-        """Take over the words of a file's training captions; they tell how the text encoder split captions."""
-        self.vocabulary = frozenset(vocabulary)
-        if self.text_encoder is not None:
-            self.text_encoder.former_words = split_formerly(self.vocabulary)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip here, where half-precision gradients are unscaled already."""

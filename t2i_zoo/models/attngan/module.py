@@ -8,24 +8,19 @@ warm-up of the moving average.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.models.attentive import AttentiveGAN
 from t2i_zoo.models.attngan import losses
-from t2i_zoo.models.attngan.networks import NextStage
+from t2i_zoo.models.attngan.drawing import Half
 
 
-class AttnGAN(AttentiveGAN):
+class AttnGAN(Half, AttentiveGAN):
     """AttnGAN; defaults are those of the authors' ``bird_attn2``, and the card has their other configs.
 
     All options are those of ``AttentiveGAN``.
     """
-
-    def next_stage(self) -> nn.Module:
-        """Word attention, residual blocks, doubling."""
-        names = ("generator_width", "residual_blocks", "legacy_mask")
-        return NextStage(self.text_encoder.word_dim, *(self.hparams[name] for name in names))
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """The losses of ``AttentiveGAN``, and DAMSM's of the largest images."""

@@ -15,11 +15,12 @@ from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.models.dfgan import losses, networks
+from t2i_zoo.models.dfgan.drawing import Half
 from t2i_zoo.nn import discriminator_loss, generator_loss, of_other_classes
 from t2i_zoo.ranges import Count, Fraction, Weight
 
 
-class DFGAN(TextToImageGAN):
+class DFGAN(Half, TextToImageGAN):
     """DF-GAN; defaults are those of the authors' ``bird.yml``, except the moving average.
 
     The matching-aware penalty (``matching_penalty`` 2, ``matching_power`` 6) is on by default, in the discriminator's
@@ -66,10 +67,9 @@ class DFGAN(TextToImageGAN):
             **options,
         )
         check_image_size(image_size, 16)
-        text_dim, noise_dim = self.text_encoder.dim, self.hparams["noise_dim"]
+        generator = self.build_generator()
         self.set_networks(
-            networks.Generator(text_dim, noise_dim, generator_width, image_size, variant),
-            networks.Discriminator(text_dim, discriminator_width, image_size, variant),
+            generator, networks.Discriminator(self.text_encoder.dim, discriminator_width, image_size, variant)
         )
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:

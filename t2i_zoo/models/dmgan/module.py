@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.models.attentive import AttentiveGAN
 from t2i_zoo.models.dmgan import losses
-from t2i_zoo.models.dmgan.networks import NextStage
+from t2i_zoo.models.dmgan.drawing import Half
 from t2i_zoo.nn import Norm
 from t2i_zoo.ranges import Count
 
 
-class DMGAN(AttentiveGAN):
+class DMGAN(Half, AttentiveGAN):
     """DM-GAN; defaults are those of the authors' ``bird_DMGAN``.
 
     Args:
@@ -32,11 +32,6 @@ class DMGAN(AttentiveGAN):
 
     def __init__(self, *, generator_width: Count = 64, discriminator_width: Count = 32, **options: Any) -> None:
         super().__init__(generator_width=generator_width, discriminator_width=discriminator_width, **options)
-
-    def next_stage(self) -> nn.Module:
-        """Dynamic memory, residual blocks, doubling."""
-        names = ("generator_width", "residual_blocks", "legacy_mask")
-        return NextStage(self.text_encoder.word_dim, *(self.hparams[name] for name in names))
 
     def generator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """The losses of ``AttentiveGAN``, and DAMSM's of the largest images."""

@@ -17,12 +17,13 @@ from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.models.gancls import losses, networks
+from t2i_zoo.models.gancls.drawing import Half
 from t2i_zoo.nn import feature_matching
 from t2i_zoo.ranges import Count, Fraction, Positive, Weight
 from t2i_zoo.text import TextFeatures
 
 
-class GANCLS(TextToImageGAN):
+class GANCLS(Half, TextToImageGAN):
     """GAN-CLS; with ``interpolation_weight`` GAN-INT-CLS, and with ``mismatch_weight=0`` as well GAN-INT.
 
     Defaults are those of ``main_cls.lua`` with the widths of the flowers and birds scripts, except the mismatched pair:
@@ -79,18 +80,13 @@ class GANCLS(TextToImageGAN):
         **options: Any,
     ) -> None:
         super().__init__(lr_decay=lr_decay, **options)
-        size, text_dim = self.hparams["image_size"], self.text_encoder.dim
+        size = self.hparams["image_size"]
         check_image_size(size, 16)
-        of_generator = (text_dim, self.hparams["noise_dim"], projection_dim, generator_width, size)
-        of_discriminator = (text_dim, projection_dim, discriminator_width, size)
-        if architecture != "dcgan":
-            light = architecture == "light"
-            self.set_networks(
-                networks.LightGenerator(*of_generator) if light else networks.Generator(*of_generator, large),
-                networks.Discriminator(*of_discriminator, third_activation, text_norm),
-            )
+        generator, dims = self.build_generator(), (self.text_encoder.dim, projection_dim, discriminator_width, size)
+        if architecture == "dcgan":
+            self.set_networks(generator, networks.DCGANDiscriminator(*dims))
         else:
-            self.set_networks(networks.DCGANGenerator(*of_generator), networks.DCGANDiscriminator(*of_discriminator))
+            self.set_networks(generator, networks.Discriminator(*dims, third_activation, text_norm))
         wrong_images = mismatch == "image" and mismatch_weight > 0
         several = architecture == "dcgan" or text_norm or interpolation_weight > 0  # batch norm of vectors, or pairs
         self.needs = replace(self.needs, wrong_images=wrong_images, least=2 if several else self.needs.least)

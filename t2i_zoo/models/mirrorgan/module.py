@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.models.attentive import AttentiveGAN
 from t2i_zoo.models.mirrorgan import losses
-from t2i_zoo.models.mirrorgan.networks import NextStage
+from t2i_zoo.models.mirrorgan.drawing import Half
 from t2i_zoo.ranges import Weight
 
 
-class MirrorGAN(AttentiveGAN):
+class MirrorGAN(Half, AttentiveGAN):
     """MirrorGAN; defaults are those of the authors' ``train_bird``.
 
     Args:
@@ -37,11 +37,6 @@ class MirrorGAN(AttentiveGAN):
         self, *, stream: str | None = None, stream_weight: Weight = 10.0, damsm_weight: Weight = 0.0, **options: Any
     ) -> None:
         super().__init__(damsm_weight=damsm_weight, **options)
-
-    def next_stage(self) -> nn.Module:
-        """Attention to words and to the sentence, residual blocks, doubling."""
-        names = ("condition_dim", "generator_width", "residual_blocks", "legacy_mask")
-        return NextStage(self.text_encoder.word_dim, *(self.hparams[name] for name in names))
 
     def setup(self, stage: str) -> None:
         """Load STREAM too, and raise where it is missing."""

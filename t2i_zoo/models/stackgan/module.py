@@ -19,17 +19,17 @@ from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size, check_mismatch
 from t2i_zoo.models.stackgan import losses, networks
-from t2i_zoo.nn import CAActivation, discriminator_loss, of_other_classes, split_noise
+from t2i_zoo.models.stackgan.drawing import Half
+from t2i_zoo.nn import CAActivation, discriminator_loss, of_other_classes
 from t2i_zoo.paths import find_weights
 from t2i_zoo.ranges import Count, Positive, Weight, Whole
-from t2i_zoo.text import TextFeatures
 
 UNTRAINED = "untrained"  #: the value of ``stage1`` for a trial run of Stage II on random weights
 #: the same in both stages
 SHARED = ("text_encoder", "noise_dim", "condition_dim", "generator_width", "least_channels", "ca_activation")
 
 
-class StackGAN(TextToImageGAN):
+class StackGAN(Half, TextToImageGAN):
     """One stage of StackGAN: Stage I draws small images, Stage II redraws those of a frozen Stage I, 4 x as large.
 
     Defaults are those of the PyTorch code's ``config.py``, except the average of the generator's weights. A checkpoint
@@ -91,25 +91,17 @@ class StackGAN(TextToImageGAN):
         **options: Any,
     ) -> None:
         super().__init__(lr_decay=lr_decay, lr_decay_every=lr_decay_every, **options)
-        size, noise_dim = self.hparams["image_size"], self.hparams["noise_dim"]
+        size = self.hparams["image_size"]
         if stage not in (1, 2):
             raise T2IError(f"found --model.stage {stage}, expected 1 or 2")
         check_image_size(size, 8 if stage == 1 else 32, f" in stage {stage}", such_as=64 if stage == 1 else 256)
         if stage == 1 and stage1:
             raise T2IError(f"found --model.stage1 {stage1} in stage 1: set --model.stage 2, or leave it out")
         check_mismatch(mismatch, exclude_same_class)
-        common = (self.text_encoder.dim, noise_dim, condition_dim, generator_width, size)
-        generator: nn.Module
-        if stage == 1:
-            generator = networks.Stage1Generator(*common, ca_activation, least_channels)
-        else:
-            training = stage1_mode == "train"
-            further = (residual_blocks, ca_activation, training, least_channels)
-            generator = networks.Stage2Generator(*common, *further)
-            if stage1 and stage1 != UNTRAINED:
-                self._load_stage1(generator.stage1, stage1)
+        generator: Any = self.build_generator()
+        if stage == 2 and stage1 and stage1 != UNTRAINED:
+            self._load_stage1(generator.stage1, stage1)
         self._has_stage1 = bool(stage == 1 or stage1 or self.hparams["weights"])
-        self.total_noise_dim = noise_dim + stage * condition_dim
         self.set_networks(generator, networks.Discriminator(condition_dim, discriminator_width, size, stage))
 
     def _load_stage1(self, network: nn.Module, path: str) -> None:
@@ -117,8 +109,8 @@ class StackGAN(TextToImageGAN):
         with warnings.catch_warnings():  # a converted file without its text encoder: this model has its own
             warnings.simplefilter("ignore")
             first = load_model(path)
-        if not isinstance(first, StackGAN) or first.hparams["stage"] != 1:
-            found = f"stage {first.hparams['stage']}" if isinstance(first, StackGAN) else type(first).__name__
+        if not isinstance(first, Half) or first.hparams["stage"] != 1:
+            found = f"stage {first.hparams['stage']}" if isinstance(first, Half) else type(first).__name__
             raise T2IError(f"--model.stage1 {path} holds {found}: give the run of a StackGAN of stage 1")
         theirs, ours = first.hparams, self.hparams
         if theirs["image_size"] * 4 != ours["image_size"]:
@@ -138,13 +130,6 @@ class StackGAN(TextToImageGAN):
                 )
         source = first.generator_ema if ours["stage1_ema"] else first.generator
         network.load_state_dict(source.state_dict())
-
-    def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
-        """Run a generator; the noise is z and then that of each stage's conditioning augmentation."""
-        lengths = [self.hparams["noise_dim"]] + [self.hparams["condition_dim"]] * self.hparams["stage"]
-        z, *condition_noises = split_noise(noise, lengths, augment=network.training or self.hparams["sampling_noise"])
-        *images, mu, logvar = network(z, text.sentence, *condition_noises)
-        return Fakes(images, text, {"mu": mu, "logvar": logvar}, noise)
 
     def condition(self, fakes: Fakes) -> Tensor:
         """The mean of the condition, through which no gradient reaches the generator."""

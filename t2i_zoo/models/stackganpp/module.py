@@ -19,14 +19,14 @@ from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.pyramid import PyramidGAN
 from t2i_zoo.models.stackganpp import losses
-from t2i_zoo.models.stackganpp.networks import NextStage
+from t2i_zoo.models.stackganpp.drawing import Half
 from t2i_zoo.nn import over_sizes
 from t2i_zoo.ranges import Count, Range, Weight, Whole
 
 Branches = Annotated[int, Range("1 to 5", least=1, most=5)]
 
 
-class StackGANPlusPlus(PyramidGAN):
+class StackGANPlusPlus(Half, PyramidGAN):
     """StackGAN++, with text or, with ``text_encoder: none``, without.
 
     Defaults are those of the authors' ``birds_3stages``. Their unconditional configs differ in ``colour_weight: 50``.
@@ -45,8 +45,6 @@ class StackGANPlusPlus(PyramidGAN):
         options: options of ``PyramidGAN``.
     """
 
-    text_is_optional = True
-
     def __init__(
         self,
         *,
@@ -59,21 +57,14 @@ class StackGANPlusPlus(PyramidGAN):
         **options: Any,
     ) -> None:
         super().__init__(branches=branches, **options)
-        width, noise_dim, blocks = (self.hparams[k] for k in ("generator_width", "noise_dim", "residual_blocks"))
+        width = self.hparams["generator_width"]
         if width < 1 or width % 2 ** (branches - 1):
             raise T2IError(
                 f"found --model.generator_width {width}, expected a multiple of {2 ** (branches - 1)}, since each of "
                 f"{branches} branches has half the channels of the one before"
             )
         self.needs = replace(self.needs, wrong_images=self.conditional)
-        widths = [width >> i for i in range(branches)]
-        late = blocks if late_residual_blocks is None else late_residual_blocks
-        counts = [blocks, blocks, late, late]
-        stages = [
-            NextStage(self.condition_dim or noise_dim, inputs, count)
-            for inputs, count in zip(widths[:-1], counts, strict=False)
-        ]
-        self.set_pyramid(widths, [*stages], self.condition_dim, condition_first=True)
+        self.set_pyramid(self.condition_dim, condition_first=True)
 
     def condition(self, fakes: Fakes) -> Tensor | None:
         """The mean of conditioning augmentation, which the generator's loss trains too; None without text."""

@@ -11,19 +11,17 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.tacgan import losses, networks
+from t2i_zoo.models.tacgan.drawing import CONTEXT, Half
 from t2i_zoo.ranges import Count
-from t2i_zoo.text import TextFeatures
-
-CONTEXT = 64  # the authors' batch size, in training and in sampling
 
 
-class TACGAN(TextToImageGAN):
+class TACGAN(Half, TextToImageGAN):
     """GAN-CLS with a class head: the discriminator also predicts the class, and the generator learns to be recognised.
 
     Batch norm always takes the statistics of the batch, even in sampling. A caption alone would have other statistics
@@ -46,10 +44,7 @@ class TACGAN(TextToImageGAN):
     """
 
     generator: networks.Generator
-    context_sentence: Tensor  #: (64, D), zeros before training
-    context_noise: Tensor  #: (64, z) in [-1, 1]
     needs = BatchNeeds(wrong_images=True)
-    noise_is_normal = False
 
     def __init__(
         self,
@@ -77,12 +72,9 @@ class TACGAN(TextToImageGAN):
                 "five integers from 1, for four convolutions and the joint one"
             )
         self.generator_steps = generator_steps
-        if not tracked:
-            rng = torch.Generator().manual_seed(0)
-            self.register_buffer("context_sentence", torch.zeros(CONTEXT, text_dim))
-            self.register_buffer("context_noise", 2 * torch.rand(CONTEXT, self.total_noise_dim, generator=rng) - 1)
+        generator = self.build_generator()
         self.set_networks(
-            networks.Generator(text_dim, self.total_noise_dim, projection_dim, generator_width, size, tracked),
+            generator,
             networks.Discriminator(
                 text_dim, projection_dim, discriminator_width, multiples, num_classes, size, tracked
             ),
@@ -96,25 +88,6 @@ class TACGAN(TextToImageGAN):
             captions = data.captions_of("train")
             chosen = torch.randint(len(captions), (CONTEXT,), generator=torch.Generator().manual_seed(0))
             self.context_sentence.copy_(self.encode([captions[i] for i in chosen.tolist()]).sentence)
-
-    def noise(self, count: int, rng: torch.Generator | None = None) -> Tensor:
-        """Noise (count, z), uniform in [-1, 1], on the model's device; training passes this rank's ``rng``."""
-        source = rng.device if rng is not None else self.device
-        return 2 * torch.rand(count, self.total_noise_dim, generator=rng, device=source).to(self.device) - 1
-
-    def noise_path(self, steps: int, rng: torch.Generator | None = None) -> Tensor:
-        """A straight line from all -1 to all 1, as in the authors' script: (steps, z); nothing is random."""
-        return torch.linspace(-1, 1, steps)[:, None].repeat(1, self.total_noise_dim)
-
-    def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
-        """Run a generator; in eval mode after the context, if there is one (running averages need none)."""
-        rows, sentences, context = noise, text.sentence, 0
-        if not network.training and self.hparams["batch_stats"] == "always" and self.context_sentence.any():
-            context = CONTEXT
-            rows = torch.cat([self.context_noise, noise])
-            sentences = torch.cat([self.context_sentence, sentences])
-        images = network(rows, sentences, context)[context:]
-        return Fakes([images * 2 - 1], text, {}, noise)
 
     def discriminator_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         """Real, mismatched and fake pairs in three forwards, each normalised with its own batch statistics."""

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from t2i_zoo.models import load_model, name_of
-from t2i_zoo.models.exported import pack, write
+from t2i_zoo.models.exported import ExportedGenerator, pack, write
 
 CAPTIONS = ["a red flower with round petals", "a white flower on the sand", "a blue flower"]
 
@@ -30,7 +30,8 @@ def test_an_export_draws_what_the_rounded_model_draws(build: Any, name: str, tmp
         assert not any(key.startswith(("discriminator.", "generator_ema.")) for key in file.keys())  # noqa: SIM118
     found: Any = load_model(tmp_path / "small.safetensors")
     assert header["model"] == name
-    assert type(found) is type(model)
+    assert isinstance(found, ExportedGenerator)
+    assert name_of(found) == name
     assert found.clock == 7
     assert not found.training
     drawn = found.generate(captions, noise=noise)

@@ -1,0 +1,98 @@
+"""Write the table, the curves and the grids of a study's page from what ``t2i-zoo study`` left.
+
+``python docs/studies/figures.py FILE.yaml RUNS OUT`` reads RUNS/results.jsonl and RUNS/grids, and writes OUT.md (a
+table, to be included by the page), OUT.svg and OUT-grids.jpg.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from PIL import Image
+
+from t2i_zoo.commands.study import RESULTS, Study
+from t2i_zoo.metrics.records import read_lines
+
+#: a column's heading, the name of its score, decimals, and whether more is better
+COLUMNS = (
+    ("Fréchet, MobileNetV2", "distances.frechet_distance (mobilenet_v2", 0, False),
+    ("Fréchet, EfficientNet", "distances.frechet_distance (efficientnet_lite0", 0, False),
+    ("precision", "distances.prdc.precision (mobilenet_v2", 2, True),
+    ("recall", "distances.prdc.recall (mobilenet_v2", 3, True),
+    ("colour", "agreement_colour.colour_agreement.all", 2, True),
+    ("diversity", "diversity_caption.caption_diversity", 2, True),
+)
+
+
+def score(line: dict[str, Any], name: str) -> float:
+    """The score whose name begins so."""
+    return next(value for known, value in line["scores"].items() if known.startswith(name))
+
+
+def table(study: Study, lines: list[dict[str, Any]]) -> str:
+    """A Markdown table of the arms at their last time, the nearest to photographs first."""
+    last = {(x["arm"], x["seed"]): x for x in sorted(lines, key=lambda x: x["minutes"])}
+    rows = sorted(last.values(), key=lambda x: score(x, COLUMNS[0][1]))
+    best = {
+        head: (max if more else min)(round(score(x, name), digits) for x in rows) for head, name, digits, more in COLUMNS
+    }
+    out = ["| arm | minutes | images seen | a second |", "|---|---|---|---|"]
+    for head, *_ in COLUMNS:
+        out = [out[0] + f" {head} |", out[1] + "---|"]
+    for x in rows:
+        batch = {**study.options, **study.arms[x["arm"]]}["data.batch_size"]
+        name = f"`{x['arm']}`" + (f", seed {x['seed']}" if x["seed"] else "")
+        seen = x["batches"] * batch
+        row = f"| {name} | {x['minutes']:g} | {seen:,} | {seen / x['minutes'] / 60:.0f} |"
+        for head, key, digits, _ in COLUMNS:
+            value = round(score(x, key), digits)
+            text = f"{value:.{digits}f}"
+            row += f" **{text}** |" if value == best[head] else f" {text} |"
+        out.append(row)
+    return "\n".join(out) + "\n"
+
+
+def curves(lines: list[dict[str, Any]], out: Path) -> None:
+    """Frechet distance and agreement of colours against processor time, one line per arm."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True)
+    for axis, (head, name, *_) in zip(axes, (COLUMNS[0], COLUMNS[4]), strict=True):
+        for arm, seed in dict.fromkeys((x["arm"], x["seed"]) for x in lines):
+            points = sorted((x["minutes"], score(x, name)) for x in lines if (x["arm"], x["seed"]) == (arm, seed))
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1)
+            axis.annotate(arm, points[-1], xytext=(4, 0), textcoords="offset points", fontsize=6, va="center")
+        axis.set(title=head, xlabel="minutes of one core")
+        axis.margins(x=0.35)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(out)
+
+
+def grids(study: Study, lines: list[dict[str, Any]], folder: Path, out: Path, rows: int = 2, columns: int = 6) -> None:
+    """The first samples of each arm's last grid, with the same captions and noise: one strip per arm."""
+    last = {(x["arm"], x["seed"]): x for x in sorted(lines, key=lambda x: x["minutes"])}
+    figure, axes = plt.subplots(-(-len(last) // 2), 2, figsize=(9, 1.55 * -(-len(last) // 2)), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    order = sorted(last.values(), key=lambda x: score(x, COLUMNS[0][1]))
+    for axis, line in zip(axes.flat, order, strict=False):
+        with Image.open(folder / f"{line['arm']}-{line['seed']}-{line['minutes']:g}.jpg") as grid:
+            row = grid.height / len(study.captions)
+            tiles = [grid.crop((0, round(i * row), grid.width * columns // 8, round((i + 0.82) * row))) for i in range(rows)]
+        strip = Image.new("RGB", (tiles[0].width, sum(tile.height for tile in tiles)), "white")
+        for index, tile in enumerate(tiles):
+            strip.paste(tile, (0, index * tile.height))
+        axis.imshow(strip)
+        axis.set_title(f"{line['arm']} ({score(line, COLUMNS[0][1]):.0f})", fontsize=8, loc="left", pad=2)
+    figure.tight_layout(pad=0.4)
+    figure.savefig(out, dpi=110, pil_kwargs={"quality": 85})
+
+
+if __name__ == "__main__":
+    chosen, runs, target = Study.read(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
+    found = [x for x in read_lines(runs / RESULTS) if x["arm"] in chosen.arms]
+    target.with_suffix(".md").write_text(table(chosen, found), "utf-8")
+    curves(found, target.with_suffix(".svg"))
+    grids(chosen, found, runs / "grids", target.with_name(target.name + "-grids.jpg"))
