@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from t2i_zoo.files import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.PngImagePlugin import PngInfo
     from torch import Tensor
 
     from t2i_zoo.fonts import Letters
@@ -151,22 +152,33 @@ def _wrap(caption: str, letters: Letters, width: float) -> list[str]:
     return lines
 
 
-def save_beside(image: Any, path: Path) -> Path:
-    """Save a PIL image, so that nobody meets half a file."""
+def save_beside(image: Any, path: Path, about: Mapping[str, str] | None = None) -> Path:
+    """Save a PIL image, so that nobody meets half a file; a PNG file holds ``about`` in its text fields."""
     with replacing(path) as partial:
-        image.save(partial)
+        image.save(partial, pnginfo=_fields(about or {}))
     return path
 
 
-def save_images(images: Tensor, captions: Sequence[str], folder: Path, names: Sequence[str]) -> None:
-    """Save (B, 3, S, S) in [-1, 1] as ``<name>.png``, each with its caption in the file's text field."""
-    from PIL.PngImagePlugin import PngInfo
-
+def save_images(
+    images: Tensor,
+    captions: Sequence[str],
+    folder: Path,
+    names: Sequence[str],
+    about: Mapping[str, str] | None = None,
+) -> None:
+    """Save (B, 3, S, S) in [-1, 1] as ``<name>.png``, with its caption and ``about`` in the file's text fields."""
     folder.mkdir(parents=True, exist_ok=True)
     for image, caption, name in zip(to_pil(images), captions, names, strict=True):
-        note = PngInfo()
-        note.add_itxt("Description", caption)
-        image.save(folder / f"{name}.png", pnginfo=note)
+        image.save(folder / f"{name}.png", pnginfo=_fields({"Description": caption, **(about or {})}))
+
+
+def _fields(about: Mapping[str, str]) -> PngInfo:
+    from PIL.PngImagePlugin import PngInfo
+
+    found = PngInfo()
+    for name, text in about.items():
+        found.add_itxt(name, text)
+    return found
 
 
 def interpolate_noise(first: Tensor, second: Tensor, steps: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.paths import check_new, find_weights, shipped_generators
 from t2i_zoo.pictures import caption_grid, save_beside, save_images, truncate_noise
 from t2i_zoo.sampling import draw_between, draw_rows
+from t2i_zoo.version import __version__
 
 if TYPE_CHECKING:
     from t2i_zoo.models.stream import STREAM
@@ -61,7 +62,8 @@ def sample(
         n: Images for each caption, or steps of each path.
         seed: Seed of the noise; the same seed draws the same images.
         out: Image file of the grid with its captions.
-        folder: Write each image as a PNG file into this folder too, with captions.json.
+        folder: Write each image as a PNG file into this folder too, with captions.json. PNG files hold caption, model,
+            seed and version in their text fields.
         interpolate: Two captions; draw the paths from the first to the second, each with constant noise.
         interpolate_noise: Draw each row as the path from one noise vector to another.
         redescribe: Print below each image the caption that a STREAM writes for it.
@@ -117,12 +119,21 @@ def sample(
     notes = [writer.describe(row) for row in rows] if writer is not None else None
     for title, row_notes in zip(titles, notes or [], strict=False):
         print("\n  ".join([title, *row_notes]))
+    about = about_images(generator, seed, truncation)
     if singles:  # first, since it has no largest size
-        print(f"one by one: {_save_singles(rows, titles, singles)}")
-    save_beside(caption_grid(rows[:_ROWS], titles[:_ROWS], notes=notes and notes[:_ROWS], font=font), path)
+        print(f"one by one: {_save_singles(rows, titles, singles, about)}")
+    grid = caption_grid(rows[:_ROWS], titles[:_ROWS], notes=notes and notes[:_ROWS], font=font)
+    save_beside(grid, path, {"Description": "\n".join(titles[:_ROWS]), **about})
     rest = f", of the first {_ROWS} of {len(rows)} captions" if len(rows) > _ROWS else ""
     print(f"{sum(map(len, rows[:_ROWS]))} images{rest}: {path}")
     return path
+
+
+def about_images(model: Drawing, seed: int, truncation: float | None = None) -> dict[str, str]:
+    """What the text fields of a PNG file say beside its caption: software, model and noise."""
+    about = {"Software": f"t2i-zoo {__version__}", "Seed": str(seed)}
+    about["Model"] = f"{type(model).__name__}, {model.hparams['image_size']} px, {model.clock} batches"
+    return about if truncation is None else {**about, "Truncation": str(truncation)}
 
 
 def _truncated(model: Drawing, noise: Tensor, truncation: float | None) -> Tensor:
@@ -169,12 +180,12 @@ def _caption_writer(source: str, stream: str | None, device: torch.device) -> ST
     return writer
 
 
-def _save_singles(rows: Sequence[Tensor], titles: Sequence[str], folder: Path) -> Path:
+def _save_singles(rows: Sequence[Tensor], titles: Sequence[str], folder: Path, about: Mapping[str, str]) -> Path:
     """Save each image as ``ROW_COLUMN.png``, and the captions of all files as ``captions.json``."""
     captions: dict[str, str] = {}
     for i, (title, row) in enumerate(zip(titles, rows, strict=True)):
         names = [f"{i:04d}_{j:02d}" for j in range(len(row))]
-        save_images(row, [title] * len(row), folder, names)
+        save_images(row, [title] * len(row), folder, names, about)
         captions |= {f"{name}.png": title for name in names}
     with replacing(folder / "captions.json") as partial:
         partial.write_text(json.dumps(captions, indent=1, ensure_ascii=False), "utf-8")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.nn import PyramidGenerator, split_noise
-from t2i_zoo.pictures import interpolate_noise
+from t2i_zoo.pictures import interpolate_noise, to_pil
 from t2i_zoo.text import TextEncoder, TextFeatures, words_of
 from t2i_zoo.text.tokens import split_formerly
 
@@ -138,6 +138,27 @@ class Drawing(CaptionReader):
             ema: use the moving average of the weights; False uses the live generator (in eval mode).
         """
         return self.sampled(captions, noise=noise, rng=rng, ema=ema).images[-1].float()
+
+    def forward(self, captions: str | Sequence[str], n: int = 1, seed: int | None = None) -> Any:
+        """Draw: ``model("a pink flower", n=4, seed=0)``. For tensors, and with noise of your own, see ``generate``.
+
+        Args:
+            captions: one caption, or several.
+            n: images for each.
+            seed: of the noise, which all captions share; the same seed draws the same images as ``t2i-zoo sample``.
+
+        Returns:
+            ``n`` PIL images, or for several captions a list of such lists.
+
+        Raises:
+            T2IError: if ``n`` is not positive.
+        """
+        if n < 1:
+            raise T2IError(f"found n={n}, expected an integer from 1")
+        noise = self.noise(n, None if seed is None else torch.Generator().manual_seed(seed))
+        several = [captions] if isinstance(captions, str) else captions
+        rows = [to_pil(self.generate([caption] * n, noise=noise)) for caption in several]
+        return rows[0] if isinstance(captions, str) else rows
 
     @torch.no_grad()
     def sampled(

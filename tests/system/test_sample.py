@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -135,6 +136,8 @@ def test_single_pictures_in_a_folder(draw, tmp_path, drawn_rows):
     for name, caption in named.items():
         with Image.open(tmp_path / "singles" / name) as picture:
             assert picture.text["Description"] == caption
+            assert picture.text["Seed"] == "0"
+            assert re.fullmatch(r"GANCLS, 16 px, \d+ batches", picture.text["Model"])
             i, j = int(name[:4]), int(name[5:7])
             assert picture.tobytes() == to_pil(drawn_rows[0][1][i])[j].tobytes()
 

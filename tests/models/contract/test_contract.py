@@ -17,6 +17,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from t2i_zoo.callbacks import SampleGrid
+from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
 
@@ -292,3 +293,20 @@ def test_a_loaded_model_is_trained_in_training_mode(
     build_trainer(limit_train_batches=1).fit(again, build_data())
     assert seen[0]
     assert not any(module.training for module in again.generator_ema.modules())
+
+
+def test_calling_a_model_gives_pictures(build: Any) -> None:
+    model = build().eval()
+    captions = CAPTIONS[:2] if model.conditional else ["", ""]
+    rows = model(captions, n=2, seed=3)
+    assert [len(row) for row in rows] == [2, 2]
+    again = model(captions[1], n=2, seed=3)
+    assert [image.tobytes() for image in again] == [image.tobytes() for image in rows[1]]
+    side = model.hparams["image_size"]
+    assert {(image.size, image.mode) for row in rows for image in row} == {((side, side), "RGB")}
+    noise = model.noise(2, torch.Generator().manual_seed(3))
+    pixels = model.generate([captions[1]] * 2, noise=noise).add(1).mul(127.5).round().byte()
+    assert again[1].tobytes() == pixels[1].permute(1, 2, 0).numpy().tobytes()
+    assert rows[0][0].tobytes() != rows[0][1].tobytes()
+    with pytest.raises(T2IError, match=r"found n=0, expected an integer from 1"):
+        model(captions[0], n=0)
