@@ -24,7 +24,7 @@ from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
 from t2i_zoo.models.aids import AidedModule
 from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS
-from t2i_zoo.models.state import read_checkpoint
+from t2i_zoo.models.state import check_options, read_checkpoint
 from t2i_zoo.models.zoo import ZooModule, different_sizes
 from t2i_zoo.overview import CALLBACKS, one_size
 from t2i_zoo.parsing import Sentence, named_model
@@ -127,6 +127,7 @@ class ZooCLI(LightningCLI):
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
             checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on)
+            check_options(path, checkpoint, kind)
             saved = checkpoint["hyper_parameters"]
             check_no_overrides(saved, asked, path, may_change, default_options(kind), resumes=command == "fit")
             for name in starts:  # they no longer matter, and may be deleted

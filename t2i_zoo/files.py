@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,3 +57,16 @@ def refuse_pointer(path: Path | str, content: bytes | None = None) -> None:
             return  # the caller says what is wrong
     if content.startswith(_POINTER):
         raise T2IError(f"{path} is a Git LFS pointer, expected the file itself: run git lfs pull in its repository")
+
+
+def refuse_code(path: Path | str, error: Exception) -> None:
+    """Raise if torch refused a file since it names something that could run code; ``error`` is torch's.
+
+    Raises:
+        T2IError: with the name.
+    """
+    if found := re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)|call function '?([\w.]+)", str(error)):
+        name = next(filter(None, found.groups()))
+        raise T2IError(
+            f"{path} holds {name}, which could run code, and is not read: give a file of weights alone"
+        ) from error

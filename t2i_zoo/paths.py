@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_pointer
 
 
 def cache_folder() -> Path:
@@ -56,4 +57,5 @@ def find_weights(path: str | Path) -> Path:
             return shipped
         names = f", or one of {', '.join(shipped_generators())}" if shipped_generators() else ""
         raise T2IError(f"found no checkpoint at {path}: name a .ckpt file or the folder of a run{names}")
+    refuse_pointer(path)
     return path

@@ -43,7 +43,7 @@ RULES = [
     Rule(r"(errors|lazy|seeds|version)\.py", set(), set()),
     Rule(r"files\.py", {"errors"}, set()),
     Rule(r"(ranges|signatures)\.py", {"errors"}, {"docstring_parser"}),
-    Rule(r"paths\.py", {"errors"}, {"platformdirs"}),
+    Rule(r"paths\.py", {"errors", "files"}, {"platformdirs"}),
     Rule(r"fonts\.py", {"errors"}, {"PIL"}),
     Rule(r"pictures\.py", {"files", "fonts"}, {"torch", "PIL"}),
     Rule(r"sampling\.py", {"models.drawing", "text"}, {"torch"}),

@@ -14,6 +14,7 @@ from t2i_zoo.data.reading import is_file, tree_fingerprint
 from t2i_zoo.data.records import Embedded, Record, Source, Split
 from t2i_zoo.data.rows import Entry, check_share, row_label, texts, to_records
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_pointer
 
 
 @dataclass
@@ -97,6 +98,8 @@ class HFDataset(Source):
         except Exception as error:  # the library, pyarrow and the network raise dozens of kinds
             reason = " ".join(str(error).split())[:200]
             if folder.is_dir():
+                for file in sorted(folder.rglob("*.*")):
+                    refuse_pointer(file)
                 raise T2IError(
                     f"{folder} cannot be loaded as a data set ({type(error).__name__}: {reason}): save it again with "
                     "save_to_disk, or change --data.source.root"

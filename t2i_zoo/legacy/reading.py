@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_pointer
 
 
 def read_content(path: str | Path, expected: str) -> bytes:
@@ -25,6 +26,7 @@ def read_content(path: str | Path, expected: str) -> bytes:
         raise T2IError(f"{path} cannot be read ({reason}), expected {expected}: check the folder's name") from error
     if not data:
         raise T2IError(f"found an empty file in {path}, expected {expected}: download it again")
+    refuse_pointer(path, data)
     if data[:100].lstrip().startswith(b"<"):
         remedy = "the download link is dead or asks for a login, open it in a browser"
         raise T2IError(f"found a web page in {path}, expected {expected}: {remedy}")

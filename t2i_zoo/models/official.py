@@ -6,7 +6,6 @@ The conversion itself is ``t2i_zoo.commands.official_states``. A description is 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_code, refuse_pointer
 
 State = Mapping[str, Tensor]
 
@@ -114,14 +114,14 @@ def read_official(path: Path) -> dict[str, dict[str, Tensor]]:
     """
     if not path.is_file():
         raise T2IError(f"{path} is a folder: give the files in it" if path.is_dir() else f"found no file {path}")
+    refuse_pointer(path)
     with path.open("rb") as file:
         if file.read(256).lstrip().startswith(b"<"):
             raise T2IError(f"{path} is a web page, not the file that it offers: download it again in a browser")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file can raise any kind
-        if named := re.search(r"GLOBAL (\S+)", str(error)):
-            raise T2IError(f"{path} holds {named[1]}, which could run code: give a state dict alone") from error
+        refuse_code(path, error)
         raise T2IError(
             f"{path} is no readable .pth file ({type(error).__name__}): unpack it if it is an archive, or download "
             "it again"

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 import random
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_code
 from t2i_zoo.paths import find_weights
 from t2i_zoo.version import __version__
 
@@ -39,19 +39,6 @@ def digest(model: nn.Module) -> str:
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return found.hexdigest()
-
-
-def refuse_code(path: Path, error: Exception) -> None:
-    """Raise if torch refused a file since it names something that could run code; ``error`` is torch's.
-
-    Raises:
-        T2IError: with the name.
-    """
-    if found := re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)|call function '?([\w.]+)", str(error)):
-        name = next(filter(None, found.groups()))
-        raise T2IError(
-            f"{path} holds {name}, which could run code, and is not read: give a file of weights alone"
-        ) from error
 
 
 def check_options(path: Path, checkpoint: dict[str, Any], cls: type) -> None:

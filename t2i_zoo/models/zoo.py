@@ -62,6 +62,25 @@ class ZooModule(CaptionReader, L.LightningModule):
         found = self.trainer.datamodule  # type: ignore[attr-defined]
         return found if isinstance(found, CaptionedData) else None
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in ``nn.Module``, with one sentence about the first weight that does not fit.
+
+        Raises:
+            T2IError: if names or shapes differ.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            there, here = ({k: tuple(v.shape) for k, v in x.items()} for x in (state_dict, self.state_dict()))
+            name = next((k for k in [*here, *there] if there.get(k) != here.get(k)), None)
+            if name is None:
+                raise
+            raise T2IError(
+                f"found weights of another {type(self).__name__}: {name} is {there.get(name, 'missing')} there and "
+                f"{here.get(name, 'missing')} here: give the options that the weights were trained with, or start a "
+                "new run from them with --model.weights"
+            ) from error
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip here, where half-precision gradients are unscaled already."""
         if limit := self.hparams.get("gradient_clip"):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_code
 from t2i_zoo.legacy import load_t7
 from t2i_zoo.paths import find_weights
 from t2i_zoo.text.char_cnn_rnn_network import LENGTH, NUMBERS, STEPS, STRIDES, CharCNNRNNNetwork, numbers_of
@@ -132,6 +133,7 @@ def read(path: str | Path) -> Found:
     except T2IError:
         raise
     except Exception as error:  # torch.load and safetensors raise many kinds
+        refuse_code(place, error)
         raise T2IError(
             f"cannot read {place} as weights of char_cnn_rnn ({type(error).__name__}): set text_encoder's path to a "
             "run of CharCNNRNN, a .safetensors, a state dict as .pth, or a table of tensors as .t7"

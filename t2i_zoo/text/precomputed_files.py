@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_pointer
 from t2i_zoo.legacy import read_reed_t7, read_stackgan, read_tacgan, read_val_captions_t7
 from t2i_zoo.text.char_cnn_rnn_network import ALPHABET, LENGTH, NUMBERS
 
@@ -168,6 +169,7 @@ def _file(place: Path) -> _Rows:
         return _Rows(coco.embeddings, coco.captions)
     if place.suffix == ".pickle":
         return _stackgan(place.parent)
+    refuse_pointer(place)
     try:
         columns = {name: np.asarray(column) for name, column in _columns(place).items()}
         vectors = columns.pop("sentence")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_code
 from t2i_zoo.nn.recurrent import run_recurrent
 from t2i_zoo.paths import find_weights
 from t2i_zoo.text.features import EncoderWithWeights, TextFeatures, check_not_blank, weights_of, without_weights
@@ -173,6 +174,7 @@ def read(path: str | Path) -> Found:
         state = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
         shape = _shape_of(state) | ({"ascii_words": True} if hparams.get("ascii_words") else {})
     except Exception as error:  # torch.load raises many kinds
+        refuse_code(place, error)
         raise T2IError(
             f"{place} holds no text encoder of DAMSM ({type(error).__name__}): set text_encoder's path to a run of "
             "DAMSM, or to a .safetensors file of t2i-zoo convert --from attngan_damsm"

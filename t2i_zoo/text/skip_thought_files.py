@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_code, refuse_pointer
 from t2i_zoo.legacy import load_pickle
 from t2i_zoo.paths import find_weights
 from t2i_zoo.text.skip_thought_words import SPECIAL, Vocabulary, count_words
@@ -145,6 +146,7 @@ def _read_run(path: Path, limit: int, wanted: Sequence[str] | None) -> Found:
         state = {k.removeprefix("encoder."): v for k, v in checkpoint["state_dict"].items() if k.startswith("encoder.")}
         tables = {name: state[name] for name in TABLES}
     except Exception as error:  # torch.load raises many kinds
+        refuse_code(path, error)
         raise T2IError(
             f"{path} is no readable checkpoint of SkipThought ({type(error).__name__}): set text_encoder's path to a "
             "run of SkipThought, or to a folder with the authors' files"
@@ -245,6 +247,7 @@ def _lines(path: str) -> Iterator[str]:
 
 def _array(path: Path, **options: Any) -> Any:
     """An array or an archive of arrays, without pickles."""
+    refuse_pointer(path)
     try:
         return np.load(path, allow_pickle=False, **options)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import refuse_code, refuse_pointer
 from t2i_zoo.vision.network import Seen, VisionNetwork
 from t2i_zoo.vision.taps import find_taps, watch
 
@@ -187,6 +188,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """A state dict from a .safetensors file, or from a .pth file without running its code."""
     if not path.is_file():
         raise T2IError(f"found no weights file {path}: check the path, or set weights to random")
+    refuse_pointer(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -194,6 +196,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        refuse_code(path, error)
         raise T2IError(f"cannot read {path} as weights ({error}): give a state dict, .pth or .safetensors") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise T2IError(f"{path} holds no state dict: save only the weights, as torch.save(net.state_dict(), path)")

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.files import sha256
+from t2i_zoo.files import refuse_pointer, sha256
 from t2i_zoo.vision.network import Seen, VisionNetwork
 
 _GRAPH_SIZE = 224  # default input size of networks with a graph
@@ -39,6 +39,7 @@ class FileNetwork(VisionNetwork):
 
     def __init__(self, path: Path, **resize: Any) -> None:
         super().__init__(f"file:{path.name}", **resize)
+        refuse_pointer(path)
         self._content = sha256(path)
 
     @property

@@ -117,7 +117,7 @@ class Malicious:
 def test_nothing_in_a_file_is_run(zipped: bool, tmp_path: Path, mistake: Any) -> None:
     torch.save({"a": Malicious(tmp_path / "ran")}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     said = mistake("convert", "--from", GAN, str(tmp_path / "a.pth"), "--out", str(tmp_path / "x.safetensors"))
-    assert "a.pth holds posix.mkdir, which could run code: give a state dict alone" in said
+    assert "a.pth holds posix.mkdir, which could run code, and is not read: give a file of weights alone" in said
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
