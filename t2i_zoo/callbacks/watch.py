@@ -19,7 +19,7 @@ class Watch(L.Callback):
 
     Args:
         roughness: mean difference of neighbouring pixels from which images count as noise; white noise has 1.13.
-        discriminator_loss: loss below which the discriminator wins, if images are noise too.
+        discriminator_loss: mean loss of about twenty batches below which the discriminator wins, if images are noise too.
         noise_effect: standard deviation over the images of one caption below which noise has no effect.
         text_effect: standard deviation over captions with the same noise below which text has no effect.
     """
@@ -28,7 +28,7 @@ class Watch(L.Callback):
         self,
         roughness: float = 0.8,
         discriminator_loss: float = 0.3,
-        noise_effect: float = 0.1,
+        noise_effect: float = 0.3,
         text_effect: float = 0.1,
     ) -> None:
         self.roughness, self.discriminator_loss = roughness, discriminator_loss
@@ -38,18 +38,18 @@ class Watch(L.Callback):
         """Log the measures of a grid, and print and return what is wrong.
 
         Args:
-            trainer: whose loggers and last losses are used.
+            trainer: whose loggers are used.
             model: what drew the grid.
             rows: for each caption (n, 3, S, S) in [-1, 1]; the rows share their noise if the model reads text.
         """
         found = measures(torch.stack(list(rows)), model.conditional)
         for logger in trainer.loggers:
             logger.log_metrics({f"watch/{name}": value for name, value in found.items()}, step=max(model.clock - 1, 0))
-        loss = trainer.callback_metrics.get("train/discriminator_loss")
+        loss = model.recent_losses().get("discriminator_loss")
         lines = []
         if loss is not None and loss < self.discriminator_loss and found["roughness"] > self.roughness:
             lines.append(
-                f"the discriminator wins: its loss is {float(loss):.3f} and the images are noise; raise "
+                f"the discriminator wins: its loss is {loss:.3f} and the images are noise; raise "
                 "--model.generator_width, lower --model.discriminator_learning_rate or set --model.r1 1"
             )
         if found.get("noise_effect", 1) < self.noise_effect:

@@ -88,7 +88,7 @@ def _pack(module: CaptionDataModule, encoder: TextEncoder | None, reads_words: b
     store = open_store(module.spec, module.cache / "stores", progress=True)
     if verify and (damaged := store.damaged_files()):
         raise T2IError(
-            f"{', '.join(damaged)} in {store.folder} changed since packing: delete that folder and prepare again"
+            f"{', '.join(damaged)} in {store.folder} changed since packing: move that folder away and prepare again"
         )
     if encoder is not None:
         module.text_cache(encoder, reads_words).ensure(store.captions, progress=True)

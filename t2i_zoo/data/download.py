@@ -90,8 +90,8 @@ def _bring(remote: Remote, folder: Path, progress: bool) -> None:
         kind, _, digits = (known or "").partition(":")
         if known and (found := pooch.file_hash(str(file), kind)) != digits:
             raise T2IError(
-                f"{file} has the {kind} {found}, expected {digits}: replace it, or delete it so that it is downloaded "
-                "again"
+                f"{file} has the {kind} {found}, expected {digits}: move it elsewhere, and the same command "
+                "downloads it again"
             )
     else:
         url = _download(remote, folder, known, progress)
@@ -233,7 +233,9 @@ def _unpack(remote: Remote, file: Path, folder: Path) -> None:
                 with tarfile.open(file) as archive:
                     archive.extractall(beside, filter="data")
         except _BROKEN as error:
-            raise T2IError(f"{file} cannot be unpacked ({error}): delete it and run the same command again") from error
+            raise T2IError(
+                f"{file} cannot be unpacked ({error}): move it elsewhere, and the same command downloads it again"
+            ) from error
         top = list(beside.iterdir())
         root = top[0] if remote.strip and len(top) == 1 and top[0].is_dir() else beside
         last = root / remote.gives

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from t2i_zoo.data.columns import CAPTION_COLUMNS, Columns, find_columns, missing, split_named
 from t2i_zoo.data.notes import remark, understood
-from t2i_zoo.data.reading import is_file, lines_of, read_text
+from t2i_zoo.data.reading import is_file, read_text
 from t2i_zoo.data.records import Embedded, Record, Split
 from t2i_zoo.errors import T2IError
 
@@ -65,6 +65,8 @@ def texts(value: Any, place: str) -> tuple[list[str], str]:
     """
     if isinstance(value, str):
         if (found := _listed(value)) is None:
+            if value.strip() and not any(map(str.isalnum, value)):
+                remark("captions without a word; some text encoders read nothing in them", f"{place} ({show(value)})")
             return ([value.strip()], "") if value.strip() else ([], f"{place}: the caption is blank")
         remark("a text that holds a list was read as several captions", place)
         value = found
@@ -111,9 +113,9 @@ def captions_in(path: Path) -> tuple[tuple[str, ...], str]:
     """The captions in a text file, one on each line, and why there are none."""
     if not is_file(path):
         return (), f"there is no file {path}"
-    lines = lines_of(read_text(path))
-    found, _ = texts(list(lines), str(path))
-    return tuple(found), "" if found else f"{path} holds blank lines only"
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    found = tuple(caption for number, line in lines for caption in texts(line, f"{path}, line {number}")[0])
+    return found, "" if found else f"{path} holds blank lines only"
 
 
 # Classes and splits ---------------------------------------------------------------------------------------------------

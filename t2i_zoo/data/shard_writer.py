@@ -64,7 +64,7 @@ def write_shards(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.lock"):
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise T2IError(f"{folder} is there and not empty: choose another --out, or delete it")
+                raise T2IError(f"{folder} is there and not empty: choose another --out")
             shutil.rmtree(beside, ignore_errors=True)  # of a killed run
             beside.mkdir()
             try:

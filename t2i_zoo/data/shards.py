@@ -132,7 +132,7 @@ class ShardIndex:
                 raise ValueError
             return cls(shards, **content)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise T2IError(f"{place} is no index of shards: write the shards again, or delete it") from error
+            raise T2IError(f"{place} is no index of shards: write the shards again") from error
 
     def of(self, split: str) -> list[Shard]:
         """The shards of one split."""

@@ -153,7 +153,7 @@ def _open(place: Path, fingerprint: str) -> Store | None:
         if isinstance(manifest["format"], int) and manifest["format"] > FORMAT:
             raise T2IError(
                 f"the store {place} was written by a newer t2i-zoo (format {manifest['format']}, this one knows "
-                f"{FORMAT}): upgrade t2i-zoo, choose another --data.cache_dir, or delete that folder"
+                f"{FORMAT}): upgrade t2i-zoo, or choose another --data.cache_dir"
             )
         whole = all((place / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
         if not whole or manifest["format"] != FORMAT or manifest["source_fingerprint"] != fingerprint:

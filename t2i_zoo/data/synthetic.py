@@ -137,7 +137,7 @@ class SyntheticFlowers(FlowerFolder):
         if found != json.dumps(self._settings):
             raise T2IError(
                 f"{root} holds {found} instead of the synthetic flowers {json.dumps(self._settings)}: choose another "
-                "--data.source.root or delete that folder"
+                "--data.source.root"
             )
         return True
 

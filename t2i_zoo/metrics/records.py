@@ -65,7 +65,7 @@ def read_lines(path: Path) -> list[Line]:
         try:
             found.append(json.loads(text))
         except ValueError:
-            raise T2IError(f"{path}, line {number}: found no JSON, expected a score: delete that line") from None
+            raise T2IError(f"{path}, line {number}: found no JSON, expected a score: correct that line") from None
     return found
 
 

@@ -55,6 +55,7 @@ class ZooModule(CaptionReader, L.LightningModule):
         self._resumed_states: list[dict[str, Any]] | None = None
         self._losses: tuple[str, ...] = ()
         self._finite_at: Tensor | None = None  #: of each loss, the last batch in which it was finite
+        self._recent: Tensor | None = None  #: of each loss, its mean over about the last twenty batches
 
     @property
     def data_module(self) -> CaptionedData | None:
@@ -150,7 +151,7 @@ class ZooModule(CaptionReader, L.LightningModule):
         """
         trainer: Any = self.trainer
         trainer.log_every_n_steps = int(min(trainer.log_every_n_steps, trainer.num_training_batches))
-        self._finite_at = None
+        self._finite_at = self._recent = None
         if self._resumed_states is not None:
             state.restore_random_states(self._resumed_states, self.global_rank, self.rng)
             self._resumed_states = None
@@ -164,12 +165,17 @@ class ZooModule(CaptionReader, L.LightningModule):
             )
 
     def note_losses(self, losses: Mapping[str, Tensor]) -> None:
-        """Note on the device which losses of this batch, the one that ``clock`` counted last, are finite."""
+        """Note the losses of this batch, the one that ``clock`` counted last, on the device: no host waits for them."""
         values = torch.stack([value.detach().float() for value in losses.values()])
+        self._recent = values if self._recent is None else self._recent.lerp(values, 0.05)
         if self._finite_at is None:
             self._losses = tuple(losses)
             self._finite_at = torch.full_like(values, self.clock - 1, dtype=torch.int64)
         self._finite_at = torch.where(torch.isfinite(values), self.clock, self._finite_at)
+
+    def recent_losses(self) -> dict[str, float]:
+        """The mean of each loss over about the last twenty batches; empty before training."""
+        return {} if self._recent is None else dict(zip(self._losses, self._recent.tolist(), strict=True))
 
     def check_losses(self) -> None:
         """Raise where losses are NaN or infinite; called in all processes, at the log interval and before each save.

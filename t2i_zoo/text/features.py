@@ -145,5 +145,5 @@ def check_not_blank(captions: Sequence[str], words: Sequence[Sized] | None = Non
         if not len(found):
             raise T2IError(
                 f"Caption {number} of {len(captions)} is {caption!r}, which has no word to encode: "
-                "give it at least one word or remove it from the captions."
+                "give it a word, or choose an encoder that reads characters, such as hashing."
             )

@@ -32,8 +32,8 @@ def grid(noise: float, text: float, rough: float = 0.0) -> torch.Tensor:
 def test_what_is_said(images, loss, expected, capsys):
     logged = []
     logger = SimpleNamespace(log_metrics=lambda values, step: logged.append((values, step)))
-    trainer = SimpleNamespace(loggers=[logger], callback_metrics={"train/discriminator_loss": torch.tensor(loss)})
-    model = SimpleNamespace(conditional=True, clock=7)
+    trainer = SimpleNamespace(loggers=[logger])
+    model = SimpleNamespace(conditional=True, clock=7, recent_losses=lambda: {"discriminator_loss": loss})
     lines = Watch().look(trainer, model, list(images))
     assert [line[: len(text)] for line, text in zip(lines, expected, strict=True)] == expected
     assert capsys.readouterr().out.count("watch: ") == len(lines)

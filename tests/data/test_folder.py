@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 
 from t2i_zoo.data.folder import CaptionFolder
+from t2i_zoo.data.notes import collecting
 from t2i_zoo.data.packing import StoreSpec, listing
 from t2i_zoo.data.records import Record
 from t2i_zoo.errors import T2IError
 
+NAMES = ["a.jpg", "b.PNG", "sub/c.webp"]
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for name in ["a.jpg", "b.PNG", "sub/c.webp"]:
+    for name in NAMES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
@@ -241,3 +244,18 @@ def test_bad_metadata_name(root: Path, name: str) -> None:
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])
 def test_bad_val_fraction(root: Path, fraction: float) -> None:
     error(root, r"val_fraction is .*--data\.source\.val_fraction", val_fraction=fraction)
+
+
+@pytest.mark.parametrize("kind", ["text", "table"])
+def test_captions_without_a_word_are_named_with_their_line(root: Path, kind: str) -> None:
+    if kind == "table":
+        jsonl(root, *({"file_name": name, "text": text} for name, text in zip(NAMES, ("a", "🌸", "b"), strict=True)))
+        place = "metadata.jsonl, line 2"
+    else:
+        for name in NAMES:
+            (root / name).with_suffix(".txt").write_text("one\n\n🌸\n" if name == "b.PNG" else "one", "utf-8")
+        place = "b.txt, line 3"
+    with collecting() as notes:
+        assert sum("🌸" in record.captions for record in read(root)) == 1
+    wanted = f"captions without a word; some text encoders read nothing in them: {root / place} ('🌸')"
+    assert wanted in notes.remarks()

@@ -93,7 +93,7 @@ def test_verify_finds_a_flipped_byte(run, tmp_path):
     code, _, error = run("--verify", "true")
     assert code == 2
     assert error.startswith("error: images.npy in ")
-    assert "delete that folder and prepare again" in error
+    assert "move that folder away and prepare again" in error
 
 
 def test_bad_pictures(run, pictures):

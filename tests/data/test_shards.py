@@ -284,7 +284,7 @@ def test_prepare_writes_shards_and_fit_streams_them(tmp_path: Path, capsys: Any,
     assert said.startswith("64 images (")
     assert said.splitlines()[0].endswith(f"shards, {tmp_path / 'shards'}")
     assert main(["prepare", *words, *encoder]) == 2
-    assert "is there and not empty: choose another --out, or delete it" in capsys.readouterr().err
+    assert "is there and not empty: choose another --out" in capsys.readouterr().err
     source = ["--data.source", "WebDataset", "--data.source.root", "shards"]
     assert main(["prepare", *source, "--verify", "true"]) == 0
     assert capsys.readouterr().out.startswith("64 images (")

@@ -60,9 +60,7 @@ def test_weights_that_do_not_fit_are_one_sentence(saved):
     state = dict(content["state_dict"])
     name = next(name for name in state if name.startswith("generator."))
     state[name] = torch.zeros(3, 5)
-    with pytest.raises(
-        T2IError, match=rf"of another GANCLS: {name} is \(3, 5\) there and \(.*--model\.weights"
-    ):
+    with pytest.raises(T2IError, match=rf"of another GANCLS: {name} is \(3, 5\) there and \(.*--model\.weights"):
         load_model(write(state_dict=state))
     del state[name]
     with pytest.raises(T2IError, match=rf"{name} is missing there and \("):

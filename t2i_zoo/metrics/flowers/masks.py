@@ -39,7 +39,7 @@ class FlowerMasks:
         if missing := len(self._manifest.get("skipped") or ()):
             raise T2IError(
                 f"found drawn flowers of which {missing} cannot be read, expected all, to match masks by number: "
-                f"delete the folder {source['root']}, and it is drawn again"
+                f"draw them in another folder than {source['root']} with --data.source.root"
             )
         self._folder, self._side = Path(source["root"]) / "masks", int(source["size"])
 
