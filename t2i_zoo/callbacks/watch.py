@@ -19,7 +19,7 @@ class Watch(L.Callback):
 
     Args:
         roughness: mean difference of neighbouring pixels from which images count as noise; white noise has 1.13.
-        discriminator_loss: mean loss of about twenty batches below which the discriminator wins, if images are noise too.
+        discriminator_loss: mean of some twenty batches below which the discriminator wins, if images are noise too.
         noise_effect: standard deviation over the images of one caption below which noise has no effect.
         text_effect: standard deviation over captions with the same noise below which text has no effect.
     """
