@@ -51,6 +51,7 @@ GUARDS: dict[str, list[str]] = {
     "nn/retrieval.py": ["models/test_damsm_losses.py", "models/test_damsm.py"],
     "nn/spectral.py": [MEMORY, "models/test_dmgan.py"],
     "nn/words.py": [MEMORY, f"{PYRAMIDS}::test_attngan", "models/test_attentive.py"],
+    "models/drawing.py": [PAIRS, PYRAMIDS, "models/test_gancls.py", "models/test_tacgan.py"],
     "models/attngan": [f"{PYRAMIDS}::test_attngan"],
     "models/charcnnrnn": [f"{SERVING}::test_charcnnrnn", "models/test_charcnnrnn.py"],
     "models/classifier": [
@@ -86,7 +87,7 @@ GUARDS: dict[str, list[str]] = {
     "metrics/base.py": ["metrics/test_protocol.py", "metrics/test_frechet.py"],
     "metrics/protocol.py": ["metrics/test_protocol.py"],
 }
-PARTS = ("losses.py", "networks.py", "module.py")  #: of a model's folder
+PARTS = ("drawing.py", "losses.py", "networks.py", "module.py")  #: of a model's folder
 SECONDS = 90  #: of processor time for one mutant; a mutant that takes longer is caught
 SWAPS: dict[type, type] = {
     **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult},
@@ -99,7 +100,7 @@ SWAPS: dict[type, type] = {
 def files() -> Iterator[Path]:
     for key in GUARDS:
         path = ROOT / "t2i_zoo" / key
-        yield from [path] if path.suffix else (path / part for part in PARTS)
+        yield from [path] if path.suffix else (path / part for part in PARTS if (path / part).is_file())
 
 
 def guards(path: Path) -> list[str]:
