@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
@@ -80,16 +81,25 @@ def said(log: Path) -> str:
     return sentences[0]
 
 
-def differs(run_: Path, reference: Path) -> bool:
-    """Whether weights, optimizers, random states, metrics or the names of grids are others than without a fault."""
+def differs(run_: Path, reference: Path) -> list[str]:
+    """Which of weights, optimizers, random states, metrics and the names of grids are others than without a fault."""
 
-    def digest(folder: Path) -> str:
-        saved, buffer = read_checkpoint(folder / "checkpoints" / "last.ckpt"), io.BytesIO()
-        torch.save([saved[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "t2i_zoo")], buffer)
-        grids = " ".join(sorted(path.name for path in (folder / "samples").iterdir())).encode()
-        return hashlib.sha256(buffer.getvalue() + (folder / "metrics.csv").read_bytes() + grids).hexdigest()
+    def content(folder: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        saved = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "t2i_zoo"):
+            torch.save(saved[key], buffer := io.BytesIO())
+            found[key] = buffer.getvalue()
+        found["metrics.csv"] = (folder / "metrics.csv").read_bytes()
+        return {**found, "grids": sorted(path.name for path in (folder / "samples").iterdir())}
 
-    return digest(run_) != digest(reference)
+    there, here = content(run_), content(reference)
+    different = [key for key in here if there[key] != here[key]]
+    if different:
+        print(f"{run_} differs in {', '.join(different)}", flush=True)
+    if "metrics.csv" in different:
+        print(there["metrics.csv"].decode(), "instead of", here["metrics.csv"].decode(), sep="\n", flush=True)
+    return different
 
 
 def whole(root: Path) -> None:
@@ -143,7 +153,7 @@ class Faults:
                     done += not finished
                     codes[code] = codes.get(code, 0) + (not finished)
                     whole(root)
-                lost += differs(newest, self.reference)
+                lost += bool(differs(newest, self.reference))
                 shutil.rmtree(root)
             told = ", ".join(f"{code} ({count} times)" for code, count in codes.items() if count)
             yield name, f"{done} times in {runs} runs: exit {told}", f"{runs - lost} of {runs} runs end bit for bit"

@@ -209,9 +209,7 @@ def test_a_file_put_there_by_hand(tmp_path: Path) -> None:
     assert (tmp_path / "testclasses.txt").exists()
     assert (tmp_path / "cvpr2016_cub.tar.gz").exists()
     (tmp_path / "CUB_200_2011.tgz").write_bytes(b"half")
-    with pytest.raises(
-        T2IError, match=r"CUB_200_2011\.tgz has the md5 .*: move it elsewhere, and the same"
-    ):
+    with pytest.raises(T2IError, match=r"CUB_200_2011\.tgz has the md5 .*: move it elsewhere, and the same"):
         get(birds.PICTURES, tmp_path)
 
 
