@@ -107,6 +107,8 @@ class FurtherCheckpoints(ModelCheckpoint):
     A class of its own, since the state that earlier versions saved for ``last.ckpt`` must not reach it.
     """
 
+    _looked = False
+
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Raise for a monitor that the first validation has not logged: Lightning would say so an epoch later."""
         logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
@@ -115,6 +117,17 @@ class FurtherCheckpoints(ModelCheckpoint):
                 f"found --checkpoint.monitor {self.monitor}, which validation does not log: expected one of "
                 f"{', '.join(logged)}"
             )
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+        """Raise after the first batch for a monitor that training does not log; later as Lightning's."""
+        logged = sorted({*trainer.callback_metrics, *getattr(pl_module, "_unlogged", ())})
+        first, self._looked = not self._looked, True
+        if first and self.monitor and self.monitor.startswith("train/") and self.monitor not in logged:
+            names = ", ".join(name for name in logged if name.startswith("train/"))
+            raise T2IError(
+                f"found --checkpoint.monitor {self.monitor}, which training does not log: expected one of {names}"
+            )
+        super().on_train_batch_end(trainer, pl_module, *batch)
 
 
 def further_checkpoints(options: Any) -> None:

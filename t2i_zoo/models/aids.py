@@ -134,7 +134,12 @@ class AidedModule(Drawing, CompanionModule):
             images = self.augmented(images[-len(self.discriminators) :])
         judged = self._judged
         note = (lambda logits: None) if judged is None else (lambda logits: judged.setdefault(real, logits))
-        return Observed(self.discriminators, images, note)
+        return Observed(self.discriminators, images, note, self.judges_alone)
+
+    @property
+    def judges_alone(self) -> bool:
+        """Whether discriminators with unconditional logits are asked for them."""
+        return True
 
     def opponents(self, batch: Batch, condition: Tensor | None) -> list[Logits] | list[None]:
         """Logits of the batch's real images for the generator's loss, if the adversarial loss compares with them.

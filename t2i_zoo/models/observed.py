@@ -17,6 +17,7 @@ class Observed:
         discriminators: one per size, smallest first.
         images: pyramid of (B, 3, S, S) in [-1, 1], smallest first, already augmented.
         note: called with the logits of each judgement.
+        alone: whether unconditional logits are wanted where a discriminator has them.
     """
 
     def __init__(
@@ -24,11 +25,12 @@ class Observed:
         discriminators: Sequence[ConditionalDiscriminator],
         images: Sequence[Tensor],
         note: Callable[[list[Logits]], Any] = lambda logits: None,
+        alone: bool = True,
     ) -> None:
         self.discriminators, self._note = discriminators, note
         pairs = zip(discriminators, images[-len(discriminators) :], strict=True)
         self.features = [discriminator.features(x) for discriminator, x in pairs]
-        self._alone: list[Tensor | None] | None = None
+        self._alone: list[Tensor | None] | None = None if alone else [None] * len(discriminators)
 
     def judge(self, condition: Tensor | None, rows: Tensor | slice | None = None) -> list[Logits]:
         """Logits of each size.

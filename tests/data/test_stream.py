@@ -200,3 +200,13 @@ def test_sources_without_captions_and_classes(tmp_path: Path) -> None:
     assert build(tmp_path / "shards").num_classes == 0
     with pytest.raises(T2IError, match="have no captions and the model reads them"):
         fit(Asks(), build(tmp_path / "shards", batch_size=4), tmp_path)
+
+
+def test_mismatched_captions_follow_the_seed(shards: Path) -> None:
+    def pairs(seed: int, epoch: int = 0) -> set[tuple[str, str]]:
+        batches = build(shards, seed=seed).batches("train", Asks(), epoch)
+        return {pair for batch in batches for pair in zip(batch["captions"], batch["wrong_captions"], strict=True)}
+
+    assert pairs(0) == pairs(0)
+    assert pairs(0) != pairs(1)
+    assert pairs(0) != pairs(0, epoch=1)

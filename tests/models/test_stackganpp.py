@@ -320,3 +320,23 @@ def test_channels_last_changes_nothing_but_the_layout(build: Any, build_data: An
 def test_options_that_do_not_fit(build: Any, options: dict[str, int], message: str) -> None:
     with pytest.raises(T2IError, match=message):
         build(**options)
+
+
+@pytest.mark.parametrize("aid", [{"r1": 1.0}, {"lecam": 0.1}])
+def test_no_penalty_looks_at_untrained_heads(build: Any, aid: dict[str, float]) -> None:
+    found = []
+    for change in (0, 5):
+        torch.manual_seed(0)
+        model = build(uncond_weight=0.0, **aid)
+        with torch.no_grad():
+            for one in model.discriminator:
+                for weight in one.heads.unconditional.parameters():
+                    weight.add_(change)
+        batch = batch_for(model)
+        fakes = fakes_for(model, batch).detach()
+        model._judged = {}
+        losses = model.discriminator_loss(batch, fakes)
+        losses = model.regularised(losses, model._judged) | model.discriminator_penalty(batch, fakes)
+        found.append({name: float(value) for name, value in losses.items()})
+    assert found[0] == found[1]
+    assert found[0].keys() & {"r1", "lecam"}

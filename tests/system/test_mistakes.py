@@ -58,6 +58,7 @@ OPTIONS = {  # words after `fit` and a whole config: what the sentence must hold
     "--checkpoint.filename=": "found --checkpoint.filename",
     "--checkpoint.monitor fid": "found --checkpoint.monitor fid, which nothing logs: expected a name in the head of",
     "--checkpoint.monitor val/nonsense": "monitor val/nonsense, which validation does not log: expected one of",
+    "--checkpoint.monitor train/typo": "monitor train/typo, which training does not log: expected one of train/discr",
     "--data.limit 0": "found --data.limit 0, expected at least 2",
     "--config attngan_synthetic": "damsm runs/damsm_synthetic is not there: t2i-zoo pipeline attngan_synthetic trains",
     "--data.augment perhaps": "found --data.augment perhaps, expected true or false",

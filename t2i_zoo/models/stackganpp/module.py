@@ -66,6 +66,11 @@ class StackGANPlusPlus(Half, PyramidGAN):
         self.needs = replace(self.needs, wrong_images=self.conditional)
         self.set_pyramid(self.condition_dim, condition_first=True)
 
+    @property
+    def judges_alone(self) -> bool:
+        """With ``uncond_weight: 0`` the unconditional heads are untrained, and no penalty looks at them."""
+        return bool(self.hparams["uncond_weight"]) or not self.conditional
+
     def condition(self, fakes: Fakes) -> Tensor | None:
         """The mean of conditioning augmentation, which the generator's loss trains too; None without text."""
         return fakes.extras.get("mu")
