@@ -97,6 +97,8 @@ def differs(run_: Path, reference: Path) -> list[str]:
     different = [key for key in here if there[key] != here[key]]
     if different:
         print(f"{run_} differs in {', '.join(different)}", flush=True)
+    if "grids" in different:
+        print(there["grids"], "instead of", here["grids"], flush=True)
     if "metrics.csv" in different:
         print(there["metrics.csv"].decode(), "instead of", here["metrics.csv"].decode(), sep="\n", flush=True)
     return different

@@ -59,7 +59,13 @@ class GracefulStop(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time, and save and exit if a signal has arrived."""
+        """Save if it is time, and save and exit if a signal has arrived.
+
+        Not after the last batch of an epoch: a run that is resumed from there would skip what belongs to the epoch's
+        end, such as its grid and the learning rate's decay. The first batch of the next epoch comes first.
+        """
+        if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            return
         keeper, several = _keeper(trainer), trainer.world_size > 1
         wanted = bool(self.signal) or (keeper is not None and keeper.due())
         if several:

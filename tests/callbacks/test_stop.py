@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import lightning as L
@@ -39,6 +40,7 @@ def fit(tmp_path, build_data, build_trainer, tiny_options):
         build_trainer(**every).fit(model, build_data())
         return model
 
+    run.options, run.trainer, run.data = tiny_options, build_trainer, build_data
     return run
 
 
@@ -111,3 +113,23 @@ def test_without_a_resume_point_it_says_nothing_was_saved(tmp_path, build_data, 
     said = capsys.readouterr().out
     assert "stopped after batch 1" in said
     assert "saved" not in said
+
+
+def test_a_signal_in_the_last_batch_of_an_epoch_leaves_the_end_of_the_epoch_whole(fit, tmp_path):
+    ends = []
+    note = L.pytorch.callbacks.LambdaCallback(on_train_epoch_end=lambda trainer, model: ends.append(model.clock))
+    L.seed_everything(0, verbose=False)
+    with pytest.raises(SystemExit):
+        fit(GracefulStop(), Signals(signal.SIGTERM, at=4), note, max_epochs=3)
+    path = shutil.copy(tmp_path / "checkpoints" / "last.ckpt", tmp_path / "stopped.ckpt")
+    assert ends == [5]
+    assert torch.load(path, weights_only=True)["t2i_zoo"]["clock"] == 6  # the first batch of the second epoch
+    L.seed_everything(0, verbose=False)
+    fit(GracefulStop(), note, max_epochs=3)  # the same without a stop
+    whole = fit.model.state_dict()
+    del ends[1:]  # as of the stopped one
+    model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, **fit.options)
+    every = {"callbacks": [GracefulStop(), note, ResumePoint()], "limit_train_batches": 5, "max_epochs": 3}
+    fit.trainer(**every).fit(model, fit.data(), ckpt_path=path, weights_only=True)
+    assert ends == [5, 10, 15]
+    assert all(torch.equal(whole[name], value) for name, value in model.state_dict().items())
