@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
@@ -13,25 +13,36 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing, sha256
 from t2i_zoo.metrics.records import FILE, Line, number, read_lines
 from t2i_zoo.models import load_model, name_of
-from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.models.exported import pack, write
+from t2i_zoo.models.graphs import SUFFIXES, write_graph
 from t2i_zoo.models.state import model_key
 from t2i_zoo.paths import check_new, find_weights
 from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.version import __version__
 
 _PLACES = ("root", "cache_dir", "path", "files", "url")  #: options of data and encoders that belong to one machine
+_USE = '```sh\nt2i-zoo sample --ckpt {name} --text "..." --out out.png\n```'
 _UNSAID = "Not stated. Write here under which terms data and weights may be passed on, before you share the file."
 
 
 def export(
-    ckpt: str, out: str | Path, about: str | None = None, licence: str | None = None, overwrite: bool = False
+    ckpt: str,
+    out: str | Path,
+    to: Literal["safetensors", "onnx", "torch-export"] = "safetensors",
+    about: str | None = None,
+    licence: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
-    """Export the averaged generator of a run and its text encoder as one .safetensors file, with a card beside it.
+    """Export the averaged generator of a run as one file, with a card beside it.
+
+    A .safetensors file holds its text encoder too, and is what the other commands read. A graph, ONNX (.onnx) or a
+    program of torch.export (.pt2), is for other programs: it reads noise and features of sentences.
 
     Args:
-        ckpt: A .ckpt file, or the folder of a run.
-        out: The .safetensors file to write; its card has the same name and ends in .md.
+        ckpt: A .ckpt file, or the folder of a run; for a graph also a .safetensors file of a generator, or its name.
+        out: The file to write, which ends in .safetensors, .onnx or .pt2; its card has the same name and ends in .md.
+        to: Format of the file.
         about: One line that describes the generator, the first of the card.
         licence: Terms of use of data and weights, for the card.
         overwrite: Replace an existing file and card.
@@ -44,24 +55,27 @@ def export(
     """
     path = Path(out).expanduser()
     card = path.with_suffix(".md")
-    if path.suffix != ".safetensors":
-        raise T2IError(f"found --out {out}, expected a file name that ends in .safetensors")
+    if path.suffix != (suffix := {"safetensors": ".safetensors", **SUFFIXES}[to]):
+        raise T2IError(f"found --out {out}, expected a file name that ends in {suffix} with --to {to}")
     check_new(path, card, overwrite=overwrite)
     source = find_weights(ckpt)
-    if source.suffix == ".safetensors":
+    if source.suffix == ".safetensors" and to == "safetensors":
         raise T2IError(f"{ckpt} is a .safetensors file already, expected a run: copy it, or give a .ckpt file")
     model = load_model(source)
-    if not isinstance(model, TextToImageGAN):
+    if not isinstance(model, Drawing):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no images: give a run of a GAN")
-    tensors, header = pack(model, name_of(model) or model_key(model))
     folder = run_of_checkpoint(source) or source.parent
     config = _read_config(folder / "config.yaml")
     digits = sha256(source)[:16]
     lines = [line for line in read_lines(folder / FILE) if line.get("checkpoint_sha256") == digits]
     scores = [line for line in lines if line["protocol_content"]["ema"]]  # of what is exported
     try:
-        write(tensors, json.dumps(header), path)
-        text = describe(path, model, config, scores, about, licence)
+        if to == "safetensors":
+            tensors, header = pack(model, name_of(model) or model_key(model))  # type: ignore[arg-type]
+            write(tensors, json.dumps(header), path)
+        else:
+            write_graph(model, to, path)
+        text = describe(path, model, config, scores, about, licence, _card_beside(source))
         with replacing(card) as partial:
             partial.write_text(text, "utf-8")
     except TypeError as error:
@@ -76,11 +90,12 @@ def export(
 
 def describe(
     path: Path,
-    model: TextToImageGAN,
+    model: Drawing,
     config: Mapping[str, Any],
     scores: Sequence[Line],
     about: str | None = None,
     licence: str | None = None,
+    origin: str | None = None,
 ) -> str:
     """The card of an exported file as Markdown: description, data, licence, recipe and scores.
 
@@ -91,25 +106,61 @@ def describe(
         scores: lines of ``metrics.jsonl`` of its checkpoint.
         about: one line that describes it.
         licence: terms of use of data and weights.
+        origin: card of the file that it was made from, which has the data, the recipe and the scores.
     """
-    size, kind = model.hparams["image_size"], type(model).__name__
+    size, kind, graph = model.hparams["image_size"], type(model).__name__, path.suffix != ".safetensors"
     lines = [
         f"# {path.stem}: {about or f'{kind}, {size} px, trained on {_name_of_data(config)}'}",
         "",
-        f"The averaged generator of a {kind} with its text encoder, exported by t2i-zoo {__version__}: "
-        f"{path.stat().st_size / 1e6:.2f} MB, weights in half precision, images of {size} px.",
+        f"The averaged generator of a {kind}{'' if graph else ' with its text encoder'}, exported by t2i-zoo "
+        f"{__version__}: {path.stat().st_size / 1e6:.2f} MB, weights in {'single' if graph else 'half'} precision, "
+        f"images of {size} px.",
         "",
         f"SHA-256 `{sha256(path)}`",
         "",
-        "```sh",
-        f't2i-zoo sample --ckpt {path.name} --text "..." --out out.png',
-        "```",
-        *("", "## Data", "", *_data(config)),
-        *("", "## Licence", "", licence or _UNSAID),
-        *("", "## Recipe", "", *_recipe(model, config)),
-        *("", "## Scores", "", *_scores(scores, path)),
+        *(_graph_use(path, model) if graph else _USE.format(name=path.name).splitlines()),
     ]
+    if origin is not None:
+        return "\n".join([*lines, "", "The card of what it was made from:", "", origin])
+    lines += ["", "## Data", "", *_data(config)]
+    lines += ["", "## Licence", "", licence or _UNSAID]
+    lines += ["", "## Recipe", "", *_recipe(model, config)]
+    lines += ["", "## Scores", "", *_scores(scores, path)]
     return "\n".join(lines) + "\n"
+
+
+def _card_beside(source: Path) -> str | None:
+    card = source.with_suffix(".md")
+    return card.read_text("utf-8") if source.suffix == ".safetensors" and card.is_file() else None
+
+
+def _graph_use(path: Path, model: Drawing) -> list[str]:
+    """What the graph reads, and how to run it."""
+    sentence, words = model.text_encoder.dim, model.needs.words
+    reads = [f"`noise` (B, {model.total_noise_dim})", f"`sentence` (B, {sentence})"]
+    reads += [f"`words` (B, T, {model.text_encoder.word_dim})", "`mask` (B, T) bool, true at words"] if words else []
+    names = "noise=noise, sentence=text.sentence" + (", words=text.words, mask=text.mask" if words else "")
+    run = {
+        ".onnx": [
+            "import onnxruntime",
+            f'session = onnxruntime.InferenceSession("{path.name}")',
+            f"(images,) = session.run(None, {{k: v.numpy() for k, v in dict({names}).items()}})",
+        ],
+        ".pt2": ["import torch", f'images = torch.export.load("{path.name}").module()({names})'],
+    }[path.suffix]
+    noise = "standard normal" if model.noise_is_normal else "uniform in [-1, 1]"
+    return [
+        f"It reads {', '.join(reads)} and gives `images` (B, 3, S, S) in [-1, 1]. The noise is {noise}. Options of the "
+        "text encoder, words of the training captions and more are in the file's metadata `t2i_zoo`.",
+        "",
+        "```python",
+        "from t2i_zoo import load_model",
+        "",
+        'model = load_model("...")  # what this file was made from, for its text encoder',
+        'noise, text = model.noise(1), model.encode(["..."])',
+        *run,
+        "```",
+    ]
 
 
 def _name_of_data(config: Mapping[str, Any]) -> str:
@@ -127,9 +178,10 @@ def _data(config: Mapping[str, Any]) -> list[str]:
     return [f"{_name_of_data(config)}, {_listed(options)}.", "", f"As the model saw them: {_listed(data)}."]
 
 
-def _recipe(model: TextToImageGAN, config: Mapping[str, Any]) -> list[str]:
+def _recipe(model: Drawing, config: Mapping[str, Any]) -> list[str]:
     batch = (config.get("data") or {}).get("batch_size")
-    options = {k: v for k, v in model.hparams.items() if k not in (*model.starting_points, *model.builds_on)}
+    unneeded = (*getattr(model, "starting_points", ()), *getattr(model, "builds_on", ()))
+    options = {k: v for k, v in model.hparams.items() if k not in unneeded}
     if isinstance(encoder := options.pop("text_encoder"), Mapping):
         encoder = {k: v for k, v in encoder.items() if k != "assets"}
     else:

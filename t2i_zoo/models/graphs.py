@@ -34,6 +34,9 @@ class Graph(nn.Module):
         super().__init__()
         self.generator = model.generator_ema
         self._draw = model.draw
+        if (ask := getattr(model, "has_context", None)) is not None:  # decided now: a graph has no branches
+            known = ask()
+            model.has_context = lambda: known  # type: ignore[attr-defined]
 
     def forward(
         self, noise: Tensor, sentence: Tensor, words: Tensor | None = None, mask: Tensor | None = None

@@ -61,4 +61,5 @@ class WordAttention(nn.Module):
         words_bgt = self.project(words.mT.unsqueeze(3)).squeeze(3)
         attention_bqt = attend(features, words_bgt, mask, self.legacy_mask)
         contexts_bgq = torch.bmm(words_bgt, attention_bqt.mT.to(words_bgt.dtype))
-        return contexts_bgq.view_as(features), attention_bqt.mT.reshape(len(features), -1, *features.shape[2:])
+        maps_bthw = attention_bqt.mT.reshape(*attention_bqt.mT.shape[:2], *features.shape[2:])
+        return contexts_bgq.view_as(features), maps_bthw

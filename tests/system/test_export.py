@@ -128,3 +128,21 @@ def test_which_generator(trained, exported, mistake):
     assert both.startswith("found both --model and --ckpt, expected one")
     live = mistake("sample", "--model", str(exported), "--live", *text)
     assert live == f"found --live and {exported}, which holds no other weights than it draws with: leave out --live"
+
+
+def test_a_graph_of_a_run_and_of_a_file(exported, trained, tmp_path, capsys):
+    for ckpt in (trained, exported):
+        path = tmp_path / f"{ckpt.stem}.pt2"
+        assert main(["export", "--ckpt", str(ckpt), "--to", "torch-export", "--out", str(path)]) == 0
+        model, card = load_model(ckpt), path.with_suffix(".md").read_text("utf-8")
+        noise, text = model.noise(3), model.encode([RED] * 3)
+        images = torch.export.load(path).module()(noise=noise, sentence=text.sentence)
+        torch.testing.assert_close(images, model.generate([RED] * 3, noise=noise), rtol=0, atol=1e-4)
+        block = card.split("```python\n")[1].split("```")[0]
+        block = block.replace('load_model("...")', f"load_model({str(ckpt)!r})").replace(path.name, str(path))
+        values: dict = {}
+        exec(block, values)  # as the card shows it
+        assert values["images"].shape == (1, 3, 16, 16)
+        assert card.count("## Data") == 1
+    assert main(["export", "--ckpt", str(trained), "--to", "onnx", "--out", str(tmp_path / "a.pt2")]) == 2
+    assert "expected a file name that ends in .onnx with --to onnx" in capsys.readouterr().err

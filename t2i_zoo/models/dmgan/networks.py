@@ -52,7 +52,7 @@ class DynamicMemory(nn.Module):
         read = torch.bmm(values_bgt, attention_bqt.mT.to(values_bgt.dtype)).view_as(features)
         gate_b1hh = self.respond(torch.cat([features, read], 1)).sigmoid()
         mixed = (1 - gate_b1hh) * features + gate_b1hh * read
-        return mixed, attention_bqt.mT.reshape(len(features), -1, *features.shape[2:])
+        return mixed, attention_bqt.mT.reshape(*attention_bqt.mT.shape[:2], *features.shape[2:])
 
 
 class NextStage(nn.Module):

@@ -33,6 +33,10 @@ class Half(Drawing):
             self.register_buffer("context_sentence", torch.zeros(CONTEXT, self.text_encoder.dim))
             self.register_buffer("context_noise", 2 * torch.rand(CONTEXT, self.total_noise_dim, generator=rng) - 1)
 
+    def has_context(self) -> bool:
+        """Whether ``draw`` in eval mode needs the context, and training has chosen it."""
+        return self.hparams["batch_stats"] == "always" and bool(self.context_sentence.any())
+
     def noise(self, count: int, rng: torch.Generator | None = None) -> Tensor:
         """Noise (count, z), uniform in [-1, 1], on the model's device; training passes this rank's ``rng``."""
         source = rng.device if rng is not None else self.device
@@ -45,7 +49,7 @@ class Half(Drawing):
     def draw(self, network: nn.Module, noise: Tensor, text: TextFeatures) -> Fakes:
         """Run a generator; in eval mode after the context, if there is one (running averages need none)."""
         rows, sentences, context = noise, text.sentence, 0
-        if not network.training and self.hparams["batch_stats"] == "always" and self.context_sentence.any():
+        if not network.training and self.has_context():
             context = CONTEXT
             rows = torch.cat([self.context_noise, noise])
             sentences = torch.cat([self.context_sentence, sentences])

@@ -122,7 +122,7 @@ class Generator(nn.Module):
     def forward(self, noise: Tensor, sentence: Tensor, reference: int = 0) -> Tensor:
         """Generate images; with ``reference`` above 0 the batch statistics are those of that many first rows."""
         code = self.first(torch.cat([noise, self.project(sentence)], dim=1))
-        first = code.view(len(code), self.side, self.side, -1).permute(0, 3, 1, 2)  # TensorFlow has channels last
+        first = code.view(code.shape[0], self.side, self.side, -1).permute(0, 3, 1, 2)  # TensorFlow has channels last
         images: Tensor = self.layers(first, reference).float()  # half precision has too few steps in [0, 1]
         return images.tanh() / 2 + 0.5
 
