@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 PAIRS, PYRAMIDS = "models/test_golden_pairs.py", "models/test_golden_pyramids.py"
 STAGES, MEMORY = "models/test_golden_stages.py", "models/test_golden_memory.py"
 SERVING = "models/test_golden_serving.py"
+EVERYWHERE = ["models/test_small_things.py", "models/test_defaults.py"]  #: the last guards of all files
 #: tests of a file, or of all files below a folder, cheapest first; the longest key counts
 GUARDS: dict[str, list[str]] = {
     "nn/adversarial.py": [PAIRS, "nn/test_adversarial.py"],
@@ -51,7 +52,15 @@ GUARDS: dict[str, list[str]] = {
     "nn/retrieval.py": ["models/test_damsm_losses.py", "models/test_damsm.py"],
     "nn/spectral.py": [MEMORY, "models/test_dmgan.py"],
     "nn/words.py": [MEMORY, f"{PYRAMIDS}::test_attngan", "models/test_attentive.py"],
-    "models/drawing.py": [PAIRS, PYRAMIDS, "models/test_gancls.py", "models/test_tacgan.py"],
+    "models/drawing.py": [
+        PAIRS,
+        PYRAMIDS,
+        "models/test_gancls.py",
+        "models/test_tacgan.py",
+        "models/contract/test_contract.py::test_calling_a_model_gives_pictures",
+        "models/test_exported.py",
+        "models/test_restored_encoder.py",
+    ],
     "models/attngan": [f"{PYRAMIDS}::test_attngan"],
     "models/charcnnrnn": [f"{SERVING}::test_charcnnrnn", "models/test_charcnnrnn.py"],
     "models/classifier": [
@@ -106,7 +115,7 @@ def files() -> Iterator[Path]:
 def guards(path: Path) -> list[str]:
     own = path.relative_to(ROOT / "t2i_zoo").as_posix()
     best = max((key for key in GUARDS if f"{own}/".startswith(f"{key}/")), key=len)
-    return GUARDS[best]
+    return [*GUARDS[best], *EVERYWHERE]
 
 
 def changes(node: ast.AST) -> Iterator[tuple[str, Any]]:
