@@ -91,7 +91,7 @@ def differs(run_: Path, reference: Path) -> list[str]:
             torch.save(saved[key], buffer := io.BytesIO())
             found[key] = buffer.getvalue()
         found["metrics.csv"] = (folder / "metrics.csv").read_bytes()
-        return {**found, "grids": sorted(path.name for path in (folder / "samples").iterdir())}
+        return {**found, "grids": sorted(path.name for path in (folder / "samples").glob("[!.]*"))}
 
     there, here = content(run_), content(reference)
     different = [key for key in here if there[key] != here[key]]
