@@ -207,8 +207,8 @@ def model_sampler(model: Any, photographs: Photographs, draws: Draws, protocol: 
 
 def seeded_noise(model: Any, numbers: list[int], seed: int, truncation: float | None = None) -> Tensor:
     """Noise (B, Z) of images by their positions, the same on every device."""
-    drawn = [model.noise(1, torch.Generator().manual_seed(stable_seed(seed, "noise", i))) for i in numbers]
-    noise = torch.cat(drawn)
+    rng = torch.Generator()
+    noise = torch.cat([model.noise(1, rng.manual_seed(stable_seed(seed, "noise", i))) for i in numbers])
     return noise if truncation is None else truncate_noise(noise, truncation)
 
 

@@ -20,7 +20,7 @@ class FrechetDistance(ZooMetric):
 
     Args:
         job: what is evaluated.
-        groups: groups of the jackknife; 0 omits the error.
+        groups: groups of the jackknife; 0 omits the error, which makes every batch and the end cheaper.
     """
 
     needs_network = True
@@ -46,12 +46,13 @@ class FrechetDistance(ZooMetric):
         """Add features (B, D) of the images at positions ``index`` (B,)."""
         # relative to the mean of the photographs: large products would drown the differences
         x = features.to(self.sums.device, torch.float64) - self.shift.to(self.sums.device)
-        group = index.to(x.device) % self.groups
-        for number in range(self.groups):
-            own = x[group == number]
-            self.count[number] += len(own)
-            self.sums[number] += own.sum(0)
-            self.products[number] += own.T @ own
+        group = index.cpu() % self.groups
+        count = torch.bincount(group, minlength=self.groups)
+        self.count += count.to(self.count)
+        x = x[torch.argsort(group, stable=True).to(x.device)]
+        for total, product, own in zip(self.sums, self.products, x.split(count.tolist()), strict=True):
+            total += own.sum(0)
+            product.addmm_(own.T, own)
 
     def compute(self) -> list[Score]:
         """One score."""
