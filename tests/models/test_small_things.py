@@ -21,6 +21,7 @@ from t2i_zoo.models.stream.networks import END, Writer
 from t2i_zoo.nn import ADVERSARIAL, AdversarialLoss, Logits
 from t2i_zoo.nn.damsm import pair_losses
 from t2i_zoo.nn.losses import discriminator_terms
+from t2i_zoo.nn.projected import down_block
 from t2i_zoo.nn.spectral import SpectralNorm
 
 
@@ -240,3 +241,15 @@ def test_words_are_numbered_from_one() -> None:
     model.reader, model.writer = (lambda x: x), SimpleNamespace(write=lambda *_: [[1, 3], [2]])
     model.evaluating = torch.no_grad
     assert STREAM.describe(model, torch.zeros(2, 3, 4, 4)) == ["red green", "blue"]  # type: ignore[arg-type]
+
+
+def test_separable_blocks_have_one_filter_per_channel() -> None:
+    depthwise, pointwise = down_block(6, 8, separable=True)[:2]
+    assert (depthwise.weight.shape, pointwise.weight.shape) == ((6, 1, 3, 3), (8, 6, 1, 1))
+
+
+@pytest.mark.parametrize("options", [{"architecture": "dcgan"}, {"text_norm": True}, {"interpolation_weight": 1.0}])
+def test_images_that_a_batch_must_have(options: dict[str, Any], tiny_options: Any) -> None:
+    widths = {"generator_width": 8, "discriminator_width": 4}
+    assert GANCLS(**tiny_options, **widths).needs.least == 1
+    assert GANCLS(**tiny_options, **widths, **options).needs.least == 2
