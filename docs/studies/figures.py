@@ -1,7 +1,7 @@
-"""Write the table, the curves and the grids of a study's page from what ``t2i-zoo study`` left.
+"""The table, the curves and the grids of a study's page, from what ``t2i-zoo study`` left.
 
-``python docs/studies/figures.py FILE.yaml RUNS OUT`` reads RUNS/results.jsonl and RUNS/grids, and writes OUT.md (a
-table, to be included by the page), OUT.svg and OUT-grids.jpg.
+``python docs/studies/figures.py FILE.yaml RUNS OUT`` reads RUNS/results.jsonl and RUNS/grids, prints the table, and
+writes OUT.svg and OUT-grids.jpg. It needs matplotlib.
 """
 
 from __future__ import annotations
@@ -33,24 +33,19 @@ def score(line: dict[str, Any], name: str) -> float:
 
 
 def table(study: Study, lines: list[dict[str, Any]]) -> str:
-    """A Markdown table of the arms at their last time, the nearest to photographs first."""
-    last = {(x["arm"], x["seed"]): x for x in sorted(lines, key=lambda x: x["minutes"])}
-    rows = sorted(last.values(), key=lambda x: score(x, COLUMNS[0][1]))
-    best = {
-        head: (max if more else min)(round(score(x, name), digits) for x in rows) for head, name, digits, more in COLUMNS
-    }
-    out = ["| arm | minutes | images seen | a second |", "|---|---|---|---|"]
+    """A Markdown table of the arms at each time, the nearest to photographs first and the best of each time bold."""
+    rows = sorted(lines, key=lambda x: (x["minutes"], score(x, COLUMNS[0][1])))
+    out = ["| minutes | arm | images seen | a second |", "|---|---|---|---|"]
     for head, *_ in COLUMNS:
         out = [out[0] + f" {head} |", out[1] + "---|"]
     for x in rows:
-        batch = {**study.options, **study.arms[x["arm"]]}["data.batch_size"]
+        seen = x["batches"] * {**study.options, **study.arms[x["arm"]]}["data.batch_size"]
         name = f"`{x['arm']}`" + (f", seed {x['seed']}" if x["seed"] else "")
-        seen = x["batches"] * batch
-        row = f"| {name} | {x['minutes']:g} | {seen:,} | {seen / x['minutes'] / 60:.0f} |"
-        for head, key, digits, _ in COLUMNS:
-            value = round(score(x, key), digits)
-            text = f"{value:.{digits}f}"
-            row += f" **{text}** |" if value == best[head] else f" {text} |"
+        row = f"| {x['minutes']:g} | {name} | {seen:,} | {seen / x['minutes'] / 60:.0f} |"
+        for _, key, digits, more in COLUMNS:
+            others = [round(score(y, key), digits) for y in rows if y["minutes"] == x["minutes"]]
+            text, best = f"{score(x, key):.{digits}f}", max(others) if more else min(others)
+            row += f" **{text}** |" if float(text) == best and len(set(others)) > 1 else f" {text} |"
         out.append(row)
     return "\n".join(out) + "\n"
 
@@ -80,7 +75,9 @@ def grids(study: Study, lines: list[dict[str, Any]], folder: Path, out: Path, ro
     for axis, line in zip(axes.flat, order, strict=False):
         with Image.open(folder / f"{line['arm']}-{line['seed']}-{line['minutes']:g}.jpg") as grid:
             row = grid.height / len(study.captions)
-            tiles = [grid.crop((0, round(i * row), grid.width * columns // 8, round((i + 0.82) * row))) for i in range(rows)]
+            tiles = [
+                grid.crop((0, round(i * row), grid.width * columns // 8, round((i + 0.82) * row))) for i in range(rows)
+            ]
         strip = Image.new("RGB", (tiles[0].width, sum(tile.height for tile in tiles)), "white")
         for index, tile in enumerate(tiles):
             strip.paste(tile, (0, index * tile.height))
@@ -93,6 +90,6 @@ def grids(study: Study, lines: list[dict[str, Any]], folder: Path, out: Path, ro
 if __name__ == "__main__":
     chosen, runs, target = Study.read(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
     found = [x for x in read_lines(runs / RESULTS) if x["arm"] in chosen.arms]
-    target.with_suffix(".md").write_text(table(chosen, found), "utf-8")
+    print(table(chosen, found))
     curves(found, target.with_suffix(".svg"))
     grids(chosen, found, runs / "grids", target.with_name(target.name + "-grids.jpg"))
