@@ -125,7 +125,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
         yield "comparison", lambda n: n.ops.__setitem__(0, SWAPS[type(n.ops[0])]())
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub, ast.Invert)):
-        yield "sign", lambda n: setattr(n, "op", ast.UAdd() if isinstance(n.op, ast.USub) else ast.Not())
+        yield "sign", lambda n: setattr(n, "op", ast.Not() if isinstance(n.op, ast.Invert) else ast.UAdd())
     elif isinstance(node, ast.IfExp):
         yield "branches", lambda n: n.__dict__.update(body=n.orelse, orelse=n.body)
     elif isinstance(node, ast.If):
