@@ -62,9 +62,10 @@ class GracefulStop(L.Callback):
         """Save if it is time, and save and exit if a signal has arrived.
 
         Not after the last batch of an epoch: a run that is resumed from there would skip what belongs to the epoch's
-        end, such as its grid and the learning rate's decay. The first batch of the next epoch comes first.
+        end, such as its grid and the learning rate's decay. The first batch of the next epoch comes first, unless
+        every batch is the last of its epoch.
         """
-        if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        if trainer.num_training_batches > 1 and trainer.fit_loop.epoch_loop._num_ready_batches_reached():
             return
         keeper, several = _keeper(trainer), trainer.world_size > 1
         wanted = bool(self.signal) or (keeper is not None and keeper.due())

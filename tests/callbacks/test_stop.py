@@ -133,3 +133,9 @@ def test_a_signal_in_the_last_batch_of_an_epoch_leaves_the_end_of_the_epoch_whol
     fit.trainer(**every).fit(model, fit.data(), ckpt_path=path, weights_only=True)
     assert ends == [5, 10, 15]
     assert all(torch.equal(whole[name], value) for name, value in model.state_dict().items())
+
+
+def test_epochs_of_one_batch_can_be_stopped(fit):
+    with pytest.raises(SystemExit):
+        fit(GracefulStop(), Signals(signal.SIGTERM, at=0), limit_train_batches=1, max_epochs=50)
+    assert fit.model.clock == 1
