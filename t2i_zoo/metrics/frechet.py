@@ -50,7 +50,7 @@ class FrechetDistance(ZooMetric):
         count = torch.bincount(group, minlength=self.groups)
         self.count += count.to(self.count)
         x = x[torch.argsort(group, stable=True).to(x.device)]
-        for total, product, own in zip(self.sums, self.products, x.split(count.tolist()), strict=True):
+        for total, product, own in zip(self.sums, self.products, torch.split(x, count.tolist()), strict=True):
             total += own.sum(0)
             product.addmm_(own.T, own)
 
