@@ -9,14 +9,17 @@ from threading import Thread
 from typing import Any
 
 from t2i_zoo.commands.sample import pick_device
+from t2i_zoo.commands.studio import LONGEST, MOST, Studio
 from t2i_zoo.errors import T2IError
-from t2i_zoo.studio import LONGEST, MOST, Studio
 from t2i_zoo.version import __version__
 
 EXAMPLE = "this flower has pink petals and a yellow center"
 OTHER = "a white flower with rounded petals"
 _WAITING = 20  # requests in the queue; a further one is told to come back later
-_CSS = ".gradio-container {width: 100%; max-width: 1100px !important; margin: auto} .grid-wrap {min-height: 9rem !important}"
+_CSS = """
+.gradio-container {width: 100%; max-width: 1100px !important; margin: auto}
+.grid-wrap {min-height: 9rem !important}
+"""
 
 
 def app(
@@ -110,6 +113,9 @@ def build_page(studio: Studio) -> Any:
         strip = gr.Gallery(frames, columns=len(frames))
         return strip, frames, gr.Slider(1, len(frames), value=1), frames[0], film, ""
 
+    def step(at: float, frames: list[Path]) -> Path | None:
+        return frames[int(at) - 1] if frames else None
+
     def attention(name: str, caption: str, seed: float) -> tuple[Any, ...]:
         return studio.attention(name, caption, int(seed or 0)), ""
 
@@ -142,7 +148,7 @@ def build_page(studio: Studio) -> Any:
             gr.Markdown("Each PNG file holds its caption, model, seed and version.")
             given = [models, caption, count, seed, cut, again]
             for event in (button.click, caption.submit):
-                event(guarded(draw, 2), given, [gallery, notes], api_name=False)
+                event(guarded(draw, 2), given, [gallery, notes], api_visibility="private")
         with gr.Tab("Between two captions"):
             one = gr.Dropdown(names, value=names[0] if names else None, label="Generator")
             with gr.Row():
@@ -162,9 +168,13 @@ def build_page(studio: Studio) -> Any:
                 film = gr.Image(label="GIF", type="filepath", height=300, elem_id="film")
             frames = gr.State([])
             outputs = [strip, frames, place, shown, film, path_notes]
-            go.click(guarded(between, 6), [one, *ends, steps, path_seed], outputs, api_name=False)
+            go.click(guarded(between, 6), [one, *ends, steps, path_seed], outputs, api_visibility="private")
             place.change(
-                lambda at, files: files[int(at) - 1] if files else None, [place, frames], shown, queue=False, api_name=False
+                lambda at, files: files[int(at) - 1] if files else None,
+                [place, frames],
+                shown,
+                queue=False,
+                api_visibility="private",
             )
         with gr.Tab("Attention to words"):
             attends = gr.Dropdown(names, value=names[0] if names else None, label="AttnGAN, MirrorGAN or DM-GAN")
@@ -173,7 +183,7 @@ def build_page(studio: Studio) -> Any:
             look = gr.Button("Draw", variant="primary", elem_id="look")
             word_notes = gr.Textbox(label="Notes", interactive=False)
             seen = gr.AnnotatedImage(label="Point at a word to see where it was looked for", height=420, elem_id="seen")
-            look.click(guarded(attention, 2), [attends, words, word_seed], [seen, word_notes], api_name=False)
+            look.click(guarded(attention, 2), [attends, words, word_seed], [seen, word_notes], api_visibility="private")
         lists: Sequence[Any] = [models, one, attends]
-        page.load(refreshed, lists, lists, api_name=False)  # runs may have come since
+        page.load(refreshed, lists, lists, api_visibility="private")  # runs may have come since
     return page

@@ -1,4 +1,4 @@
-"""What the page of ``t2i-zoo app`` draws, without the page: which generators there are, and rows, paths and attention."""
+"""What the page of ``t2i-zoo app`` draws: which generators there are, and rows, paths and attention."""
 
 from __future__ import annotations
 
@@ -127,10 +127,11 @@ class Studio:
             for name in names:
                 model, noise = self._ready(name, [caption], count, seed, truncation)
                 (row,) = draw_rows(model, [caption if model.conditional else ""], noise)
-                said = caption_writer(self.generators()[name], self.stream, model.device) if redescribe else None
+                writer = caption_writer(self.generators()[name], self.stream, model.device) if redescribe else None
                 titles = [name if len(names) > 1 else ""] * len(row)
-                if said is not None:
-                    titles = [f"{title}: {text}".lstrip(": ") for title, text in zip(titles, said.describe(row))]
+                if writer is not None:
+                    texts = writer.describe(row)
+                    titles = [f"{title}: {text}".lstrip(": ") for title, text in zip(titles, texts, strict=True)]
                 cut = None if truncation == 1 else truncation
                 drawn += zip(self._save(row, caption, about_images(model, seed, cut)), titles, strict=True)
                 notes |= dict.fromkeys(notes_on_words(model, [caption]) if model.conditional else ["reads no captions"])
@@ -171,7 +172,8 @@ class Studio:
             (image,) = to_pil(fakes.images[-1])
             image = image.resize((max(_SIDE, image.width),) * 2)
             words, maps = model.text_encoder.tokens(caption), fakes.attention[-1][0].float()
-        return image, [(_spread(one, image.width), f"{i}. {word}") for i, (one, word) in enumerate(zip(maps, words), 1)]
+        pairs = zip(maps, words, strict=False)  # maps have places for padding too
+        return image, [(_spread(one, image.width), f"{i}. {word}") for i, (one, word) in enumerate(pairs, 1)]
 
     def _ready(
         self, name: str, captions: Sequence[str], count: int, seed: int, truncation: float
