@@ -160,7 +160,7 @@ class CaptionDataModule(_BySource):
         rows, labels = torch.from_numpy(store.rows(split)), torch.from_numpy(store.labels)
         if train and self.oversample:
             rows = rows.repeat_interleave(torch.tensor([self._times(row) for row in rows.tolist()]))
-            if len(labels[rows].unique()) == 1:
+            if bool((labels[rows] == labels[rows[0]]).all()):
                 labels = torch.arange(len(labels))  # so that no image is mismatched with itself
         return Planner(
             rows,
