@@ -132,6 +132,8 @@ class AidedModule(Drawing, CompanionModule):
         """
         if self.training:
             images = self.augmented(images[-len(self.discriminators) :])
+        if self.hparams["channels_last"]:
+            images = [x.contiguous(memory_format=torch.channels_last) for x in images]
         judged = self._judged
         note = (lambda logits: None) if judged is None else (lambda logits: judged.setdefault(real, logits))
         return Observed(self.discriminators, images, note, self.judges_alone)

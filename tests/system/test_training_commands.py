@@ -14,7 +14,7 @@ from PIL import Image
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.callbacks import PredictionWriter
-from t2i_zoo.cli import build
+from t2i_zoo.cli import _for_gpus, build
 from t2i_zoo.parsing import packaged_configs
 from t2i_zoo.runs import lock
 
@@ -299,3 +299,13 @@ def test_weights_alone_are_enough_to_predict(trained, words, tmp_path):
     given = words(tmp_path / "run", "--model.weights", str(trained / "checkpoints" / "last.ckpt"))
     assert main(["predict", *given, "--trainer.limit_predict_batches", "1"]) == 0
     assert list((tmp_path / "run" / "version_0" / "predictions").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, True), ({"benchmark": False}, None), ({"deterministic": True}, None), ({"accelerator": "cpu"}, None)],
+)
+def test_cudnn_searches_on_gpus_unless_told_otherwise(given, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = {"accelerator": "auto", "devices": 1, "benchmark": None, "deterministic": None, **given}
+    assert _for_gpus(config).get("benchmark") is expected
