@@ -126,7 +126,7 @@ class ZooCLI(LightningCLI):
         if path is not None:
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
-            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on)
+            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on, "compile")
             check_options(path, checkpoint, kind)
             saved = checkpoint["hyper_parameters"]
             check_no_overrides(saved, asked, path, may_change, default_options(kind), resumes=command == "fit")

@@ -146,7 +146,8 @@ class PyramidGenerator(nn.Module):
             The images; and, as far as there are any, ``mu`` and ``logvar`` (B, C) of the condition and the attention of
             each further stage as ``attention_0`` and so on.
         """
-        condition, code, extras = noise, noise, dict[str, Tensor]()
+        extras: dict[str, Tensor] = {}
+        condition, code = noise, noise
         if self.augment is not None:
             condition, mu, logvar = self.augment(sentence, augmentation)
             # The condition comes before the noise, unlike in StackGAN: converted weights depend on it.
