@@ -77,6 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         rf"POST /{_REPOSITORY}\.git/info/lfs/objects/batch": "batch",
         r"PUT /lfs/(?P<oid>\w+)": "put",
         rf"GET /api/models/{_REPOSITORY}/tree/(?P<revision>.+)": "tree",
+        rf"GET /api/models/{_REPOSITORY}/revision/(?P<revision>.+)": "info",
         rf"(GET|HEAD) /{_REPOSITORY}/resolve/(?P<revision>.+)/(?P<file>[^/]+)": "resolve",
     }
 
@@ -182,6 +183,10 @@ class _Handler(BaseHTTPRequestHandler):
     def tree(self, repository: str, revision: str) -> None:
         _, files = self.server.files(repository, revision)
         self.json([{"type": "file", "path": n, "size": len(x), "oid": "0" * 40} for n, x in files.items()])
+
+    def info(self, repository: str, revision: str) -> None:
+        key, _ = self.server.files(repository, revision)
+        self.json({"id": repository, "sha": key, "siblings": [], "tags": []})
 
     def resolve(self, repository: str, revision: str, file: str) -> None:
         key, files = self.server.files(repository, revision)
