@@ -27,6 +27,7 @@ VERBS = {
     "evaluate": "scores of a checkpoint by a named protocol",
     "leaderboard": "all runs side by side: scores, and images of the same captions and noise",
     "study": "train variants with equal budgets, and score each by the same protocols",
+    "app": "a page in the browser to draw with",
     "export": "the generator of a run as one small file, to draw with and to share",
     "push": "a generator with its card to the Hugging Face hub, or as a folder",
     "convert": "official weight files to files of the zoo, and back",
