@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, Fakes
@@ -20,6 +19,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.aids import AidedModule, check_options
 from t2i_zoo.models.companions import reader
+from t2i_zoo.models.ddp import check_strategy
 from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS, adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_weights
@@ -330,13 +330,8 @@ class TextToImageGAN(AidedModule):
                 "found networks compiled by torch.compile, whose gradients the two steps of a GAN cannot take: compile "
                 "them for sampling only"
             )
-        strategy: Any = self.trainer.strategy
-        ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
-        if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
-            raise T2IError(
-                "found DDP without unused-parameter search, but each step of a GAN uses one network only: "
-                "use --trainer.strategy ddp_find_unused_parameters_true"
-            )
+        if stage == "fit":
+            check_strategy(self.trainer.strategy)
 
     def train(self, mode: bool = True) -> TextToImageGAN:
         """Set the mode; the averaged generator and the frozen text encoder stay in eval mode."""

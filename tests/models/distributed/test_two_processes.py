@@ -67,7 +67,7 @@ def test_resuming_is_never_having_stopped(ranks: list[Rank]) -> None:
 
 def test_plain_ddp_is_refused_with_the_flag(ranks: list[Rank]) -> None:
     for rank in ranks:
-        assert "use --trainer.strategy ddp_find_unused_parameters_true" in rank["refused"]
+        assert "use --trainer.strategy gan_ddp" in rank["refused"]
 
 
 @pytest.mark.parametrize("variant", worker.every_model())
