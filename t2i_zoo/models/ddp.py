@@ -8,8 +8,8 @@ has a ``Reducer``, which does nothing while the other network is trained.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -61,7 +61,8 @@ class Reducer:
                 self._buckets.append(_Bucket(part, statistics if number == len(parameters) else ()))
                 part = []
         self._of = {parameter: bucket for bucket in self._buckets for parameter in bucket.views}
-        self._hooks = [p.register_post_accumulate_grad_hook(self._arrived) for p in parameters]
+        hooked: Any = parameters
+        self._hooks = [parameter.register_post_accumulate_grad_hook(self._arrived) for parameter in hooked]
         self._begin()
 
     def _begin(self) -> None:
@@ -180,6 +181,21 @@ def check_strategy(strategy: Any) -> None:
             "found Lightning's own DDP, which expects all parameters in each step, but a GAN trains one network at a "
             "time: use --trainer.strategy gan_ddp"
         )
+
+
+def exchanged(model: Any, images: int) -> tuple[Callable[[Tensor], Any], Callable[[], AbstractContextManager[Any]]]:
+    """The backward pass of a batch of ``images`` whose gradients are exchanged, and what holds the exchange back.
+
+    Data modules give all processes the same number of images. Where loaders of your own do not, the loss of a process
+    is weighted, so that the average over the processes is the mean over all images.
+    """
+    trainer, backward = model.trainer, model.manual_backward
+    hold = getattr(trainer.strategy, "block_backward_sync", nullcontext)
+    if model.data_module is not None or trainer.world_size == 1:
+        return backward, hold
+    count = torch.full((), float(images), device=model.device)
+    weight = count / trainer.strategy.reduce(count.clone(), reduce_op="mean")
+    return lambda loss: backward(loss * weight), hold
 
 
 StrategyRegistry.register(
