@@ -78,9 +78,7 @@ def test_a_batch_is_cut_with_all_that_belongs_to_it() -> None:
     assert micro_batches(batch, 1)[0].batch is batch
 
 
-def test_a_run_counts_whole_batches_and_is_resumed_between_them(
-    build_trainer: Any, build_data: Any, tmp_path: Path
-) -> None:
+def test_runs_count_whole_batches_and_resume_between_them(build_trainer: Any, build_data: Any, tmp_path: Path) -> None:
     def fit(epochs: int, resumed: Path | None = None) -> tuple[DFGAN, Any]:
         L.seed_everything(7 + epochs if resumed else 7, verbose=False)
         model = DFGAN(**SMALL, text_encoder={"kind": "hashing", "dim": 8}, accumulate=3)
@@ -99,5 +97,5 @@ def test_a_run_counts_whole_batches_and_is_resumed_between_them(
 
 def test_too_many_micro_batches(build_trainer: Any, build_data: Any) -> None:
     model = DFGAN(**SMALL, text_encoder={"kind": "hashing", "dim": 8}, accumulate=9)
-    with pytest.raises(T2IError, match="found --model.accumulate 9 for --data.batch_size 8, expected micro"):
+    with pytest.raises(T2IError, match=r"found --model\.accumulate 9 for --data\.batch_size 8, expected micro"):
         build_trainer().fit(model, build_data())

@@ -31,7 +31,6 @@ OPTIONS = {  # words after `fit` and a whole config: what the sentence must hold
     "--trainer.logger no.Logger": "found --trainer.logger no.Logger .No module named .no.., expected the name of one",
     "--trainer.gradient_clip_val 1": "use --model.gradient_clip",
     "--trainer.accumulate_grad_batches 2": "raise --data.batch_size, .* --model.accumulate",
-    "--trainer.devices 2 --trainer.strategy ddp": "use --trainer.strategy gan_ddp",
     "--model.accumulate 99": "found --model.accumulate 99 for --data.batch_size .*, expected micro-batches",
     "--model.learning_rate fast": "found --model.learning_rate fast, expected a number$",
     "--model.interpolation mid": "one of midpoint, random: did you mean midpoint",
