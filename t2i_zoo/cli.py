@@ -126,7 +126,7 @@ class ZooCLI(LightningCLI):
         if path is not None:
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
-            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on)
+            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on, "compile")
             check_options(path, checkpoint, kind)
             saved = checkpoint["hyper_parameters"]
             check_no_overrides(saved, asked, path, may_change, default_options(kind), resumes=command == "fit")
@@ -193,7 +193,7 @@ class ZooCLI(LightningCLI):
                 partial.write_text(json.dumps(note) + "\n", "utf-8")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and bf16 on GPUs, gan_ddp on several."""
+        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and defaults for the devices."""
         config = self._get(self.config_init, "trainer")
         for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
             if config.get(option, default) != default:
@@ -221,10 +221,12 @@ class ZooCLI(LightningCLI):
             raise T2IError(f"wrong --trainer options: {' '.join(str(error).split())}") from error
 
 
-def _for_devices(config: Any) -> dict[str, str]:
-    """Precision and strategy that suit the devices, where the config leaves them open."""
+def _for_devices(config: Any) -> dict[str, Any]:
+    """Precision, cuDNN's search and strategy that suit the devices, where the config leaves them open."""
     gpus = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    options = {"precision": "bf16-mixed"} if gpus and not config.get("precision") else {}
+    options: dict[str, Any] = {"precision": "bf16-mixed"} if gpus and not config.get("precision") else {}
+    if gpus and config.get("benchmark") is None and not config.get("deterministic"):
+        options["benchmark"] = True  # a process may find other algorithms: resuming is then not equal bit for bit
     asked, there = config["devices"], torch.cuda.device_count() if gpus else 1
     count = there if asked in ("auto", -1, "-1") else len(asked) if isinstance(asked, list) else asked
     if config.get("strategy") == "auto" and (str(count) != "1" or config["num_nodes"] != 1):

@@ -21,6 +21,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.aids import check_options
 from t2i_zoo.models.companions import reader
+from t2i_zoo.models.compiling import compile_networks, compiled, uncompiled
 from t2i_zoo.models.ddp import check_strategy, exchanged
 from t2i_zoo.models.evaluated import EvaluatedModule
 from t2i_zoo.models.optimization import (
@@ -92,12 +93,14 @@ class TextToImageGAN(EvaluatedModule):
         projected: a projected discriminator (Sauer et al. 2021) on a vision network, ``efficientnet_lite0`` or
             ``torchvision:NAME``; or a mapping with ``network`` and the arguments of ``models.projection.Projection``.
         channels_last: keep the channels of a place together in memory, which is faster in half precision.
+        compile: train with ``networks`` compiled by ``torch.compile``, except in gradient penalties and validation.
         weights: checkpoint or .safetensors file whose networks a fine-tuning run starts from.
     """
 
     own_penalty_step = "joint"  #: what ``penalty_step: null`` means
     own_loss: AdversarialName = "paper"  #: what ``adversarial_loss: paper`` means: the paper's own loss
     first_epoch = 1  #: number of the first epoch in the authors' code, for ``lr_decay_every``
+    compile_backend = "inductor"  #: of ``torch.compile``
     generator_steps = 1  #: generator steps per batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
     builds_on: tuple[str, ...] = ("damsm",)
@@ -134,6 +137,7 @@ class TextToImageGAN(EvaluatedModule):
         mode_seeking: Weight = 0.0,
         projected: str | dict[str, Any] | None = None,
         channels_last: bool = False,
+        compile: Literal["none", "networks"] = "none",
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -249,7 +253,10 @@ class TextToImageGAN(EvaluatedModule):
         return part._replace(fakes=self.draw(self.generator, part.fakes.noise, part.fakes.text))
 
     def _discriminator_step(self, parts: list[Part], optimizer: Any, *how: Any) -> dict[str, Tensor]:
-        penalty = partial(self._due, self.discriminator_penalty)
+        def penalty(*at: Any) -> dict[str, Tensor]:
+            with uncompiled(self.hparams):
+                return self._due(self.discriminator_penalty, *at)
+
         if (self.hparams["penalty_step"] or self.own_penalty_step) == "joint":
             return update(optimizer, parts, [self._regularised_loss, penalty], *how)
         losses = update(optimizer, parts, [self._regularised_loss], *how)
@@ -305,12 +312,10 @@ class TextToImageGAN(EvaluatedModule):
         super().setup(stage)
         if stage != "predict":
             self.prepare_aids()
-        networks = [*self.generator.modules(), *self.discriminator.modules()]
-        if stage == "fit" and any(map(_compiled, networks)):
-            raise T2IError(
-                "found networks compiled by torch.compile, whose gradients the two steps of a GAN cannot take: compile "
-                "them for sampling only"
-            )
+        if stage == "fit" and self.hparams["compile"] == "networks":
+            compile_networks(self.generator, self.discriminator, backend=self.compile_backend)
+        elif stage == "fit" and any(map(compiled, [*self.generator.modules(), *self.discriminator.modules()])):
+            raise T2IError("found networks compiled by torch.compile: leave that to --model.compile networks")
         if stage == "fit":
             check_strategy(self.trainer.strategy)
             count, data = self.hparams["accumulate"], self.data_module
@@ -326,7 +331,3 @@ class TextToImageGAN(EvaluatedModule):
         if hasattr(self, "generator_ema"):
             self.generator_ema.eval()
         return self
-
-
-def _compiled(module: nn.Module) -> bool:
-    return isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None

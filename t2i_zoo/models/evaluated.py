@@ -9,6 +9,7 @@ from torch import Tensor
 
 from t2i_zoo.batch import Batch
 from t2i_zoo.models.aids import AidedModule
+from t2i_zoo.models.compiling import uncompiled
 
 
 class EvaluatedModule(AidedModule):
@@ -43,11 +44,9 @@ class EvaluatedModule(AidedModule):
         count = len(batch["captions"])
         fakes = self.draw(self.generator_ema, self.noise(count, rng), batch["text"])
         gan: Any = self
-        losses = {
-            "discriminator": gan.discriminator_loss(batch, fakes),
-            "generator": gan.generator_loss(batch, fakes),
-        }
-        self._log(stage, count, losses)
+        with uncompiled(self.hparams):
+            losses_d, losses_g = gan.discriminator_loss(batch, fakes), gan.generator_loss(batch, fakes)
+        self._log(stage, count, {"discriminator": losses_d, "generator": losses_g})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Both losses on held-out images, with the averaged generator."""
