@@ -13,9 +13,10 @@ project = "t2i-zoo"
 author = "the authors of t2i-zoo"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build", "api", "leaderboard"]
-source_suffix = {".md": "markdown"}
+nb_execution_mode = "off"  # the notebooks are stored with their outputs, see notebooks/execute.py
+copybutton_exclude = ".linenos, .gp, .go"
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
