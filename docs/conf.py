@@ -11,12 +11,12 @@ from t2i_zoo.version import __version__
 
 project = "t2i-zoo"
 author = "the authors of t2i-zoo"
+project_copyright = author
 release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build", "api", "leaderboard"]
 nb_execution_mode = "off"  # the notebooks are stored with their outputs, see notebooks/execute.py
-copybutton_exclude = ".linenos, .gp, .go"
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -26,4 +26,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["narrow.css"]
+pygments_dark_style = "monokai"
 html_title = f"t2i-zoo {__version__}"
