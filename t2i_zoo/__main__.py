@@ -27,6 +27,7 @@ VERBS = {
     "evaluate": "scores of a checkpoint by a named protocol",
     "leaderboard": "all runs side by side: scores, and images of the same captions and noise",
     "study": "train variants with equal budgets, and score each by the same protocols",
+    "app": "a page in the browser to draw with",
     "export": "the generator of a run as one small file, to draw with and to share",
     "convert": "official weight files to files of the zoo, and back",
     "benchmark": "speed of the training step, beside a bare loop of the same networks",

@@ -100,7 +100,7 @@ def sample(
     check_new(path, *([singles / "captions.json"] if singles else []), overwrite=overwrite)
     Letters(1, font)  # raises for a file that is no font
     generator = _load(source, captions, live, pick_device(device))
-    writer = _caption_writer(source, stream, generator.device) if redescribe else None
+    writer = caption_writer(source, stream, generator.device) if redescribe else None
     checks = [check_caption, lambda caption: generator.encode([caption])]
     captions, left_out = usable(captions, checks, skip=interpolate is None)
     for note in [*left_out, *notes_on_words(generator, captions)]:
@@ -108,12 +108,12 @@ def sample(
 
     rng = torch.Generator().manual_seed(seed)
     if interpolate is not None:
-        noise = _truncated(generator, generator.noise(4, rng), truncation)
+        noise = truncated(generator, generator.noise(4, rng), truncation)
         rows = draw_between(generator, interpolate, n, noise, ema=not live, batch_size=batch_size)
         titles = [f"{interpolate[0]}  ->  {interpolate[1]}"] * len(rows)
     else:
         noise = generator.noise_path(n, rng) if interpolate_noise else generator.noise(n, rng)
-        noise = _truncated(generator, noise, truncation)
+        noise = truncated(generator, noise, truncation)
         titles = captions or [""]
         rows = draw_rows(generator, titles, noise, ema=not live, batch_size=batch_size)
     notes = [writer.describe(row) for row in rows] if writer is not None else None
@@ -136,7 +136,7 @@ def about_images(model: Drawing, seed: int, truncation: float | None = None) -> 
     return about if truncation is None else {**about, "Truncation": str(truncation)}
 
 
-def _truncated(model: Drawing, noise: Tensor, truncation: float | None) -> Tensor:
+def truncated(model: Drawing, noise: Tensor, truncation: float | None) -> Tensor:
     """Normal noise cut at -2 and 2 and multiplied, as the authors of DF-GAN do with 0.88."""
     if truncation is None:
         return noise
@@ -163,7 +163,7 @@ def _load(source: str, captions: Sequence[str], live: bool, device: str) -> Draw
     return model
 
 
-def _caption_writer(source: str, stream: str | None, device: torch.device) -> STREAM:
+def caption_writer(source: str, stream: str | None, device: torch.device) -> STREAM:
     """The STREAM of a run, by default the one that the MirrorGAN of ``source`` was trained with."""
     from t2i_zoo.models.stream import STREAM
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.metrics.base import View
 from t2i_zoo.metrics.draws import Draws
 from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.retrieval import RPrecision, Similarity
@@ -117,3 +118,11 @@ def test_one_picture_has_a_clip_score_without_an_error(job):
     metric.update(torch.ones(1, 2), torch.ones(1, 2))
     (score,) = metric.compute()
     assert (round(score.value, 6), score.error) == (100.0, None)
+
+
+def test_the_clip_score_reads_the_captions_of_what_it_sees(job):
+    metric, captions = Similarity(job), ["a red flower", "a blue flower"]
+    codes = job.network.read(captions)
+    metric.see(View(torch.arange(2), torch.zeros(2, 3, 1, 1), captions, features=codes))
+    metric.see(View(torch.arange(2), torch.zeros(2, 3, 1, 1), captions, features=-codes))  # below zero: nothing
+    assert metric.compute()[0].value == pytest.approx(50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from t2i_zoo import GANCLS, TACGAN, Classifier, StackGAN
 from t2i_zoo.data.plan import Planner
+from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics import msssim
 from t2i_zoo.metrics.base import mean_and_error, share_score
 from t2i_zoo.metrics.neighbours import nearest
@@ -253,3 +255,19 @@ def test_images_that_a_batch_must_have(options: dict[str, Any], tiny_options: An
     widths = {"generator_width": 8, "discriminator_width": 4}
     assert GANCLS(**tiny_options, **widths).needs.least == 1
     assert GANCLS(**tiny_options, **widths, **options).needs.least == 2
+
+
+def test_held_out_images_of_other_classes_are_refused_after_the_sanity_check(
+    tiny_widths: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Classifier(**tiny_widths("classifier"))
+    monkeypatch.setattr(model, "all_gather", lambda parts: parts)
+    unknown = torch.full((2,), -1)
+    for checking in (True, False):
+        model._pool = [(torch.arange(2), unknown, unknown, torch.zeros(2))]
+        model._trainer = SimpleNamespace(sanity_checking=checking)  # type: ignore[assignment]
+        refused = contextlib.nullcontext() if checking else pytest.raises(T2IError, match="no held-out image of the")
+        with refused:
+            model.summarise("val")
+        assert model._pool == []
+        assert model.held_out == {}

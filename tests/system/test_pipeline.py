@@ -16,6 +16,7 @@ from processes import Process
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands import pipeline
 from t2i_zoo.commands.pipeline import state_of, steps_of
+from t2i_zoo.commands.studio import Studio
 
 SHARED = ["--data.source.images", "64", "--data.source.size", "24", "--trainer.accelerator", "cpu"]
 TRAINER = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "enable_progress_bar": False,
@@ -120,6 +121,19 @@ def test_attention_is_shown(finished: Path, tmp_path: Path, monkeypatch: pytest.
     first = out.read_bytes()
     assert main([*words, "--seed", "1", "--overwrite"]) == 0
     assert out.read_bytes() != first
+
+
+def test_the_page_shows_attention_and_describes_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    studio, caption = Studio(Path("runs")), "a red flower with red petals"
+    assert [name for name in studio.generators() if "version" in name] == ["gan/version_0"]
+    image, maps = studio.attention("gan/version_0", caption, 0)
+    assert [word for _, word in maps] == [f"{i}. {word}" for i, word in enumerate(caption.split(), 1)]
+    for one, _ in maps:
+        assert one.shape == image.size
+        assert one.max() == pytest.approx(1)
+    drawn, _ = studio.draw(["gan/version_0"], caption, 2, 0, redescribe=True)
+    assert all(len(title.split()) > 0 for _, title in drawn)
 
 
 def test_a_path_between_two_captions_of_different_length(

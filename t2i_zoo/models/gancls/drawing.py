@@ -20,6 +20,6 @@ class Half(Drawing):
     def build_generator(self) -> nn.Module:
         """The generator of the option ``architecture``."""
         names = ["noise_dim", "projection_dim", "generator_width", "image_size"]
-        if self.hparams["architecture"] == "residual":
+        if self.hparams["architecture"] != "dcgan":
             names.append("large")
         return GENERATORS[self.hparams["architecture"]](self.text_encoder.dim, *self.chosen(*names))

@@ -35,7 +35,7 @@ class GANCLS(Half, TextToImageGAN):
         projection_dim: dimension of the projected sentence in both networks (``nt``).
         generator_width: channels before the generator's last layer (``ngf``).
         discriminator_width: channels after the discriminator's first layer (``ndf``).
-        large: second residual blocks in the authors' generator.
+        large: second residual blocks in the authors' generator, a residual block per size in the light one.
         third_activation: activate after the discriminator's third convolution, as ``main_cls.lua`` does and
             ``main_cls_int.lua`` does not.
         text_norm: batch norm on the discriminator's projected sentence, as ``main_cls_int.lua`` has and

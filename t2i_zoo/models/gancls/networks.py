@@ -9,6 +9,7 @@ paper).
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -110,30 +111,51 @@ class ConditionalNorm(nn.Module):
         return torch.addcmul(bias, self.norm(features), 1 + gain)
 
 
+class LightResidual(nn.Module):
+    """A convolution, conditional batch norm and leaky ReLU, times a gain per channel that starts at zero (ReZero)."""
+
+    def __init__(self, channels: int, code_dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = ConditionalNorm(channels, code_dim)
+        self.gain = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        """What is added to features (B, C, H, W), of the same shape."""
+        return self.gain * F.leaky_relu(self.norm(self.conv(features), code), 0.2)
+
+
 class LightGenerator(nn.Module):
     """A small generator of ours, of no paper: noise and text at every size, nearest upsampling, no transposed layers.
 
     It has no checkerboard, and with a projected discriminator it learns fastest on a CPU. As in DF-GAN the first map
     is made of noise alone, and text changes only the gain and bias of channels, so that a layout cannot come from the
-    text and samples of one caption differ. Arguments and shapes are those of ``Generator``.
+    text and samples of one caption differ. Arguments and shapes are those of ``Generator``; ``large`` adds a residual
+    block at every size, which starts at zero, so that weights without it can be trained on with it.
     """
 
-    def __init__(self, text_dim: int, noise_dim: int, projection_dim: int, width: int, image_size: int) -> None:
+    def __init__(
+        self, text_dim: int, noise_dim: int, projection_dim: int, width: int, image_size: int, large: bool = False
+    ) -> None:
         super().__init__()
         widths = _widths(width, image_size)[::-1]
         self.project = _projection(text_dim, projection_dim, False)
         self.start = nn.Linear(noise_dim, widths[0] * 16)
+        code_dim = noise_dim + projection_dim
         pairs = list(zip([widths[0], *widths], widths, strict=False))
         self.convs = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1, bias=False) for pair in pairs)
-        self.norms = nn.ModuleList(ConditionalNorm(outputs, noise_dim + projection_dim) for _, outputs in pairs)
+        self.norms = nn.ModuleList(ConditionalNorm(outputs, code_dim) for _, outputs in pairs)
+        self.residuals = nn.ModuleList(LightResidual(outputs, code_dim) for outputs in widths if large)
         self.to_image = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
         """Generate images from noise and sentence embeddings."""
         code = torch.cat([noise, self.project(sentence)], dim=1)
         features = self.start(noise).unflatten(1, (-1, 4, 4))
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        for conv, norm, residual in zip_longest(self.convs, self.norms, self.residuals):
             features = F.leaky_relu(norm(conv(F.interpolate(features, scale_factor=2.0)), code), 0.2)
+            if residual is not None:
+                features = features + residual(features, code)
         return torch.tanh(self.to_image(features))
 
 
