@@ -33,9 +33,9 @@ from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger
 from t2i_zoo.runs import (
     ENVIRONMENT,
     FINISHED,
-    environment,
     check_no_overrides,
     default_options,
+    environment,
     lock,
     remove_failed_start,
     resolve_checkpoint,

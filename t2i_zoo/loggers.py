@@ -44,7 +44,7 @@ def further_loggers(choice: Choice | None, run: Path) -> list[Logger]:
         print(f"note: found no {reason}, so wandb logs offline: {sync} uploads it later")
     records = sorted(run.glob("wandb/*run-*-*"), key=lambda path: path.stat().st_mtime)
     key = records[-1].name.rpartition("-")[2] if records else None
-    mode = {} if reason is None else {"mode": "offline"}
+    mode: dict[str, Any] = {} if reason is None else {"mode": "offline"}
     project = os.environ.get("WANDB_PROJECT", "t2i-zoo")
     try:
         return [WandbLogger(f"{run.parent.name}/{run.name}", save_dir=run, id=key, project=project, **mode)]

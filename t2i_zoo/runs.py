@@ -23,7 +23,13 @@ FINISHED = "finished.json"  #: written into the folder of a run that is complete
 ENVIRONMENT = "environment.json"  #: of a run: versions and hardware that it was started with
 LAST = Path("checkpoints") / "last.ckpt"  #: of a run: what it is resumed from
 _LOCK, _CONFIG = "run.lock", "config.yaml"
-_OF_A_START = (_LOCK, _CONFIG, ENVIRONMENT, "hparams.yaml", *(f"config_{name}.yaml" for name in ("validate", "test", "predict")))
+_OF_A_START = (
+    _LOCK,
+    _CONFIG,
+    ENVIRONMENT,
+    "hparams.yaml",
+    *(f"config_{name}.yaml" for name in ("validate", "test", "predict")),
+)
 
 
 def run_of_checkpoint(path: Path) -> Path | None:
