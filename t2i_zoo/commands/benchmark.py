@@ -144,6 +144,8 @@ def benchmark(
     out: str | None = None,
     what: Literal["step", "data"] = "step",
     overwrite: bool = False,
+    suite: Literal["gpu"] | None = None,
+    minutes: float = 10.0,
 ) -> dict[str, Any]:
     """Measure the training step of a config beside a bare loop, or the way of the data to a batch.
 
@@ -153,20 +155,30 @@ def benchmark(
         words: options of ``fit``.
         window: Batches in each window of measurement.
         rounds: Windows that count; one more warms up.
-        out: JSON file for the figures.
+        out: JSON file for the figures; of the suite, the folder of its report.
         what: The training step, or the way from the store and from files to a batch.
         overwrite: Replace an existing file.
+        suite: Instead of a config, every GAN at its paper's size in several precisions, for a GPU.
+        minutes: After which the suite begins no further measurement.
 
     Returns:
         The figures.
 
     Raises:
-        T2IError: for a window or a number of rounds below 1, and whatever ``fit`` refuses.
+        T2IError: for a window or a number of rounds below 1, options of ``fit`` for a suite, and what ``fit`` refuses.
     """
     for name, value in (("window", window), ("rounds", rounds)):
         if value < 1:
             raise T2IError(f"found --{name} {value}, expected at least 1")
     path = Path(out).expanduser() if out else None
+    if suite is not None:
+        if words:
+            raise T2IError(f"found {words[0]} beside --suite {suite}, which measures its own configs: leave it out")
+        from t2i_zoo.commands.benchmark_gpu import report
+
+        folder = path or Path("report")
+        check_new(folder / "gpu.json", folder / "gpu.md", overwrite=overwrite)
+        return report(folder, minutes)
     check_new(*([path] if path else []), overwrite=overwrite)
     if what == "data":
         from t2i_zoo.commands.benchmark_data import run as measure_data
