@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from t2i_zoo.commands.benchmark import BareLoop, measure_step, now, peak_memory
+from t2i_zoo.commands.bare_loop import BareLoop, now, peak_memory
 from t2i_zoo.commands.plain_steps import PLAIN
 from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 from t2i_zoo.files import replacing
@@ -69,6 +69,7 @@ THEN = (Mode("tf32"), Mode("tf32", True), Mode("fp32"), Mode("bf16", True, True)
 def report(
     folder: Path,
     minutes: float,
+    measure_run: Callable[[Sequence[str], int, int], dict[str, Any]],
     configs: Sequence[str] = CONFIGS,
     changes: Mapping[str, Any] | None = None,
     run: Sequence[str] | None = None,
@@ -78,6 +79,7 @@ def report(
     Args:
         folder: of the files.
         minutes: nothing is begun after them; a measurement that has begun ends.
+        measure_run: trains with options of ``fit``, in windows of so many batches, and so many rounds of them.
         configs: names of packaged configs, the important ones first.
         changes: options of models, and of the data ``batch_size`` and ``image_size``, other than the configs'.
         run: options of ``fit`` for the run under Lightning; by default GAN-CLS at its paper's size.
@@ -93,10 +95,9 @@ def report(
         "bf16_tflops": matmul_tflops(device),
         **{"rows": [], "plain": [], "run": {}, "left_out": [], "failed": {}},
     }
-    chosen = run or RUN
 
     def under_lightning() -> None:
-        found["run"] = measure_step([*chosen], window=20 if run is None else 1, rounds=3 if run is None else 1)
+        found["run"] = measure_run(run or RUN, *((20, 3) if run is None else (1, 1)))
 
     def rows(modes: Sequence[Mode]) -> list[tuple[str, Callable[[], None]]]:
         cases = [Case(config, mode, device, changes or {}) for mode in modes for config in configs]

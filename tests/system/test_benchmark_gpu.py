@@ -10,6 +10,7 @@ import torch
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands import benchmark_gpu
+from t2i_zoo.commands.benchmark import measure_step
 from t2i_zoo.commands.benchmark_gpu import Case, Mode, report
 from t2i_zoo.commands.plain_steps import PLAIN
 from t2i_zoo.models.base import TextToImageGAN
@@ -24,12 +25,12 @@ def test_a_page_of_every_mode(words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(TextToImageGAN, "compile_backend", "aot_eager")
     monkeypatch.setattr(benchmark_gpu, "THEN", (Mode("fp32", compiled=True),))
     given = words(tmp_path / "unused")
-    found = report(tmp_path / "out", 10, ["gancls_flowers"], SMALL, given)
+    found = report(tmp_path / "out", 10, measure_step, ["gancls_flowers"], SMALL, given)
     assert not found["failed"]
     assert not found["left_out"]
     modes = [(row["precision"], row["channels_last"], row["compiled"]) for row in found["rows"]]
     assert modes == [("bf16", False, False), ("bf16", True, False), ("fp32", False, True)]
-    assert all(row["step_ms"] > 0 and row["flops" if "flops" in row else "tflops"] > 0 for row in found["rows"])
+    assert all(row["step_ms"] > 0 and row["tflops"] > 0 for row in found["rows"])
     assert [row["precision"] for row in found["plain"]] == ["tf32", "bf16"]
     assert found["run"]["data_ms"] > 0
     assert json.loads((tmp_path / "out" / "gpu.json").read_text())["bf16_tflops"] > 0
@@ -41,10 +42,10 @@ def test_a_page_of_every_mode(words, tmp_path, monkeypatch, capsys):
 
 
 def test_no_time_and_failures_are_said(tmp_path):
-    found = report(tmp_path, 0, ["stackganpp_flowers"], SMALL)
+    found = report(tmp_path, 0, measure_step, ["stackganpp_flowers"], SMALL)
     assert found["rows"] == []
     assert "stackganpp_flowers bf16 channels_last compiled" in found["left_out"]
-    odd = report(tmp_path, 10, ["gancls_flowers"], {**SMALL, "image_size": 7}, ["--config", "nothing"])
+    odd = report(tmp_path, 10, measure_step, ["gancls_flowers"], {**SMALL, "image_size": 7}, ["--config", "nothing"])
     assert set(odd["failed"]) >= {"gancls_flowers bf16", "plain gancls_flowers bf16", "a run under Lightning"}
     assert "gancls_flowers fp32: " in (tmp_path / "gpu.md").read_text()
 
