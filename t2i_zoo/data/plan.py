@@ -156,7 +156,9 @@ class Planner:
         uniform = [*([within] if balanced else []), *([other] if len(self.rows) > 1 else []), *texts]
         if augment := self.augment and self.train:
             uniform += [offsets[0], coins[0], offsets[1], coins[1]]
-        for number, of_class, *parts in zip(batches, *(each.split(size) for each in (classes, *uniform)), strict=True):
+        for number, of_class, *parts in zip(
+            batches, *(torch.split(each, size) for each in (classes, *uniform)), strict=True
+        ):
             # a generator of its own: what a batch is must not depend on where its run was stopped
             moment = (epoch, self.rank, number) if self.train else (-1, self.rank, number)
             rng = torch.Generator().manual_seed(stable_seed(self.seed, *moment))
@@ -174,7 +176,7 @@ class Planner:
             crops = place_crops(room, offset, coin) if augment else centre_crops(room)
             columns.append(torch.stack([rows, self.labels[positions], *crops], 1))
         columns += [self._captions(self.rows[of], text) for of, text in zip((index, wrong), texts, strict=True)]
-        return [Plan(packed) for packed in torch.cat(columns, 1).split(size)]
+        return [Plan(packed) for packed in torch.split(torch.cat(columns, 1), size)]
 
     def _captions(self, rows: Tensor, drawn: Tensor) -> Tensor:
         """Caption numbers (B, K) of draws with replacement among each image's own, as the authors do.
