@@ -193,21 +193,18 @@ class CaptionDataModule(_BySource):
             self.look_up()
         assert self._pixels is not None
         assert self._captions is not None
-        store, needs, labels = self.opened, self.needs, torch.from_numpy(self.opened.labels)
-        part: dict[str, Any] = {
-            "plan": batch,
-            "captions": self._captions.strings(batch.captions),
-            "wrong_captions": self._captions.strings(batch.wrong_captions),
-            "labels": labels[batch.rows],
-            "wrong_labels": labels[batch.wrong_rows],
-        }
+        store, needs = self.opened, self.needs
+        part: dict[str, Any] = {"plan": batch, "captions": self._captions.strings(batch.captions)}
+        if needs.wrong_text:
+            part["wrong_captions"] = self._captions.strings(batch.wrong_captions)
         if needs.neighbours:
             part["neighbours"] = self._captions.neighbours(batch.rows, batch.captions)
         if needs.references:
             part["references"] = [store.captions_of(row) for row in batch.rows.tolist()]
         if self._captions.has_words:
             part["words"] = self._captions.padded_words(batch.captions)
-            part["wrong_words"] = self._captions.padded_words(batch.wrong_captions)
+            if needs.wrong_text and needs.wrong_words:
+                part["wrong_words"] = self._captions.padded_words(batch.wrong_captions)
         if self._pixels.device.type == "cpu":
             self._add_tensors(part, batch)
         self._read += 1
@@ -222,6 +219,7 @@ class CaptionDataModule(_BySource):
         assert self._pixels is not None
         if self._pixels.device.type != "cpu":
             self._add_tensors(batch, plan)
+        batch |= {"labels": plan.labels, "wrong_labels": plan.wrong_labels}
         return self.finish(batch, plan.positions)
 
     def _add_tensors(self, part: dict[str, Any], plan: Plan) -> None:
@@ -234,4 +232,5 @@ class CaptionDataModule(_BySource):
             part["wrong_pixels"] = self._pixels.gather(plan.wrong_rows, plan.wrong_crops, self.image_size)
         if self._captions.has_sentences:
             part["text"] = TextFeatures(self._captions.sentence(plan.captions))
-            part["wrong_text"] = TextFeatures(self._captions.sentence(plan.wrong_captions))
+            if self.needs.wrong_text:
+                part["wrong_text"] = TextFeatures(self._captions.sentence(plan.wrong_captions))

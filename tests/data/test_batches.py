@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,28 @@ def test_loops_of_two_models_do_not_meet(data: Any) -> None:
         assert not {"images", "wrong_images"} & two.keys()
         if "text" in two:  # the shards hold other features, and then the model encodes
             assert torch.allclose(two["text"].sentence, wide.text_encoder.encode(two["captions"]).sentence)
+
+
+def test_what_is_mismatched_is_left_out_where_nobody_reads_it(data: Any) -> None:
+    whole, images, sentences = Asks(), Asks(), Asks()
+    images.needs = replace(whole.needs, wrong_text=False)
+    sentences.needs = replace(whole.needs, wrong_words=False)
+    batches = (data.batches("train", model) for model in (whole, images, sentences))
+    for full, few, plain in zip(*batches, strict=True):
+        assert full.keys() - few.keys() == {"wrong_captions", "wrong_text"}
+        assert agree(few, {key: part for key, part in full.items() if key in few})
+        assert plain["wrong_text"].words is None
+        assert agree(
+            {**plain, "wrong_text": plain["wrong_text"].sentence}, {**full, "wrong_text": full["wrong_text"].sentence}
+        )
+
+
+def test_strings_are_not_looked_at_on_their_way(data: Any) -> None:
+    strings = ["a flower"]
+    part = {"captions": strings, "labels": torch.zeros(1)}
+    moved = data.transfer_batch_to_device(part, torch.device("meta"), 0)
+    assert moved["captions"] is strings
+    assert moved["labels"].is_meta
 
 
 def test_without_a_model(data: Any) -> None:
