@@ -135,7 +135,7 @@ class ZooCLI(LightningCLI):
         if path is not None:
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
-            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on)
+            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on, "compile")
             check_options(path, checkpoint, kind)
             saved = checkpoint["hyper_parameters"]
             check_no_overrides(saved, asked, path, may_change, default_options(kind), resumes=command == "fit")
@@ -205,7 +205,7 @@ class ZooCLI(LightningCLI):
                 partial.write_text(json.dumps(note) + "\n", "utf-8")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and bf16 and DDP on GPUs."""
+        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and defaults for the devices."""
         config = self._get(self.config_init, "trainer")
         for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
             if config.get(option, default) != default:
@@ -219,9 +219,9 @@ class ZooCLI(LightningCLI):
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         if config.get("enable_progress_bar") is not False:
-            callbacks.append(RichProgressBar())
+            callbacks.append(RichProgressBar(refresh_rate=10))  # times a second; 100 take 16 % of a process
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
-        options = {"logger": loggers, "callbacks": callbacks, "plugins": plugins, **_for_gpus(config), **kwargs}
+        options = {"logger": loggers, "callbacks": callbacks, "plugins": plugins, **_for_devices(config), **kwargs}
         try:
             return super().instantiate_trainer(**options)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
@@ -233,13 +233,16 @@ class ZooCLI(LightningCLI):
             raise T2IError(f"wrong --trainer options: {' '.join(str(error).split())}") from error
 
 
-def _for_gpus(config: Any) -> dict[str, str]:
-    """Precision and strategy that suit GPUs, where the config leaves them open."""
-    if config["accelerator"] not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return {}
-    options = {} if config.get("precision") else {"precision": "bf16-mixed"}
-    if config.get("strategy") == "auto" and config["devices"] != 1 and torch.cuda.device_count() > 1:
-        options["strategy"] = "ddp_find_unused_parameters_true"
+def _for_devices(config: Any) -> dict[str, Any]:
+    """Precision, cuDNN's search and strategy that suit the devices, where the config leaves them open."""
+    gpus = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    options: dict[str, Any] = {"precision": "bf16-mixed"} if gpus and not config.get("precision") else {}
+    if gpus and config.get("benchmark") is None and not config.get("deterministic"):
+        options["benchmark"] = True  # a process may find other algorithms: resuming is then not equal bit for bit
+    asked, there = config["devices"], torch.cuda.device_count() if gpus else 1
+    count = there if asked in ("auto", -1, "-1") else len(asked) if isinstance(asked, list) else asked
+    if config.get("strategy") == "auto" and (str(count) != "1" or config["num_nodes"] != 1):
+        options["strategy"] = "gan_ddp"
     return options
 
 

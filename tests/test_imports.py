@@ -65,7 +65,7 @@ RULES = [
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),
     Rule(r"models/exported\.py", {*NEIGHBOURS, "text", "signatures", *COMMON}, {"torch", "safetensors"}),
-    Rule(r"models/graphs\.py", {"models.drawing", "text", *COMMON}, {"torch", "onnx", "onnxscript"}),
+    Rule(r"models/graphs\.py", {"models.drawing", "text", *COMMON}, {"torch", "onnx", "onnxscript", "onnxruntime"}),
     Rule(r"models/drawing\.py", {"nn", "text", *COMMON}, {"torch"}),
     Rule(r"models/(?P<m>\w+)/drawing\.py", {"models.drawing", "models.{m}.networks", "nn", "text", *COMMON}, {"torch"}),
     Rule(r"models/projection\.py", {*NEIGHBOURS, "nn", "vision", *COMMON}, {"torch"}),

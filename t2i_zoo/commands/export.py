@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
+from t2i_zoo.commands.pages import write_page
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing, sha256
 from t2i_zoo.metrics.records import FILE, Line, number, read_lines
 from t2i_zoo.models import load_model, name_of
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.models.exported import pack, write
-from t2i_zoo.models.graphs import SUFFIXES, write_graph
+from t2i_zoo.models.graphs import SUFFIXES, quantize, write_graph
 from t2i_zoo.models.state import model_key
 from t2i_zoo.paths import check_new, find_weights
 from t2i_zoo.runs import run_of_checkpoint
@@ -31,7 +32,9 @@ _UNSAID = "Not stated. Write here under which terms data and weights may be pass
 def export(
     ckpt: str,
     out: str | Path,
-    to: Literal["safetensors", "onnx", "torch-export"] = "safetensors",
+    to: Literal["safetensors", "onnx", "torch-export", "web"] = "safetensors",
+    int8: bool = False,
+    runtime: str | None = None,
     about: str | None = None,
     licence: str | None = None,
     overwrite: bool = False,
@@ -39,12 +42,16 @@ def export(
     """Export the averaged generator of a run as one file, with a card beside it.
 
     A .safetensors file holds its text encoder too, and is what the other commands read. A graph, ONNX (.onnx) or a
-    program of torch.export (.pt2), is for other programs: it reads noise and features of sentences.
+    program of torch.export (.pt2), is for other programs: it reads noise and features of sentences. A web page is a
+    folder that any browser draws with, from any file server and without a network.
 
     Args:
         ckpt: A .ckpt file, or the folder of a run; for a graph also a .safetensors file of a generator, or its name.
         out: The file to write, which ends in .safetensors, .onnx or .pt2; its card has the same name and ends in .md.
+            For the web, the folder.
         to: Format of the file.
+        int8: Store the weights of an ONNX file as 8-bit integers, for CPUs.
+        runtime: For the web, the folder dist of npm's onnxruntime-web; by default npm is asked for it once.
         about: One line that describes the generator, the first of the card.
         licence: Terms of use of data and weights, for the card.
         overwrite: Replace an existing file and card.
@@ -56,9 +63,14 @@ def export(
         T2IError: where the run is no GAN, cannot be exported, or ``out`` exists.
     """
     path = Path(out).expanduser()
+    if path.suffix != (suffix := {"safetensors": ".safetensors", "web": "", **SUFFIXES}[to]):
+        expected = f"a file name that ends in {suffix}" if suffix else "a folder"
+        raise T2IError(f"found --out {out}, expected {expected} with --to {to}")
+    if int8 and to != "onnx":
+        raise T2IError(f"found --int8 with --to {to}, expected --to onnx: leave it out")
+    page = path if to == "web" else None
+    path = path / "generator.onnx" if page else path
     card = path.with_suffix(".md")
-    if path.suffix != (suffix := {"safetensors": ".safetensors", **SUFFIXES}[to]):
-        raise T2IError(f"found --out {out}, expected a file name that ends in {suffix} with --to {to}")
     check_new(path, card, overwrite=overwrite)
     source = find_weights(ckpt)
     if source.suffix == ".safetensors" and to == "safetensors":
@@ -67,13 +79,19 @@ def export(
     with _writing(path):
         if to == "safetensors":
             write_weights(model, path)
+        elif page:
+            write_page(model, page, about or f"{Path(ckpt).stem} in your browser", runtime)
         else:
             write_graph(model, to, path)
+            if int8:
+                quantize(path)
         text = card_of(source, path, model, about, licence)
         with replacing(card) as partial:
             partial.write_text(text, "utf-8")
     print(f"{path.stat().st_size / 1e6:.2f} MB: {path}\nits card: {card}")
-    return path
+    if page:
+        print(f"open it with: python -m http.server --bind 127.0.0.1 --directory {page}")
+    return page or path
 
 
 def load_generator(ckpt: str, source: Path) -> Drawing:

@@ -202,8 +202,8 @@ def _charts(rows: Sequence[dict[str, float]]) -> list[Chart]:
             stage, _, rest = name.partition("/")
             title, curve = (rest, stage) if stage in ("train", "val", "test") else (name, "")
             found[title].setdefault(curve, []).append((row["step"] + 1, value))
-    rest = sorted(found.keys() - set(_FIRST), key=lambda title: (not title.startswith("eval/"), title))
-    return [_chart(title, found[title]) for title in [*(title for title in _FIRST if title in found), *rest]]
+    others = sorted(found.keys() - set(_FIRST), key=lambda title: (not title.startswith("eval/"), title))
+    return [_chart(title, found[title]) for title in [*(title for title in _FIRST if title in found), *others]]
 
 
 def _chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> Chart:
