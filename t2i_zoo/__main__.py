@@ -29,6 +29,7 @@ VERBS = {
     "study": "train variants with equal budgets, and score each by the same protocols",
     "app": "a page in the browser to draw with",
     "export": "the generator of a run as one small file, to draw with and to share",
+    "push": "a generator with its card to the Hugging Face hub, or as a folder",
     "convert": "official weight files to files of the zoo, and back",
     "benchmark": "speed of the training step, beside a bare loop of the same networks",
     "list": "models, packaged configs and data sources",

@@ -126,7 +126,7 @@ class ZooCLI(LightningCLI):
         if path is not None:
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
-            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on)
+            checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on, "compile")
             check_options(path, checkpoint, kind)
             saved = checkpoint["hyper_parameters"]
             check_no_overrides(saved, asked, path, may_change, default_options(kind), resumes=command == "fit")
@@ -193,7 +193,7 @@ class ZooCLI(LightningCLI):
                 partial.write_text(json.dumps(note) + "\n", "utf-8")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and bf16 and DDP on GPUs."""
+        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and defaults for GPUs."""
         config = self._get(self.config_init, "trainer")
         for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
             if config.get(option, default) != default:
@@ -221,11 +221,13 @@ class ZooCLI(LightningCLI):
             raise T2IError(f"wrong --trainer options: {' '.join(str(error).split())}") from error
 
 
-def _for_gpus(config: Any) -> dict[str, str]:
-    """Precision and strategy that suit GPUs, where the config leaves them open."""
+def _for_gpus(config: Any) -> dict[str, Any]:
+    """Precision, strategy and cuDNN's search that suit GPUs, where the config leaves them open."""
     if config["accelerator"] not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
         return {}
-    options = {} if config.get("precision") else {"precision": "bf16-mixed"}
+    options: dict[str, Any] = {} if config.get("precision") else {"precision": "bf16-mixed"}
+    if config.get("benchmark") is None and not config.get("deterministic"):
+        options["benchmark"] = True  # a process may find other algorithms: resuming is then not equal bit for bit
     if config.get("strategy") == "auto" and config["devices"] != 1 and torch.cuda.device_count() > 1:
         options["strategy"] = "ddp_find_unused_parameters_true"
     return options

@@ -21,6 +21,7 @@ from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.compiling import compile_networks
 from t2i_zoo.paths import check_new
 from t2i_zoo.version import __version__
 
@@ -51,6 +52,8 @@ class BareLoop:
 
     def __init__(self, model: TextToImageGAN, data: CaptionDataModule, autocast: torch.dtype | None) -> None:
         self.model, self.autocast = copy.deepcopy(model).train(), autocast
+        if model.hparams["compile"] == "networks":  # a copy is not compiled
+            compile_networks(self.model.generator, self.model.discriminator, backend=model.compile_backend)
         self.adams = [Adam(self.model, optimizer) for optimizer in self.model.configure_optimizers()[0]]
         self.batches = (batch for epoch in itertools.count() for batch in data.batches("train", self.model, epoch))
 

@@ -25,7 +25,7 @@ from t2i_zoo.data.usable import OnBad
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
 from t2i_zoo.ranges import Count, Positive, Several, Whole, check_ranges
-from t2i_zoo.text import TextEncoder, TextFeatures
+from t2i_zoo.text import TextEncoder, TextFeatures, words_of
 
 
 class BaseDataModule(L.LightningDataModule, CaptionedData):
@@ -47,6 +47,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         batch_size: Count = 64,
         captions_averaged: Count = 1,
         order: Order = "shuffle",
+        oversample: dict[str, int] | None = None,
         augment: bool = True,
         on_bad_image: OnBad = "raise",
         on_bad_caption: OnBad = "raise",
@@ -65,6 +66,12 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
             raise T2IError(f"found --data.load_size {load_size}, expected at least the image size {image_size}")
         self.source, self.image_size, self.batch_size, self.seed = source, image_size, batch_size, seed
         self._pyramid = [*sorted(set(pyramid) - {image_size}), image_size] if pyramid else []
+        if odd_words := [word for word, times in (oversample or {}).items() if times < 1 or words_of(word) != [word]]:
+            raise T2IError(
+                f"found {odd_words[0]!r} in --data.oversample, expected words in lower case with integers from 1, such "
+                "as {blue: 4}"
+            )
+        self.oversample = oversample or {}
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()

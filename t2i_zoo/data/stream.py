@@ -56,6 +56,8 @@ class StreamDataModule(BaseDataModule):
         super().__init__(source, **options)
         if self.order != "shuffle":
             raise T2IError(f"found --data.order {self.order}, which streamed shards cannot have: use shuffle")
+        if self.oversample:
+            raise T2IError("found --data.oversample, which streamed shards cannot have: leave it out")
         if self.spec.limit is not None:
             raise T2IError(
                 f"found --data.limit {self.spec.limit} with streamed shards, of which nothing is packed: leave it out, "

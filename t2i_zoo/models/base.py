@@ -20,6 +20,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
 from t2i_zoo.models.aids import AidedModule, check_options
 from t2i_zoo.models.companions import reader
+from t2i_zoo.models.compiling import compile_networks, compiled, uncompiled
 from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS, adams, decays, ema_decay, frozen, move_average, update
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_weights
@@ -77,12 +78,14 @@ class TextToImageGAN(AidedModule):
         projected: a projected discriminator (Sauer et al. 2021) on a vision network, ``efficientnet_lite0`` or
             ``torchvision:NAME``; or a mapping with ``network`` and the arguments of ``models.projection.Projection``.
         channels_last: keep the channels of a place together in memory, which is faster in half precision.
+        compile: train with ``networks`` compiled by ``torch.compile``, except in gradient penalties and validation.
         weights: checkpoint or .safetensors file whose networks a fine-tuning run starts from.
     """
 
     own_penalty_step = "joint"  #: what ``penalty_step: null`` means
     own_loss: AdversarialName = "paper"  #: what ``adversarial_loss: paper`` means: the paper's own loss
     first_epoch = 1  #: number of the first epoch in the authors' code, for ``lr_decay_every``
+    compile_backend = "inductor"  #: of ``torch.compile``
     generator_steps = 1  #: generator steps per batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
     builds_on: tuple[str, ...] = ("damsm",)
@@ -118,6 +121,7 @@ class TextToImageGAN(AidedModule):
         mode_seeking: Weight = 0.0,
         projected: str | dict[str, Any] | None = None,
         channels_last: bool = False,
+        compile: Literal["none", "networks"] = "none",
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -229,7 +233,8 @@ class TextToImageGAN(AidedModule):
         losses, self._judged = self.regularised(losses, self._judged), None
         if separate := (self.hparams["penalty_step"] or self.own_penalty_step) == "separate":
             update(optimizer, losses["loss"], backward)
-        penalties = self._due(self.discriminator_penalty, batch, fakes)
+        with uncompiled(self.hparams):
+            penalties = self._due(self.discriminator_penalty, batch, fakes)
         added = penalties.pop("loss", None)
         if not separate:
             update(optimizer, losses["loss"] if added is None else losses["loss"] + added, backward)
@@ -289,11 +294,9 @@ class TextToImageGAN(AidedModule):
         rng = torch.Generator().manual_seed(int(batch["index"][0]))  # the same noise in every evaluation
         count = len(batch["captions"])
         fakes = self.draw(self.generator_ema, self.noise(count, rng), batch["text"])
-        losses = {
-            "discriminator": self.discriminator_loss(batch, fakes),
-            "generator": self.generator_loss(batch, fakes),
-        }
-        self._log(stage, count, losses)
+        with uncompiled(self.hparams):
+            losses_d, losses_g = self.discriminator_loss(batch, fakes), self.generator_loss(batch, fakes)
+        self._log(stage, count, {"discriminator": losses_d, "generator": losses_g})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Both losses on held-out images, with the averaged generator."""
@@ -324,12 +327,10 @@ class TextToImageGAN(AidedModule):
         super().setup(stage)
         if stage != "predict":
             self.prepare_aids()
-        networks = [*self.generator.modules(), *self.discriminator.modules()]
-        if stage == "fit" and any(map(_compiled, networks)):
-            raise T2IError(
-                "found networks compiled by torch.compile, whose gradients the two steps of a GAN cannot take: compile "
-                "them for sampling only"
-            )
+        if stage == "fit" and self.hparams["compile"] == "networks":
+            compile_networks(self.generator, self.discriminator, backend=self.compile_backend)
+        elif stage == "fit" and any(map(compiled, [*self.generator.modules(), *self.discriminator.modules()])):
+            raise T2IError("found networks compiled by torch.compile: leave that to --model.compile networks")
         strategy: Any = self.trainer.strategy
         ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
         if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
@@ -344,7 +345,3 @@ class TextToImageGAN(AidedModule):
         if hasattr(self, "generator_ema"):
             self.generator_ema.eval()
         return self
-
-
-def _compiled(module: nn.Module) -> bool:
-    return isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None

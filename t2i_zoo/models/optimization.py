@@ -48,8 +48,12 @@ def move_average(average: nn.Module, live: nn.Module, decay: float) -> None:
     """Move averaged weights towards the live ones; buffers are copied."""
     averages: list[Tensor] = list(average.parameters())
     torch._foreach_lerp_(averages, list(live.parameters()), 1.0 - decay)
-    if buffers := list(live.buffers()):
-        torch._foreach_copy_(list(average.buffers()), buffers)
+    alike: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for to, buffer in zip(average.buffers(), live.buffers(), strict=True):
+        for tensors, tensor in zip(alike.setdefault(buffer.dtype, ([], [])), (to, buffer), strict=True):
+            tensors.append(tensor)
+    for group in alike.values():  # a call with statistics and counters would copy them one by one
+        torch._foreach_copy_(*group)
 
 
 @contextmanager

@@ -109,3 +109,30 @@ def test_splits_that_cannot_be(data: Any) -> None:
     large = CaptionDataModule(data.source, image_size=16, batch_size=500)
     with pytest.raises(T2IError, match="fewer than one batch of 500"):
         next(large.batches("train"))
+
+
+@pytest.mark.parametrize("split", ["class_disjoint", "random"])
+def test_images_with_rare_words_come_more_often(split: Any) -> None:
+    source = SyntheticFlowers(images=64, size=24, split=split)
+    options: dict[str, Any] = {"image_size": 16, "batch_size": 8}
+    data = CaptionDataModule(source, **options, oversample={"red": 3, "petals": 2})
+    rows = data.opened.rows("train").tolist()
+    planner = data.planner("train", train=True)
+    order = planner.epoch_order(0)
+    drawn = planner.rows[order].tolist()
+    for row in rows:
+        words = " ".join(data.opened.captions_of(row)).split()
+        assert drawn.count(row) == (3 if "red" in words else 2 if "petals" in words else 1)
+    assert 1 < len(drawn) / len(rows) < 3
+    assert data.planner("train", train=False).rows.tolist() == rows
+    data.opened.labels[:] = -1  # now any other image is a mismatch, but never the same one
+    planner = data.planner("train", train=True)
+    for batch in range(len(planner)):
+        plan = planner.plan(0, batch, order)
+        assert not (plan.rows == plan.wrong_rows).any()
+
+
+@pytest.mark.parametrize("words", [{"Red": 2}, {"red": 0}, {"two words": 2}])
+def test_oversampled_words_are_checked(words: Any) -> None:
+    with pytest.raises(T2IError, match=r"in --data\.oversample, expected words in lower case"):
+        CaptionDataModule(SyntheticFlowers(images=64, size=24), image_size=16, oversample=words)
