@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -30,3 +32,17 @@ html_static_path = ["static"]
 html_css_files = ["narrow.css"]
 pygments_dark_style = "monokai"
 html_title = f"t2i-zoo {__version__}"
+
+
+def setup(app: Any) -> None:
+    """With ``-t demo``, add the page that draws in the reader's browser; it needs npm."""
+    if app.tags.has("demo"):
+        app.connect("build-finished", _write_demo)
+
+
+def _write_demo(app: Any, failed: Exception | None) -> None:
+    from t2i_zoo import load_model
+    from t2i_zoo.commands.pages import write_page
+
+    if failed is None:
+        write_page(load_model("flowers64"), Path(app.outdir) / "demo", "flowers64", os.environ.get("ONNXRUNTIME_WEB"))

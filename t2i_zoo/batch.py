@@ -20,6 +20,8 @@ class BatchNeeds:
         images: whether it looks at images at all.
         wrong_images: whether its mismatched pairs need images and not only captions.
         words: whether it reads word features beside the sentence embedding.
+        wrong_text: whether it reads mismatched captions.
+        wrong_words: whether it reads their words too; only with both of the above.
         neighbours: whether it reads the captions before and after each caption of an image.
         references: whether it compares with all captions of an image.
         least: images that a training batch must have; 2 for batch norm over vectors, and for losses between images.
@@ -29,6 +31,8 @@ class BatchNeeds:
     images: bool = True
     wrong_images: bool = False
     words: bool = False
+    wrong_text: bool = True
+    wrong_words: bool = True
     neighbours: bool = False
     references: bool = False
     least: int = 1
@@ -97,7 +101,8 @@ class Batch(TypedDict, total=False):
         images: pyramid of (B, 3, S, S) in [-1, 1], smallest S first; models of one resolution use the last.
         captions: B strings, one caption of each image.
         text: cached features of the captions; absent where the encoder has to run.
-        wrong_captions, wrong_text: captions of other classes (of other images where there are no classes).
+        wrong_captions, wrong_text: captions of other classes (of other images where there are no classes); only with
+            ``BatchNeeds.wrong_text``, and with words only with ``BatchNeeds.wrong_words``.
         wrong_images: pyramid of images of other classes; only with ``BatchNeeds.wrong_images``.
         neighbours: the captions before and after each among its image's; only with ``BatchNeeds.neighbours``.
         references: all captions of each image; only with ``BatchNeeds.references``.

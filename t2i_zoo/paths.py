@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from t2i_zoo import hub
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import refuse_pointer
 
@@ -35,17 +36,23 @@ def check_new(*paths: Path, overwrite: bool) -> None:
         raise T2IError(f"found {' and '.join(present)} already, expected a new name: change --out, or add --overwrite")
 
 
-def find_weights(path: str | Path) -> Path:
+def find_weights(path: str | Path, local_files_only: bool = False) -> Path:
     """Resolve a checkpoint, a run or the name of a generator to a file: .ckpt, or .safetensors.
 
     Args:
-        path: a file, or the folder of a run or of one of its versions, whose last checkpoint is found; if it does not
+        path: a file, or the folder of a run or of one of its versions, whose last checkpoint is found; the folder that
+            ``t2i-zoo push`` writes, or its address on the Hugging Face hub, ``hf://user/name@revision``; if it does not
             exist, the name of a generator that comes with the package.
+        local_files_only: download nothing from the hub.
 
     Raises:
         T2IError: nothing is found.
     """
+    if hub.is_address(path):
+        return hub.fetch(path, local_files_only)
     path = Path(path).expanduser()
+    if (path / hub.WEIGHTS).is_file() and (path / hub.CONFIG).is_file():
+        return hub.check(path / hub.WEIGHTS)
     if path.is_dir():
         patterns = ("last.ckpt", "checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
         found = [file for pattern in patterns for file in path.glob(pattern)]

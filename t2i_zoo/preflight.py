@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.hub import is_address
 from t2i_zoo.parsing import named_model, packaged_configs
 from t2i_zoo.paths import shipped_generators
 
@@ -34,7 +35,7 @@ def _check_runs(config: Any, name: str) -> None:
         unused = option != "damsm" and options.get(f"{option}_weight") == 0
         if not place or place == "untrained" or unused or Path(place).expanduser().exists():
             continue
-        if place in shipped_generators():
+        if place in shipped_generators() or is_address(place):
             continue
         before = Path(place).name
         alone = f"t2i-zoo fit --config {before} trains it alone" if before in packaged_configs() else ""

@@ -92,8 +92,8 @@ GUARDS: dict[str, list[str]] = {
     "metrics/neighbours.py": ["metrics/test_neighbours.py"],
     "metrics/pointing.py": ["metrics/test_pointing.py"],
     "metrics/retrieval.py": ["metrics/test_retrieval.py"],
-    "metrics/draws.py": ["metrics/test_protocol.py"],
-    "metrics/base.py": ["metrics/test_protocol.py", "metrics/test_frechet.py"],
+    "metrics/draws.py": ["metrics/test_protocol.py", "metrics/test_retrieval.py", "metrics/test_diversity.py"],
+    "metrics/base.py": ["metrics/test_protocol.py", "metrics/test_frechet.py", "metrics/test_retrieval.py"],
     "metrics/protocol.py": ["metrics/test_protocol.py"],
 }
 PARTS = ("drawing.py", "losses.py", "networks.py", "module.py")  #: of a model's folder

@@ -43,7 +43,8 @@ RULES = [
     Rule(r"(errors|lazy|seeds|version)\.py", set(), set()),
     Rule(r"files\.py", {"errors"}, set()),
     Rule(r"(ranges|signatures)\.py", {"errors"}, {"docstring_parser"}),
-    Rule(r"paths\.py", {"errors", "files"}, {"platformdirs"}),
+    Rule(r"paths\.py", {"errors", "files", "hub"}, {"platformdirs"}),
+    Rule(r"hub\.py", {"errors", "files", "version"}, {"huggingface_hub"}),
     Rule(r"fonts\.py", {"errors"}, {"PIL"}),
     Rule(r"pictures\.py", {"files", "fonts"}, {"torch", "PIL"}),
     Rule(r"sampling\.py", {"models.drawing", "text"}, {"torch"}),
@@ -64,7 +65,7 @@ RULES = [
     Rule(r"data/.*", {"data", "text", *COMMON}, {*NUMBERS, "torchvision", "PIL", "filelock", "rich"}),
     Rule(r"legacy/.*", {"legacy", *COMMON}, {"numpy"}),
     Rule(r"models/exported\.py", {*NEIGHBOURS, "text", "signatures", *COMMON}, {"torch", "safetensors"}),
-    Rule(r"models/graphs\.py", {"models.drawing", "text", *COMMON}, {"torch", "onnx", "onnxscript"}),
+    Rule(r"models/graphs\.py", {"models.drawing", "text", *COMMON}, {"torch", "onnx", "onnxscript", "onnxruntime"}),
     Rule(r"models/drawing\.py", {"nn", "text", *COMMON}, {"torch"}),
     Rule(r"models/(?P<m>\w+)/drawing\.py", {"models.drawing", "models.{m}.networks", "nn", "text", *COMMON}, {"torch"}),
     Rule(r"models/projection\.py", {*NEIGHBOURS, "nn", "vision", *COMMON}, {"torch"}),
@@ -83,7 +84,8 @@ RULES = [
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/evaluation\.py", {"callbacks", "metrics", "models", *COMMON}, {*NUMBERS, "lightning"}),
-    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "run_files", "sampling", *COMMON},
+    Rule(r"loggers\.py", {"errors", "pictures", "version"}, {"torch", "lightning", "requests", "wandb", "yaml"}),
+    Rule(r"callbacks/.*", {"callbacks", "loggers", "metrics", "models.base", "run_files", "sampling", *COMMON},
          {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 

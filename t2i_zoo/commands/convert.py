@@ -18,6 +18,7 @@ from t2i_zoo.files import replacing
 from t2i_zoo.legacy import AttnGANCaptions, read_attngan_captions
 from t2i_zoo.legacy.captions import write_attngan_captions
 from t2i_zoo.models import model_class
+from t2i_zoo.models.exported import write
 from t2i_zoo.models.official import Official, read_official
 from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
 from t2i_zoo.paths import check_new, find_weights
@@ -71,8 +72,6 @@ def convert_from(
         legacy_mask: build the model with the authors' order of the masks of words, where its paper has it.
         damsm: a run, checkpoint or converted file of a DAMSM, whose text encoder is stored with the networks.
     """
-    from safetensors.torch import save_file
-
     path, official = Path(out).expanduser(), find_format(name)
     if path.suffix != ".safetensors":
         raise T2IError(f"found --out {out}, expected a file name that ends in .safetensors")
@@ -99,8 +98,7 @@ def convert_from(
         hparams["text_encoder"], encoder = _reader(name, hparams.get("text_encoder"), str(damsm))
         state |= {f"text_encoder.{key}": tensor for key, tensor in encoder.items()}
     about = json.dumps({"model": official.model, "hparams": hparams, "from": name, **extra})
-    with replacing(path) as partial:
-        save_file(state, partial, {"t2i_zoo": about})
+    write(state, about, path)
     print(f"{len(state)} weights of a {model_class(official.model).__name__}: {path}")
     if damsm is None and hparams.get("text_encoder", "none") != "none":
         print(

@@ -23,6 +23,7 @@ from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.store import open_store
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import sha256
+from t2i_zoo.hub import is_address
 from t2i_zoo.metrics.evaluation import evaluate as run_protocol
 from t2i_zoo.metrics.networks import Network, build_network
 from t2i_zoo.metrics.photographs import Photographs
@@ -126,10 +127,12 @@ def find_subject(ckpt: str, device: str = "cpu", live: bool = False) -> Subject:
     else:
         path = find_weights(ckpt)
         model = load_model(path, device)
-        name, digest, ckpt = type(model).__name__, sha256(path)[:16], str(path)
+        name, digest, address, ckpt = type(model).__name__, sha256(path)[:16], ckpt, str(path)
         folder = run_of_checkpoint(path) or path.parent
         if path in shipped_generators().values():  # nothing is written into the package
             folder = Path("runs") / path.stem
+        elif is_address(address):  # nor into the cache of the hub
+            folder = Path("runs") / "_".join(address.partition("@")[0].split("/")[-2:])
         config = folder / "config.yaml"
     if not isinstance(model, Drawing):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which generates no images: give a run of a GAN")

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
+from t2i_zoo.commands.pages import write_page
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing, sha256
 from t2i_zoo.metrics.records import FILE, Line, number, read_lines
 from t2i_zoo.models import load_model, name_of
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.models.exported import pack, write
-from t2i_zoo.models.graphs import SUFFIXES, write_graph
+from t2i_zoo.models.graphs import SUFFIXES, quantize, write_graph
 from t2i_zoo.models.state import model_key
 from t2i_zoo.paths import check_new, find_weights
 from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.version import __version__
 
 _PLACES = ("root", "cache_dir", "path", "files", "url")  #: options of data and encoders that belong to one machine
+_REAL = Path("runs") / "real" / FILE  #: scores of photographs, as ``evaluate --ckpt real`` writes them
 _USE = '```sh\nt2i-zoo sample --ckpt {name} --text "..." --out out.png\n```'
 _UNSAID = "Not stated. Write here under which terms data and weights may be passed on, before you share the file."
 
@@ -29,7 +32,9 @@ _UNSAID = "Not stated. Write here under which terms data and weights may be pass
 def export(
     ckpt: str,
     out: str | Path,
-    to: Literal["safetensors", "onnx", "torch-export"] = "safetensors",
+    to: Literal["safetensors", "onnx", "torch-export", "web"] = "safetensors",
+    int8: bool = False,
+    runtime: str | None = None,
     about: str | None = None,
     licence: str | None = None,
     overwrite: bool = False,
@@ -37,12 +42,16 @@ def export(
     """Export the averaged generator of a run as one file, with a card beside it.
 
     A .safetensors file holds its text encoder too, and is what the other commands read. A graph, ONNX (.onnx) or a
-    program of torch.export (.pt2), is for other programs: it reads noise and features of sentences.
+    program of torch.export (.pt2), is for other programs: it reads noise and features of sentences. A web page is a
+    folder that any browser draws with, from any file server and without a network.
 
     Args:
         ckpt: A .ckpt file, or the folder of a run; for a graph also a .safetensors file of a generator, or its name.
         out: The file to write, which ends in .safetensors, .onnx or .pt2; its card has the same name and ends in .md.
+            For the web, the folder.
         to: Format of the file.
+        int8: Store the weights of an ONNX file as 8-bit integers, for CPUs.
+        runtime: For the web, the folder dist of npm's onnxruntime-web; by default npm is asked for it once.
         about: One line that describes the generator, the first of the card.
         licence: Terms of use of data and weights, for the card.
         overwrite: Replace an existing file and card.
@@ -54,38 +63,75 @@ def export(
         T2IError: where the run is no GAN, cannot be exported, or ``out`` exists.
     """
     path = Path(out).expanduser()
+    if path.suffix != (suffix := {"safetensors": ".safetensors", "web": "", **SUFFIXES}[to]):
+        expected = f"a file name that ends in {suffix}" if suffix else "a folder"
+        raise T2IError(f"found --out {out}, expected {expected} with --to {to}")
+    if int8 and to != "onnx":
+        raise T2IError(f"found --int8 with --to {to}, expected --to onnx: leave it out")
+    page = path if to == "web" else None
+    path = path / "generator.onnx" if page else path
     card = path.with_suffix(".md")
-    if path.suffix != (suffix := {"safetensors": ".safetensors", **SUFFIXES}[to]):
-        raise T2IError(f"found --out {out}, expected a file name that ends in {suffix} with --to {to}")
     check_new(path, card, overwrite=overwrite)
     source = find_weights(ckpt)
     if source.suffix == ".safetensors" and to == "safetensors":
         raise T2IError(f"{ckpt} is a .safetensors file already, expected a run: copy it, or give a .ckpt file")
+    model = load_generator(ckpt, source)
+    with _writing(path):
+        if to == "safetensors":
+            write_weights(model, path)
+        elif page:
+            write_page(model, page, about or f"{Path(ckpt).stem} in your browser", runtime)
+        else:
+            write_graph(model, to, path)
+            if int8:
+                quantize(path)
+        text = card_of(source, path, model, about, licence)
+        with replacing(card) as partial:
+            partial.write_text(text, "utf-8")
+    print(f"{path.stat().st_size / 1e6:.2f} MB: {path}\nits card: {card}")
+    if page:
+        print(f"open it with: python -m http.server --bind 127.0.0.1 --directory {page}")
+    return page or path
+
+
+def load_generator(ckpt: str, source: Path) -> Drawing:
+    """The model in the file ``source`` that ``ckpt`` names, which must be one that draws."""
     model = load_model(source)
     if not isinstance(model, Drawing):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which draws no images: give a run of a GAN")
+    return model
+
+
+def write_weights(model: Drawing, path: Path) -> None:
+    """Write the averaged generator and its text encoder as a .safetensors file."""
+    tensors, header = pack(model, name_of(model) or model_key(model))  # type: ignore[arg-type]
+    try:
+        text = json.dumps(header)
+    except TypeError as error:
+        raise T2IError(
+            f"found an option that is no plain value ({error}): export a model with plain options"
+        ) from error
+    write(tensors, text, path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise T2IError(f"cannot write {error.filename or path} ({error.strerror}): give another --out") from error
+
+
+def card_of(
+    source: Path, path: Path, model: Drawing, about: str | None, licence: str | None, address: str | None = None
+) -> str:
+    """The card of a file that was made from ``source``, with what the folder of its run tells; see ``describe``."""
     folder = run_of_checkpoint(source) or source.parent
     config = _read_config(folder / "config.yaml")
     digits = sha256(source)[:16]
     lines = [line for line in read_lines(folder / FILE) if line.get("checkpoint_sha256") == digits]
     scores = [line for line in lines if line["protocol_content"]["ema"]]  # of what is exported
-    try:
-        if to == "safetensors":
-            tensors, header = pack(model, name_of(model) or model_key(model))  # type: ignore[arg-type]
-            write(tensors, json.dumps(header), path)
-        else:
-            write_graph(model, to, path)
-        text = describe(path, model, config, scores, about, licence, _card_beside(source))
-        with replacing(card) as partial:
-            partial.write_text(text, "utf-8")
-    except TypeError as error:
-        raise T2IError(
-            f"found an option that is no plain value ({error}): export a model with plain options"
-        ) from error
-    except OSError as error:
-        raise T2IError(f"cannot write {error.filename or path} ({error.strerror}): give another --out") from error
-    print(f"{path.stat().st_size / 1e6:.2f} MB: {path}\nits card: {card}")
-    return path
+    return describe(path, model, config, scores, about, licence, _card_beside(source), address)
 
 
 def describe(
@@ -96,6 +142,7 @@ def describe(
     about: str | None = None,
     licence: str | None = None,
     origin: str | None = None,
+    address: str | None = None,
 ) -> str:
     """The card of an exported file as Markdown: description, data, licence, recipe and scores.
 
@@ -107,10 +154,13 @@ def describe(
         about: one line that describes it.
         licence: terms of use of data and weights.
         origin: card of the file that it was made from, which has the data, the recipe and the scores.
+        address: under which it can be drawn with; by default its name.
     """
     size, kind, graph = model.hparams["image_size"], type(model).__name__, path.suffix != ".safetensors"
+    origins = (origin or "").partition("\n")[0].partition(": ")[2]
+    about = about or origins or f"{kind}, {size} px, trained on {_name_of_data(config)}"
     lines = [
-        f"# {path.stem}: {about or f'{kind}, {size} px, trained on {_name_of_data(config)}'}",
+        f"# {(address or path.stem).rpartition('/')[2]}: {about}",
         "",
         f"The averaged generator of a {kind}{'' if graph else ' with its text encoder'}, exported by t2i-zoo "
         f"{__version__}: {path.stat().st_size / 1e6:.2f} MB, weights in {'single' if graph else 'half'} precision, "
@@ -118,14 +168,14 @@ def describe(
         "",
         f"SHA-256 `{sha256(path)}`",
         "",
-        *(_graph_use(path, model) if graph else _USE.format(name=path.name).splitlines()),
+        *(_graph_use(path, model) if graph else _USE.format(name=address or path.name).splitlines()),
     ]
     if origin is not None:
         return "\n".join([*lines, "", "The card of what it was made from:", "", origin])
     lines += ["", "## Data", "", *_data(config)]
     lines += ["", "## Licence", "", licence or _UNSAID]
     lines += ["", "## Recipe", "", *_recipe(model, config)]
-    lines += ["", "## Scores", "", *_scores(scores, path)]
+    lines += ["", "## Scores", "", *_scores(scores, address or path.name)]
     return "\n".join(lines) + "\n"
 
 
@@ -194,18 +244,27 @@ def _recipe(model: Drawing, config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _scores(scores: Sequence[Line], path: Path) -> list[str]:
+def _scores(scores: Sequence[Line], name: str) -> list[str]:
     if not scores:
-        return [f"None were measured before the export; `t2i-zoo evaluate --ckpt {path.name}` measures them."]
-    rows = ["| protocol | metric | value | error | chance |", "|---|---|---|---|---|"]
-    latest = {tuple(line[key] for key in ("protocol_hash", "label", "network", "data")): line for line in scores}
-    for line in latest.values():
+        return [f"None were measured before the export; `t2i-zoo evaluate --ckpt {name}` measures them."]
+    rows = ["| protocol | metric | value | error | chance | photographs |", "|---|---|---|---|---|---|"]
+    latest, real = ({_key(line): line for line in lines} for lines in (scores, read_lines(_REAL)))
+    for key, line in latest.items():
         network = line["network"] if line["network"] and line["network"] not in line["label"] else ""
         label = f"{line['label']} ({network})" if network else line["label"]
-        error, chance = ("" if line[key] is None else number(line[key]) for key in ("error", "chance"))
-        name = f"{line['protocol']} {line['protocol_hash']}"
-        rows.append(f"| {name} | {label} | {number(line['value'])} | {error} | {chance} |")
-    return ["Of the checkpoint, before its weights were rounded to half precision.", "", *rows]
+        beside = real.get(key, {}).get("value")
+        error, chance, floor = ("" if x is None else number(x) for x in (line["error"], line["chance"], beside))
+        rows.append(
+            f"| {line['protocol']} {line['protocol_hash']} | {label} | {number(line['value'])} | {error} | {chance} | "
+            f"{floor} |"
+        )
+    said = "Of the checkpoint, before its weights were rounded to half precision; beside them what guessing reaches"
+    return [f"{said}, and what photographs reach where `t2i-zoo evaluate --ckpt real` measured it.", "", *rows]
+
+
+def _key(line: Line) -> tuple[str, ...]:
+    """What two scores that may be compared have in common."""
+    return tuple(line[key] for key in ("protocol_hash", "label", "network", "data"))
 
 
 def _listed(options: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from t2i_zoo.commands.captions import check_caption, notes_on_words, read_captio
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.fonts import Letters
+from t2i_zoo.hub import is_address
 from t2i_zoo.models import load_model
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.models.state import read_checkpoint
@@ -57,7 +58,8 @@ def sample(
     Args:
         ckpt: A .ckpt or .safetensors file, or the folder of a run.
         text: One caption or several.
-        model: Name of a generator that comes with the package (``t2i-zoo list`` names them), or a file.
+        model: Name of a generator that comes with the package (``t2i-zoo list`` names them), a file, or
+            hf://user/name@revision on the Hugging Face hub.
         text_file: Text file with one caption per line, drawn after those of --text.
         n: Images for each caption, or steps of each path.
         seed: Seed of the noise; the same seed draws the same images.
@@ -86,6 +88,7 @@ def sample(
         which = "neither --model nor --ckpt" if ckpt is None else "both --model and --ckpt"
         raise T2IError(f"found {which}, expected one: --model NAME comes with the package, --ckpt RUN is your own")
     source = ckpt if ckpt is not None else find_generator(str(model))
+    source = str(find_weights(source)) if is_address(source) else source
     if interpolate is not None and (text or text_file or interpolate_noise):
         raise T2IError("found --interpolate beside --text, --text-file or --interpolate-noise: draw them one by one")
     if stream and not redescribe:
@@ -219,7 +222,7 @@ def pick_device(wish: str) -> str:
 
 
 def find_generator(name: str) -> str:
-    """The file that ``--model`` names: a generator of the package, or the path of a file or run.
+    """The file that ``--model`` names: a generator of the package, the path of a file or run, or an address of the hub.
 
     Raises:
         T2IError: where there is neither, with the names that there are.
@@ -227,7 +230,7 @@ def find_generator(name: str) -> str:
     shipped = shipped_generators()
     if name in shipped:
         return str(shipped[name])
-    if Path(name).expanduser().exists():
+    if is_address(name) or Path(name).expanduser().exists():
         return name
     expected = ", ".join(shipped) or "a file, since none came with this installation"
     raise T2IError(f"found no generator {name!r} in the package, expected {expected}: correct --model")

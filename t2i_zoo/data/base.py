@@ -25,13 +25,13 @@ from t2i_zoo.data.usable import OnBad
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import cache_folder
 from t2i_zoo.ranges import Count, Positive, Several, Whole, check_ranges
-from t2i_zoo.text import TextEncoder, TextFeatures
+from t2i_zoo.text import TextEncoder, TextFeatures, words_of
 
 
 class BaseDataModule(L.LightningDataModule, CaptionedData):
     """Captioned images for any model of the zoo; ``CaptionDataModule`` describes the arguments.
 
-    A subclass writes ``prepare_data``, ``setup``, ``look_up``, ``has``, ``loader`` and the two transfer hooks.
+    A subclass writes ``prepare_data``, ``setup``, ``look_up``, ``has``, ``loader`` and the hooks around the transfer.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
         batch_size: Count = 64,
         captions_averaged: Count = 1,
         order: Order = "shuffle",
+        oversample: dict[str, int] | None = None,
         augment: bool = True,
         on_bad_image: OnBad = "raise",
         on_bad_caption: OnBad = "raise",
@@ -65,6 +66,12 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
             raise T2IError(f"found --data.load_size {load_size}, expected at least the image size {image_size}")
         self.source, self.image_size, self.batch_size, self.seed = source, image_size, batch_size, seed
         self._pyramid = [*sorted(set(pyramid) - {image_size}), image_size] if pyramid else []
+        if odd_words := [word for word, times in (oversample or {}).items() if times < 1 or words_of(word) != [word]]:
+            raise T2IError(
+                f"found {odd_words[0]!r} in --data.oversample, expected words in lower case with integers from 1, such "
+                "as {blue: 4}"
+            )
+        self.oversample = oversample or {}
         self.captions_averaged, self.order, self.augment = captions_averaged, order, augment
         self.device_resident = device_resident
         self.cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
@@ -215,15 +222,20 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
             raise T2IError(f"{self.source.path} has no images in the split {split!r}: choose another split")
         self.look_up()
         for batch in self.loader(split, split == "train", lambda: epoch):
-            ready = move_data_to_device(self.on_before_batch_transfer(batch, 0), self.device)
+            ready = self.transfer_batch_to_device(self.on_before_batch_transfer(batch, 0), self.device, 0)
             yield self.on_after_batch_transfer(ready, 0)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move everything but lists, which hold strings: Lightning would look at each of them, in every batch."""
+        moved = move_data_to_device({key: part for key, part in batch.items() if not isinstance(part, list)}, device)
+        return {**batch, **moved}
 
     def finish(self, part: dict[str, Any], index: Tensor) -> Batch:
         """Join words with their sentences, and turn pixels into the pyramid of images."""
-        for kind in ("", "wrong_") if "words" in part else ():
-            words, mask = part.pop(f"{kind}words")
-            part[f"{kind}text"] = TextFeatures(part[f"{kind}text"].sentence, words, mask)
         for kind in ("", "wrong_"):
+            if f"{kind}words" in part:
+                words, mask = part.pop(f"{kind}words")
+                part[f"{kind}text"] = TextFeatures(part[f"{kind}text"].sentence, words, mask)
             if f"{kind}pixels" in part:
                 part[f"{kind}images"] = normalise(part.pop(f"{kind}pixels"), self.sizes)
         result: Batch = {"index": index, **part}  # type: ignore[typeddict-item]

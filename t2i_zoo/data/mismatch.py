@@ -26,8 +26,11 @@ class MismatchSampler:
 
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """(B,) positions of the images to (B,) positions of mismatched ones."""
+        return self.pick(index, torch.rand(len(index), generator=rng, dtype=torch.float64))
+
+    def pick(self, index: Tensor, drawn: Tensor) -> Tensor:
+        """The same for (B,) float64 numbers that were drawn uniformly from [0, 1)."""
         size, start = self.sizes[self.group[index]], self.starts[self.group[index]]
         others = len(self.order) - size
-        drawn = (torch.rand(len(index), generator=rng, dtype=torch.float64) * others).long()
-        drawn = torch.minimum(drawn, others - 1)
-        return self.order[torch.where(drawn >= start, drawn + size, drawn)]
+        place = torch.minimum((drawn * others).long(), others - 1)
+        return self.order[torch.where(place >= start, place + size, place)]

@@ -58,6 +58,8 @@ class CaptionDataModule(_BySource):
         captions_averaged: captions of an image, drawn with replacement, whose features are averaged (GAN-CLS: 4);
             the batch's strings and word features are those of the first one.
         order: images shuffled, or classes drawn uniformly and then images, as the authors of GAN-CLS do.
+        oversample: how many times an epoch draws an image that has a word in one of its captions, such as
+            ``{blue: 4}`` for colours that few images have; the largest number counts, and other images come once.
         augment: random crops and mirrors in training.
         on_bad_image: stop at an image that is missing or unreadable, or leave it out and list it in the manifest.
         on_bad_caption: stop at an image without a caption, or leave it out and list it in the store's manifest.
@@ -155,10 +157,14 @@ class CaptionDataModule(_BySource):
     def planner(self, split: str, train: bool) -> Planner:
         """The planner of one split for this process."""
         store = self.opened
-        rows = torch.from_numpy(store.rows(split))
+        rows, labels = torch.from_numpy(store.rows(split)), torch.from_numpy(store.labels)
+        if train and self.oversample:
+            rows = rows.repeat_interleave(torch.tensor([self._times(row) for row in rows.tolist()]))
+            if bool((labels[rows] == labels[rows[0]]).all()):
+                labels = torch.arange(len(labels))  # so that no image is mismatched with itself
         return Planner(
             rows,
-            torch.from_numpy(store.labels)[rows],
+            labels[rows],
             torch.from_numpy(store.offsets),
             self.batch_size,
             self.captions_averaged,
@@ -169,6 +175,11 @@ class CaptionDataModule(_BySource):
             self.seed,
             *self.rank_and_world,
         )
+
+    def _times(self, row: int) -> int:
+        """How many times an epoch draws an image."""
+        words = {word for caption in self.opened.captions_of(row) for word in words_of(caption)}
+        return max((times for word, times in self.oversample.items() if word in words), default=1)
 
     def loader(self, split: str, train: bool, epoch: Callable[[], int]) -> Plans:
         """Plans of a split."""
@@ -182,21 +193,18 @@ class CaptionDataModule(_BySource):
             self.look_up()
         assert self._pixels is not None
         assert self._captions is not None
-        store, needs, labels = self.opened, self.needs, torch.from_numpy(self.opened.labels)
-        part: dict[str, Any] = {
-            "plan": batch,
-            "captions": self._captions.strings(batch.captions),
-            "wrong_captions": self._captions.strings(batch.wrong_captions),
-            "labels": labels[batch.rows],
-            "wrong_labels": labels[batch.wrong_rows],
-        }
+        store, needs = self.opened, self.needs
+        part: dict[str, Any] = {"plan": batch, "captions": self._captions.strings(batch.captions)}
+        if needs.wrong_text:
+            part["wrong_captions"] = self._captions.strings(batch.wrong_captions)
         if needs.neighbours:
             part["neighbours"] = self._captions.neighbours(batch.rows, batch.captions)
         if needs.references:
             part["references"] = [store.captions_of(row) for row in batch.rows.tolist()]
         if self._captions.has_words:
             part["words"] = self._captions.padded_words(batch.captions)
-            part["wrong_words"] = self._captions.padded_words(batch.wrong_captions)
+            if needs.wrong_text and needs.wrong_words:
+                part["wrong_words"] = self._captions.padded_words(batch.wrong_captions)
         if self._pixels.device.type == "cpu":
             self._add_tensors(part, batch)
         self._read += 1
@@ -211,6 +219,7 @@ class CaptionDataModule(_BySource):
         assert self._pixels is not None
         if self._pixels.device.type != "cpu":
             self._add_tensors(batch, plan)
+        batch |= {"labels": plan.labels, "wrong_labels": plan.wrong_labels}
         return self.finish(batch, plan.positions)
 
     def _add_tensors(self, part: dict[str, Any], plan: Plan) -> None:
@@ -223,4 +232,5 @@ class CaptionDataModule(_BySource):
             part["wrong_pixels"] = self._pixels.gather(plan.wrong_rows, plan.wrong_crops, self.image_size)
         if self._captions.has_sentences:
             part["text"] = TextFeatures(self._captions.sentence(plan.captions))
-            part["wrong_text"] = TextFeatures(self._captions.sentence(plan.wrong_captions))
+            if self.needs.wrong_text:
+                part["wrong_text"] = TextFeatures(self._captions.sentence(plan.wrong_captions))

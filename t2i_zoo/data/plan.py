@@ -7,36 +7,79 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from t2i_zoo.data.mismatch import MismatchSampler
-from t2i_zoo.data.transforms import Crops, centre_crops, draw_crops
+from t2i_zoo.data.transforms import Crops, centre_crops, place_crops
 from t2i_zoo.seeds import stable_seed
 
 Order = Literal["shuffle", "class_balanced"]
+_TOGETHER = 32  # batches that are planned at once
 
 
-class Plan(NamedTuple):
-    """One batch before its pixels are read.
+@dataclass(frozen=True)
+class Plan:
+    """One batch before its pixels are read, as one tensor: its parts are views, and one copy brings it to a device.
 
     Attributes:
-        positions: (B,) of the images in the split.
-        rows: (B,) of the images in the store.
-        captions: (B, K) caption numbers; the features of K captions are averaged.
-        crops: where the images are cut.
-        wrong_rows, wrong_captions, wrong_crops: the same for the mismatched images.
+        packed: (B, 11 + 2 K) int64, each column what a property says.
     """
 
-    positions: Tensor
-    rows: Tensor
-    captions: Tensor
-    crops: Crops
-    wrong_rows: Tensor
-    wrong_captions: Tensor
-    wrong_crops: Crops
+    packed: Tensor
+
+    def to(self, device: torch.device) -> Plan:
+        """The same plan elsewhere; the host does not wait for a GPU."""
+        if device.type != "cuda" or self.packed.is_cuda:
+            return Plan(self.packed.to(device))
+        return Plan(self.packed.pin_memory().to(device, non_blocking=True))
+
+    @property
+    def positions(self) -> Tensor:
+        """(B,) of the images in the split."""
+        return self.packed[:, 0]
+
+    @property
+    def rows(self) -> Tensor:
+        """(B,) of the images in the store."""
+        return self.packed[:, 1]
+
+    @property
+    def labels(self) -> Tensor:
+        """(B,) classes of the images, -1 for none."""
+        return self.packed[:, 2]
+
+    @property
+    def crops(self) -> Crops:
+        """Where the images are cut."""
+        return Crops(self.packed[:, 3], self.packed[:, 4], self.packed[:, 5].bool())
+
+    @property
+    def wrong_rows(self) -> Tensor:
+        """(B,) of the mismatched images in the store."""
+        return self.packed[:, 6]
+
+    @property
+    def wrong_labels(self) -> Tensor:
+        """(B,) classes of the mismatched images."""
+        return self.packed[:, 7]
+
+    @property
+    def wrong_crops(self) -> Crops:
+        """Where the mismatched images are cut."""
+        return Crops(self.packed[:, 8], self.packed[:, 9], self.packed[:, 10].bool())
+
+    @property
+    def captions(self) -> Tensor:
+        """(B, K) caption numbers; the features of K captions are averaged."""
+        return self.packed[:, 11:].chunk(2, 1)[0]
+
+    @property
+    def wrong_captions(self) -> Tensor:
+        """(B, K) caption numbers of the mismatched images."""
+        return self.packed[:, 11:].chunk(2, 1)[1]
 
 
 @dataclass
@@ -92,30 +135,56 @@ class Planner:
 
     def plan(self, epoch: int, batch: int, order: Tensor) -> Plan:
         """The plan of batch number ``batch``; evaluation repeats the same plans in every epoch."""
-        moment = (epoch, self.rank, batch) if self.train else (-1, self.rank, batch)
-        rng = torch.Generator().manual_seed(stable_seed(self.seed, *moment))
-        index = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        if self.train and self.order == "class_balanced":
-            drawn = torch.randint(len(self.classes), (self.batch_size,), generator=rng)
-            within = (torch.rand(self.batch_size, generator=rng) * self.sizes[drawn]).long()
-            index = self.by_class[self.starts[drawn] + torch.minimum(within, self.sizes[drawn] - 1)]
-        wrong = self.mismatch.draw(index, rng) if len(self.rows) > 1 else index
-        rows, wrong_rows = self.rows[index], self.rows[wrong]
-        captions, wrong_captions = self._captions(rows, rng), self._captions(wrong_rows, rng)
-        if self.augment and self.train:
-            crops, wrong_crops = (draw_crops(self.room[cut], True, rng) for cut in (rows, wrong_rows))
-        else:
-            crops, wrong_crops = (centre_crops(self.room[cut]) for cut in (rows, wrong_rows))
-        return Plan(index, rows, captions, crops, wrong_rows, wrong_captions, wrong_crops)
+        return self._some(epoch, range(batch, batch + 1), order)[0]
 
-    def _captions(self, rows: Tensor, rng: torch.Generator) -> Tensor:
-        """Caption numbers (B, K), drawn with replacement among each image's own, as the authors do.
+    def plans(self, epoch: int, first: int = 0) -> Iterator[Plan]:
+        """The plans of an epoch from batch number ``first`` on."""
+        order, count = self.epoch_order(epoch), len(self)
+        for start in range(first, count, _TOGETHER):
+            yield from self._some(epoch, range(start, min(start + _TOGETHER, count)), order)
+
+    def _some(self, epoch: int, batches: range, order: Tensor) -> list[Plan]:
+        """Consecutive plans: numbers are drawn batch by batch, and what follows from them is worked out at once."""
+        size, balanced = self.batch_size, self.train and self.order == "class_balanced"
+        index = order[batches.start * size : batches.stop * size]
+        count = len(batches) * size if balanced else len(index)
+        classes, within = torch.empty(count, dtype=torch.int64), torch.empty(count)
+        other = torch.empty(count, dtype=torch.float64)
+        texts = [torch.empty(count, self.captions_averaged) for _ in range(2)]
+        offsets = [torch.empty(count, 2, dtype=torch.float64) for _ in range(2)]
+        coins = [torch.empty(count) for _ in range(2)]
+        uniform = [*([within] if balanced else []), *([other] if len(self.rows) > 1 else []), *texts]
+        if augment := self.augment and self.train:
+            uniform += [offsets[0], coins[0], offsets[1], coins[1]]
+        for number, of_class, *parts in zip(
+            batches, *(torch.split(each, size) for each in (classes, *uniform)), strict=True
+        ):
+            # a generator of its own: what a batch is must not depend on where its run was stopped
+            moment = (epoch, self.rank, number) if self.train else (-1, self.rank, number)
+            rng = torch.Generator().manual_seed(stable_seed(self.seed, *moment))
+            if balanced:
+                of_class.random_(len(self.classes), generator=rng)
+            for part in parts:
+                part.uniform_(generator=rng)
+        if balanced:
+            place = torch.minimum((within * self.sizes[classes]).long(), self.sizes[classes] - 1)
+            index = self.by_class[self.starts[classes] + place]
+        wrong = self.mismatch.pick(index, other) if len(self.rows) > 1 else index
+        columns = [index[:, None]]
+        for positions, offset, coin in zip((index, wrong), offsets, coins, strict=True):
+            room = self.room[rows := self.rows[positions]]
+            crops = place_crops(room, offset, coin) if augment else centre_crops(room)
+            columns.append(torch.stack([rows, self.labels[positions], *crops], 1))
+        columns += [self._captions(self.rows[of], text) for of, text in zip((index, wrong), texts, strict=True)]
+        return [Plan(packed) for packed in torch.split(torch.cat(columns, 1), size)]
+
+    def _captions(self, rows: Tensor, drawn: Tensor) -> Tensor:
+        """Caption numbers (B, K) of draws with replacement among each image's own, as the authors do.
 
         Where images have no captions the numbers mean nothing, and are never looked up.
         """
         first, amount = self.offsets[rows][:, None], (self.offsets[rows + 1] - self.offsets[rows])[:, None]
-        drawn = (torch.rand(len(rows), self.captions_averaged, generator=rng) * amount).long()
-        return first + torch.minimum(drawn, amount - 1)
+        return first + torch.minimum((drawn * amount).long(), amount - 1)
 
 
 class Plans:
@@ -135,10 +204,10 @@ class Plans:
     def __iter__(self) -> Iterator[Plan]:
         # A generator asks for the epoch at its first step: Lightning calls iter() before it knows the epoch it resumes.
         epoch, first, self._first = self.epoch(), self._first, 0
-        order, self._done = self.planner.epoch_order(epoch), first
-        for batch in range(first, len(self)):
-            self._done = batch + 1
-            yield self.planner.plan(epoch, batch, order)
+        self._done = first
+        for plan in self.planner.plans(epoch, first):
+            self._done += 1
+            yield plan
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the running epoch were handed out."""

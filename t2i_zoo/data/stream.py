@@ -56,6 +56,8 @@ class StreamDataModule(BaseDataModule):
         super().__init__(source, **options)
         if self.order != "shuffle":
             raise T2IError(f"found --data.order {self.order}, which streamed shards cannot have: use shuffle")
+        if self.oversample:
+            raise T2IError("found --data.oversample, which streamed shards cannot have: leave it out")
         if self.spec.limit is not None:
             raise T2IError(
                 f"found --data.limit {self.spec.limit} with streamed shards, of which nothing is packed: leave it out, "
@@ -161,10 +163,12 @@ class StreamDataModule(BaseDataModule):
         ):
             picks = [self._pick(sample, rng) for sample in samples]
             chosen = [(sample.captions or ("",), pick[0]) for sample, pick in zip(samples, picks, strict=True)]
-            part[f"{kind}captions"] = [captions[number] for captions, number in chosen]
             part[f"{kind}labels"] = torch.tensor([sample.class_id for sample in samples])
-            if self.cached_text:
-                self._add_text(part, kind, samples, picks)
+            if not kind or self.needs.wrong_text:
+                part[f"{kind}captions"] = [captions[number] for captions, number in chosen]
+                if self.cached_text:
+                    words = self.needs.words and (not kind or self.needs.wrong_words)
+                    self._add_text(part, kind, [(s.features(words), p) for s, p in zip(samples, picks, strict=True)])
             if not kind and self.needs.neighbours:
                 part["neighbours"] = [(own[number - 1], own[(number + 1) % len(own)]) for own, number in chosen]
             if not kind and self.needs.references:
@@ -180,11 +184,10 @@ class StreamDataModule(BaseDataModule):
         drawn = torch.rand(self.captions_averaged, generator=rng, dtype=torch.float64) * len(sample.captions)
         return [max(min(number, len(sample.captions) - 1), 0) for number in drawn.long().tolist()]
 
-    def _add_text(self, part: dict[str, Any], kind: str, samples: Sequence[Sample], picks: Sequence[list[int]]) -> None:
-        found = [(sample.features(self.needs.words), pick) for sample, pick in zip(samples, picks, strict=True)]
+    def _add_text(self, part: dict[str, Any], kind: str, found: Sequence[tuple[Any, list[int]]]) -> None:
         sentences = np.stack([parts[0][pick] for parts, pick in found])
         part[f"{kind}text"] = TextFeatures(torch.from_numpy(sentences).mean(1))
-        if self.needs.words:
+        if len(found[0][0]) > 1:
             part[f"{kind}words"] = pad_words([words[ends[i] : ends[i + 1]] for (_, words, ends), (i, *_) in found])
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int = 0) -> Batch:

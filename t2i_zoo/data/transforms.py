@@ -25,20 +25,29 @@ class Crops(NamedTuple):
 
 
 def draw_crops(room: Tensor, flip: bool, rng: torch.Generator) -> Crops:
-    """Random crops, with all offsets within the room equally likely, mirrored with probability one half.
-
-    The authors of GAN-CLS never use offset 0 (they draw from 1 to 12 of a margin of 12); here every offset is drawn.
+    """Random crops, mirrored with probability one half, as ``place_crops`` places them.
 
     Args:
         room: (B, 2) int64: rows and columns by which an image exceeds the crop.
         flip: whether images are mirrored.
         rng: source of all draws.
     """
-    drawn = (torch.rand(room.shape, generator=rng, dtype=torch.float64) * (room + 1)).long()
-    top, left = torch.minimum(drawn, room).unbind(1)
-    count = len(room)
-    mirrored = torch.rand(count, generator=rng) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
-    return Crops(top, left, mirrored)
+    drawn = torch.rand(room.shape, generator=rng, dtype=torch.float64)
+    return place_crops(room, drawn, torch.rand(len(room), generator=rng) if flip else torch.ones(len(room)))
+
+
+def place_crops(room: Tensor, drawn: Tensor, coins: Tensor) -> Crops:
+    """Crops with all offsets within the room equally likely.
+
+    The authors of GAN-CLS never use offset 0 (they draw from 1 to 12 of a margin of 12); here every offset is drawn.
+
+    Args:
+        room: (B, 2) int64: rows and columns by which an image exceeds the crop.
+        drawn: (B, 2) float64, drawn uniformly from [0, 1).
+        coins: (B,); an image is mirrored below one half.
+    """
+    top, left = torch.minimum((drawn * (room + 1)).long(), room).unbind(1)
+    return Crops(top, left, coins < 0.5)
 
 
 def centre_crops(room: Tensor) -> Crops:

@@ -101,7 +101,7 @@ def model_class(name: str) -> type[ZooModule]:
     return found
 
 
-def load_model(path: str | Path, device: str = "cpu") -> Any:
+def load_model(path: str | Path, device: str = "cpu", local_files_only: bool = False) -> Any:
     """Rebuild any model of the zoo from a checkpoint, ready to ``generate`` and to encode new sentences.
 
     A ``ZooModule``, or from a file of ``t2i-zoo export`` and by the name of a generator that comes with the package an
@@ -109,8 +109,9 @@ def load_model(path: str | Path, device: str = "cpu") -> Any:
 
     Args:
         path: a .ckpt file, the folder of a run, a .safetensors file of ``t2i-zoo export`` or ``t2i-zoo convert``, or
-            the name of a generator that comes with the package.
+            the name of a generator that comes with the package, or ``hf://user/name@revision`` on the Hugging Face hub.
         device: where to put it, such as ``"cuda"``.
+        local_files_only: download nothing from the hub; what its cache holds is still found.
 
     Raises:
         T2IError: if the file is missing, not a checkpoint of ours, or of a class that is not imported, or if there is
@@ -119,7 +120,7 @@ def load_model(path: str | Path, device: str = "cpu") -> Any:
     from t2i_zoo.models.state import check_options, model_key, read_checkpoint
 
     _check_device(device)
-    place = find_weights(path)
+    place = find_weights(path, local_files_only)
     if place.suffix == ".safetensors":
         return _load_safetensors(place).to(device).eval()
     checkpoint = read_checkpoint(place)

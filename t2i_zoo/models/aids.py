@@ -39,7 +39,12 @@ NEEDS_CONTRACT = ("r1", "r2", "matching_penalty", "augment", "lecam")  #: option
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise for names that are none of an aid, and for aids that do not go together."""
-    for name, allowed in (("augment", get_args(Augmentation)), ("adversarial_loss", tuple(ADVERSARIAL))):
+    choices = {
+        "augment": get_args(Augmentation),
+        "adversarial_loss": tuple(ADVERSARIAL),
+        "compile": ("none", "networks"),
+    }
+    for name, allowed in choices.items():
         given = options[name] if isinstance(options[name], list) else [options[name]] if options[name] else []
         if odd := [value for value in given if value not in allowed]:
             raise T2IError(f"found {odd[0]} in --model.{name}, expected one of {', '.join(allowed)}")
@@ -132,6 +137,8 @@ class AidedModule(Drawing, CompanionModule):
         """
         if self.training:
             images = self.augmented(images[-len(self.discriminators) :])
+        if self.hparams["channels_last"]:
+            images = [x.contiguous(memory_format=torch.channels_last) for x in images]
         judged = self._judged
         note = (lambda logits: None) if judged is None else (lambda logits: judged.setdefault(real, logits))
         return Observed(self.discriminators, images, note, self.judges_alone)

@@ -5,6 +5,7 @@ Source: taoxugit/AttnGAN, on whose code the two others are built.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -49,6 +50,7 @@ class AttentiveGAN(AttentiveDrawing, PyramidGAN):
     ) -> None:
         super().__init__(condition_dim=condition_dim, generator_width=generator_width, kl_weight=kl_weight, **options)
         check_mismatch(mismatch, exclude_same_class)
+        self.needs = replace(self.needs, wrong_text=mismatch == "class")
         self.set_pyramid(self.text_encoder.dim, condition_first=False, last_only=last_only)
 
     def setup(self, stage: str) -> None:

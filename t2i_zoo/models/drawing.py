@@ -251,7 +251,7 @@ class AttentiveDrawing(PyramidDrawing):
         stage: class of a further stage, made from the dimension of the words and the options ``stage_options``.
     """
 
-    needs = BatchNeeds(words=True, least=2)
+    needs = BatchNeeds(words=True, wrong_words=False, least=2)
     attends = True
     stage: type[nn.Module]
     stage_options: tuple[str, ...] = ("generator_width", "residual_blocks", "legacy_mask")

@@ -91,10 +91,10 @@ def _halved(name: str, tensor: Tensor) -> Tensor:
 
 def write(tensors: dict[str, Tensor], header: str, path: Path) -> None:
     """Write the file whole; ``header`` is the JSON."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with replacing(path) as partial:
-        save_file(tensors, partial, {"t2i_zoo": header})
+        partial.write_bytes(save(tensors, {"t2i_zoo": header}))  # save_file would hide the file from other users
 
 
 def check_header(path: Path, about: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ must know is in the file, as one JSON under the key ``t2i_zoo``.
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,24 @@ def _write_onnx(program: torch.export.ExportedProgram, names: list[str], header:
     )
     found.model.metadata_props["t2i_zoo"] = header
     found.save(path, external_data=False)
+
+
+def quantize(path: Path) -> None:
+    """Store the weights of an ONNX file as 8-bit integers, and quantise what they are multiplied with as it comes.
+
+    For CPUs: the file is a quarter as large, and images are coarser.
+
+    Raises:
+        T2IError: without onnxruntime, which does it.
+    """
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError:
+        raise T2IError("found no onnxruntime, which quantises: pip install 't2i-zoo[onnx]'") from None
+    with replacing(path) as partial:
+        logging.disable(logging.WARNING)  # it recommends a preparation that changes nothing here
+        try:
+            # unsigned: CPUs have a convolution of 8-bit integers for unsigned weights alone
+            quantize_dynamic(path, partial, weight_type=QuantType.QUInt8)
+        finally:
+            logging.disable(logging.NOTSET)

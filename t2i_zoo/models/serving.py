@@ -135,7 +135,7 @@ class RetrievalModule(ServingModule):
     ``forward`` returns the losses of a batch, image codes (B, D) and sentence embeddings (B, D).
     """
 
-    needs = BatchNeeds(least=2)
+    needs = BatchNeeds(wrong_text=False, least=2)
     parts = ("text_network.", "image_network.")
     starting_points = ("weights", "backbone_weights")
 

@@ -8,6 +8,7 @@ from t2i_zoo.nn.discriminator import ConditionalDiscriminator, Logits
 from t2i_zoo.nn.glu import FirstStage, PyramidGenerator, conv3x3, glu_block, glu_residuals, glu_up, tile, to_image
 from t2i_zoo.nn.init import dcgan_init, norm_init, orthogonal_init
 from t2i_zoo.nn.joint import JointDiscriminator, JointHeads, Norm, activated, encoder, image_trunk, same_block
+from t2i_zoo.nn.layout import laid_out_as
 from t2i_zoo.nn.losses import (
     class_loss,
     discriminator_loss,
@@ -65,6 +66,7 @@ __all__ = [
     "glu_up",
     "image_trunk",
     "kl_to_normal",
+    "laid_out_as",
     "matching_aware_penalty",
     "mean",
     "norm_init",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from t2i_zoo.nn.checkpointing import checkpointed
 from t2i_zoo.nn.conditioning import ConditioningAugmentation
 from t2i_zoo.nn.init import orthogonal_init
+from t2i_zoo.nn.layout import laid_out_as
 
 
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
@@ -41,8 +42,8 @@ def to_image(channels: int) -> nn.Sequential:
 
 
 def tile(code: Tensor, features: Tensor) -> Tensor:
-    """Repeat a code at every place of a map: (B, C) to (B, C, H, W) with H and W of ``features``."""
-    return code[:, :, None, None].expand(-1, -1, *features.shape[2:])
+    """Repeat a code at every place of a map: (B, C) to (B, C, H, W) with H and W and the layout of ``features``."""
+    return laid_out_as(features, code[:, :, None, None].expand(-1, -1, *features.shape[2:]))
 
 
 class GLUResidual(nn.Module):
@@ -88,7 +89,8 @@ class FirstStage(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """Return the features that the first image is made of."""
-        features: Tensor = self.up(self.fc(code).unflatten(1, (-1, 4, 4)))
+        first = self.fc(code).unflatten(1, (-1, 4, 4))
+        features: Tensor = self.up(laid_out_as(next(self.up.parameters()), first))
         return features
 
 
@@ -144,7 +146,8 @@ class PyramidGenerator(nn.Module):
             The images; and, as far as there are any, ``mu`` and ``logvar`` (B, C) of the condition and the attention of
             each further stage as ``attention_0`` and so on.
         """
-        condition, code, extras = noise, noise, dict[str, Tensor]()
+        extras: dict[str, Tensor] = {}
+        condition, code = noise, noise
         if self.augment is not None:
             condition, mu, logvar = self.augment(sentence, augmentation)
             # The condition comes before the noise, unlike in StackGAN: converted weights depend on it.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from t2i_zoo.nn.layout import laid_out_as
+
 
 def attend(features: Tensor, keys: Tensor, mask: Tensor, legacy_mask: bool = False) -> Tensor:
     """How much each place of a map attends to each word: the softmax over words of products with their keys.
@@ -62,4 +64,4 @@ class WordAttention(nn.Module):
         attention_bqt = attend(features, words_bgt, mask, self.legacy_mask)
         contexts_bgq = torch.bmm(words_bgt, attention_bqt.mT.to(words_bgt.dtype))
         maps_bthw = attention_bqt.mT.reshape(*attention_bqt.mT.shape[:2], *features.shape[2:])
-        return contexts_bgq.view_as(features), maps_bthw
+        return laid_out_as(features, contexts_bgq.view_as(features)), maps_bthw

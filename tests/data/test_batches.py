@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,28 @@ def test_loops_of_two_models_do_not_meet(data: Any) -> None:
             assert torch.allclose(two["text"].sentence, wide.text_encoder.encode(two["captions"]).sentence)
 
 
+def test_what_is_mismatched_is_left_out_where_nobody_reads_it(data: Any) -> None:
+    whole, images, sentences = Asks(), Asks(), Asks()
+    images.needs = replace(whole.needs, wrong_text=False)
+    sentences.needs = replace(whole.needs, wrong_words=False)
+    batches = (data.batches("train", model) for model in (whole, images, sentences))
+    for full, few, plain in zip(*batches, strict=True):
+        assert full.keys() - few.keys() == {"wrong_captions", "wrong_text"}
+        assert agree(few, {key: part for key, part in full.items() if key in few})
+        assert plain["wrong_text"].words is None
+        assert agree(
+            {**plain, "wrong_text": plain["wrong_text"].sentence}, {**full, "wrong_text": full["wrong_text"].sentence}
+        )
+
+
+def test_strings_are_not_looked_at_on_their_way(data: Any) -> None:
+    strings = ["a flower"]
+    part = {"captions": strings, "labels": torch.zeros(1)}
+    moved = data.transfer_batch_to_device(part, torch.device("meta"), 0)
+    assert moved["captions"] is strings
+    assert moved["labels"].is_meta
+
+
 def test_without_a_model(data: Any) -> None:
     batches = list(data.batches("test"))
     assert sum(len(batch["captions"]) for batch in batches) >= 8
@@ -86,3 +109,30 @@ def test_splits_that_cannot_be(data: Any) -> None:
     large = CaptionDataModule(data.source, image_size=16, batch_size=500)
     with pytest.raises(T2IError, match="fewer than one batch of 500"):
         next(large.batches("train"))
+
+
+@pytest.mark.parametrize("split", ["class_disjoint", "random"])
+def test_images_with_rare_words_come_more_often(split: Any) -> None:
+    source = SyntheticFlowers(images=64, size=24, split=split)
+    options: dict[str, Any] = {"image_size": 16, "batch_size": 8}
+    data = CaptionDataModule(source, **options, oversample={"red": 3, "petals": 2})
+    rows = data.opened.rows("train").tolist()
+    planner = data.planner("train", train=True)
+    order = planner.epoch_order(0)
+    drawn = planner.rows[order].tolist()
+    for row in rows:
+        words = " ".join(data.opened.captions_of(row)).split()
+        assert drawn.count(row) == (3 if "red" in words else 2 if "petals" in words else 1)
+    assert 1 < len(drawn) / len(rows) < 3
+    assert data.planner("train", train=False).rows.tolist() == rows
+    data.opened.labels[:] = -1  # now any other image is a mismatch, but never the same one
+    planner = data.planner("train", train=True)
+    for batch in range(len(planner)):
+        plan = planner.plan(0, batch, order)
+        assert not (plan.rows == plan.wrong_rows).any()
+
+
+@pytest.mark.parametrize("words", [{"Red": 2}, {"red": 0}, {"two words": 2}])
+def test_oversampled_words_are_checked(words: Any) -> None:
+    with pytest.raises(T2IError, match=r"in --data\.oversample, expected words in lower case"):
+        CaptionDataModule(SyntheticFlowers(images=64, size=24), image_size=16, oversample=words)

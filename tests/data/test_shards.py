@@ -230,7 +230,11 @@ def test_a_cache_beside_the_shards_does_not_outdate_what_it_holds(others: Path, 
 
 @pytest.mark.parametrize(
     ("options", "match"),
-    [({"order": "class_balanced"}, "which streamed shards cannot have"), ({"buffer": 1}, "source.buffer 1, expected")],
+    [
+        ({"order": "class_balanced"}, "which streamed shards cannot have"),
+        ({"oversample": {"red": 2}}, "--data.oversample"),
+        ({"buffer": 1}, "source.buffer 1, expected"),
+    ],
 )
 def test_options_that_cannot_be(shards: Path, options: dict[str, Any], match: str) -> None:
     with pytest.raises(T2IError, match=match):

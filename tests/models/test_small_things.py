@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i_zoo import GANCLS, TACGAN, Classifier, StackGAN
 from t2i_zoo.data.plan import Planner
@@ -19,6 +20,7 @@ from t2i_zoo.metrics import msssim
 from t2i_zoo.metrics.base import mean_and_error, share_score
 from t2i_zoo.metrics.neighbours import nearest
 from t2i_zoo.models.classifier import networks as classifier_networks
+from t2i_zoo.models.optimization import move_average
 from t2i_zoo.models.stream.networks import END, Writer
 from t2i_zoo.nn import ADVERSARIAL, AdversarialLoss, Logits
 from t2i_zoo.nn.damsm import pair_losses
@@ -271,3 +273,18 @@ def test_held_out_images_of_other_classes_are_refused_after_the_sanity_check(
             model.summarise("val")
         assert model._pool == []
         assert model.held_out == {}
+
+
+def test_the_average_copies_the_buffers_of_a_kind_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = nn.Sequential(*(nn.BatchNorm1d(3) for _ in range(2)))
+    average, kinds, copy_all = copy.deepcopy(live), [], torch._foreach_copy_
+    live(torch.randn(4, 3))
+
+    def watched(to: list[Tensor], buffers: list[Tensor]) -> None:
+        kinds.append({tensor.dtype for tensor in (*to, *buffers)})
+        copy_all(to, buffers)
+
+    monkeypatch.setattr(torch, "_foreach_copy_", watched)
+    move_average(average, live, 0.9)
+    assert kinds == [{torch.float32}, {torch.int64}]
+    assert all(torch.equal(a, b) for a, b in zip(average.buffers(), live.buffers(), strict=True))

@@ -14,7 +14,8 @@ from PIL import Image
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.callbacks import PredictionWriter
-from t2i_zoo.cli import build
+from t2i_zoo.cli import _for_devices, build
+from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.parsing import packaged_configs
 from t2i_zoo.runs import lock
 
@@ -119,9 +120,10 @@ def test_the_saved_config_trains_the_same_run_again(trained, tmp_path):
     assert all(torch.equal(ours["state_dict"][k], theirs["state_dict"][k]) for k in theirs["state_dict"])
 
 
-def test_a_resumed_run_appends_in_place(copied):
+def test_a_resumed_run_appends_in_place(copied, monkeypatch):
+    monkeypatch.setattr(TextToImageGAN, "compile_backend", "aot_eager")  # needs no compiler of C++
     before = (copied / "metrics.csv").read_text()
-    assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3")]) == 0
+    assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3", "--model.compile", "networks")]) == 0
     assert [f.name for f in copied.parent.iterdir()] == ["version_0"]
     assert (copied / "metrics.csv").read_text().startswith(before)
     found = with_loss(copied, "train")
@@ -299,3 +301,31 @@ def test_weights_alone_are_enough_to_predict(trained, words, tmp_path):
     given = words(tmp_path / "run", "--model.weights", str(trained / "checkpoints" / "last.ckpt"))
     assert main(["predict", *given, "--trainer.limit_predict_batches", "1"]) == 0
     assert list((tmp_path / "run" / "version_0" / "predictions").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, True), ({"benchmark": False}, None), ({"deterministic": True}, None), ({"accelerator": "cpu"}, None)],
+)
+def test_cudnn_searches_on_gpus_unless_told_otherwise(given, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = {"accelerator": "auto", "devices": 1, "benchmark": None, "deterministic": None, **given}
+    assert _for_devices(config).get("benchmark") is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"devices": 2}, "gan_ddp"),
+        ({"devices": "2"}, "gan_ddp"),
+        ({"devices": [0, 1]}, "gan_ddp"),
+        ({"devices": 1, "num_nodes": 2}, "gan_ddp"),
+        ({"devices": 2, "strategy": "ddp_find_unused_parameters_true"}, None),
+        ({"devices": [0]}, None),
+        ({"devices": "auto"}, None),
+        ({"devices": 1}, None),
+    ],
+)
+def test_several_devices_have_our_strategy_unless_told_otherwise(given, expected):
+    config = {"accelerator": "cpu", "num_nodes": 1, "strategy": "auto", "benchmark": None, "deterministic": None}
+    assert _for_devices({**config, **given}).get("strategy") == expected

@@ -57,7 +57,7 @@ class Classifier(ServingModule):
     """
 
     use = "give its run to t2i-zoo evaluate with --network classifier:RUN"
-    needs = BatchNeeds(least=2)
+    needs = BatchNeeds(wrong_text=False, least=2)
     parts = ("network.",)
     starting_points = ("weights", "backbone_weights")
     row_of: Tensor

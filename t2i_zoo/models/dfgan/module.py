@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.batch import Batch, BatchNeeds, Fakes
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.models.dfgan import losses, networks
@@ -42,6 +42,7 @@ class DFGAN(Half, TextToImageGAN):
     generator: networks.Generator
     own_loss = "hinge"
     own_matching_penalty = 2.0
+    needs = BatchNeeds(wrong_text=False)
 
     def __init__(
         self,

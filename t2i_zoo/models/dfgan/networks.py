@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2i_zoo.nn import ConditionalDiscriminator, Logits, tile
+from t2i_zoo.nn import ConditionalDiscriminator, Logits, laid_out_as, tile
 
 Variant = Literal["cvpr", "preprint"]
 CAPS: dict[Variant, int] = {"cvpr": 8, "preprint": 16}  #: most channels of the discriminator, in widths
@@ -139,6 +139,7 @@ class Generator(nn.Module):
     def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1]."""
         x = self.project(noise).unflatten(1, (self.channels, 4, 4))
+        x = laid_out_as(self.to_image.weight, x)
         condition = torch.cat([noise, sentence], 1) if self.variant == "cvpr" else sentence
         for block in self.blocks:
             x = block(x, condition)

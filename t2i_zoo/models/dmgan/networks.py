@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from t2i_zoo.nn import attend, glu_residuals, glu_up
+from t2i_zoo.nn import attend, glu_residuals, glu_up, laid_out_as
 
 
 class DynamicMemory(nn.Module):
@@ -49,7 +49,8 @@ class DynamicMemory(nn.Module):
         memory = self.write_word(words.mT).relu() * gate_b1t + self.write_image(pooled_bg1).relu() * (1 - gate_b1t)
         attention_bqt = attend(features, self.key(memory).relu(), mask, self.legacy_mask)
         values_bgt = self.value(memory).relu()
-        read = torch.bmm(values_bgt, attention_bqt.mT.to(values_bgt.dtype)).view_as(features)
+        read_bgq = torch.bmm(values_bgt, attention_bqt.mT.to(values_bgt.dtype))
+        read = laid_out_as(features, read_bgq.view_as(features))
         gate_b1hh = self.respond(torch.cat([features, read], 1)).sigmoid()
         mixed = (1 - gate_b1hh) * features + gate_b1hh * read
         return mixed, attention_bqt.mT.reshape(*attention_bqt.mT.shape[:2], *features.shape[2:])

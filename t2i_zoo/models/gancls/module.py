@@ -87,9 +87,10 @@ class GANCLS(Half, TextToImageGAN):
             self.set_networks(generator, networks.DCGANDiscriminator(*dims))
         else:
             self.set_networks(generator, networks.Discriminator(*dims, third_activation, text_norm))
-        wrong_images = mismatch == "image" and mismatch_weight > 0
+        wrong = mismatch if mismatch_weight > 0 else None
         several = architecture == "dcgan" or text_norm or interpolation_weight > 0  # batch norm of vectors, or pairs
-        self.needs = replace(self.needs, wrong_images=wrong_images, least=2 if several else self.needs.least)
+        least = 2 if several else self.needs.least
+        self.needs = replace(self.needs, wrong_images=wrong == "image", wrong_text=wrong == "text", least=least)
 
     def fake(self, batch: Batch) -> Fakes:
         """One forward on the batch's sentences and, with GAN-INT, on B/2 between them: they share batch statistics."""

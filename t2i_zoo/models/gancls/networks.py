@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2i_zoo.nn import ConditionalDiscriminator, Logits, activated, dcgan_init, encoder, tile
+from t2i_zoo.nn import ConditionalDiscriminator, Logits, activated, dcgan_init, encoder, laid_out_as, tile
 
 
 def _widths(width: int, image_size: int) -> list[int]:
@@ -151,7 +151,7 @@ class LightGenerator(nn.Module):
     def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
         """Generate images from noise and sentence embeddings."""
         code = torch.cat([noise, self.project(sentence)], dim=1)
-        features = self.start(noise).unflatten(1, (-1, 4, 4))
+        features = laid_out_as(self.to_image.weight, self.start(noise).unflatten(1, (-1, 4, 4)))
         for conv, norm, residual in zip_longest(self.convs, self.norms, self.residuals):
             features = F.leaky_relu(norm(conv(F.interpolate(features, scale_factor=2.0)), code), 0.2)
             if residual is not None:

@@ -47,7 +47,7 @@ class SkipThought(ServingModule):
     """
 
     use = "give its run to a GAN with --model.text_encoder '{kind: skip_thought, path: RUN}'"
-    needs = BatchNeeds(images=False, neighbours=True)
+    needs = BatchNeeds(images=False, wrong_text=False, neighbours=True)
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ their TensorFlow code, hanzhanggit/StackGAN, has other networks. Deviations are 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -98,6 +99,7 @@ class StackGAN(Half, TextToImageGAN):
         if stage == 1 and stage1:
             raise T2IError(f"found --model.stage1 {stage1} in stage 1: set --model.stage 2, or leave it out")
         check_mismatch(mismatch, exclude_same_class)
+        self.needs = replace(self.needs, wrong_text=mismatch == "class")
         generator: Any = self.build_generator()
         if stage == 2 and stage1 and stage1 != UNTRAINED:
             self._load_stage1(generator.stage1, stage1)

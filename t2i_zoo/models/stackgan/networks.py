@@ -20,6 +20,7 @@ from t2i_zoo.nn import (
     Logits,
     conv3x3,
     image_trunk,
+    laid_out_as,
     norm_init,
     same_block,
     tile,
@@ -95,7 +96,7 @@ class Stage1Generator(nn.Module):
         """Return images, ``mu`` and ``logvar`` (B, C) from (B, z), (B, D) and conditioning noise (B, C)."""
         condition, mu, logvar = self.ca(sentence, condition_noise)
         features = self.fc(torch.cat([noise, condition], dim=1)).unflatten(1, (-1, 4, 4))
-        return self.image(self.ups(features)), mu, logvar
+        return self.image(self.ups(laid_out_as(next(self.image.parameters()), features))), mu, logvar
 
 
 class Stage2Generator(nn.Module):

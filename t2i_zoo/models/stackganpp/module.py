@@ -63,7 +63,7 @@ class StackGANPlusPlus(Half, PyramidGAN):
                 f"found --model.generator_width {width}, expected a multiple of {2 ** (branches - 1)}, since each of "
                 f"{branches} branches has half the channels of the one before"
             )
-        self.needs = replace(self.needs, wrong_images=self.conditional)
+        self.needs = replace(self.needs, wrong_images=self.conditional, wrong_text=False)
         self.set_pyramid(self.condition_dim, condition_first=True)
 
     @property

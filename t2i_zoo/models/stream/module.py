@@ -59,7 +59,7 @@ class STREAM(ServingModule):
     """
 
     use = "give its run to a MirrorGAN with --model.stream RUN"
-    needs = BatchNeeds(references=True, least=2)
+    needs = BatchNeeds(references=True, wrong_text=False, least=2)
     parts = ("reader.", "writer.")
     starting_points = ("weights", "backbone_weights")
 

@@ -44,7 +44,7 @@ class TACGAN(Half, TextToImageGAN):
     """
 
     generator: networks.Generator
-    needs = BatchNeeds(wrong_images=True)
+    needs = BatchNeeds(wrong_images=True, wrong_text=False)
 
     def __init__(
         self,

@@ -99,6 +99,32 @@ def test_drawing_leaves_modes_and_buffers_alone(build: Any) -> None:
     assert not model.text_encoder.training
 
 
+class Read(dict[str, Any]):
+    """A batch that knows what was read of it."""
+
+    def __getitem__(self, key: str) -> Any:
+        self.seen = {*getattr(self, "seen", ()), key}
+        return super().__getitem__(key)
+
+    def get(self, key: str, *default: Any) -> Any:
+        return self[key] if key in self else super().get(key, *default)
+
+
+def test_mismatched_images_and_texts_come_only_where_they_are_read(build: Any, tiny_data: Any) -> None:
+    model = build().train()
+    batch: Any = Read(next(tiny_data.batches("train", model)))
+    batch["text"], model.rng = model.encode(batch), torch.Generator()
+    fakes = model.fake(batch)
+    model.discriminator_loss(batch, fakes.detach())
+    model.generator_loss(batch, fakes)
+    assert {key for key in batch if key in ("wrong_images", "wrong_text")} == batch.seen & {
+        "wrong_images",
+        "wrong_text",
+    }
+    assert ("wrong_captions" in batch) == ("wrong_text" in batch) == model.needs.wrong_text
+    assert "wrong_text" not in batch or batch["wrong_text"].words is None
+
+
 def test_each_step_leaves_the_other_network_alone(build: Any, build_trainer: Any, tiny_data: Any) -> None:
     steps = Steps()
     model = build()

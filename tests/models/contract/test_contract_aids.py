@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
@@ -86,3 +86,23 @@ def test_resuming_is_never_having_stopped(
     one, two = weights(first), weights(second)
     assert one.keys() == two.keys()
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+@pytest.mark.parametrize("aid", [{}, {**AIDS["projected"], "augment": ["color", "translation", "cutout"]}])
+def test_channels_last_reaches_every_convolution(
+    build: Any, build_data: Any, build_trainer: Any, aid: dict[str, Any]
+) -> None:
+    model, lost, seen = build(**{**aid, "channels_last": True}), set[str](), set[str]()
+
+    def look(name: str, inputs: tuple[Tensor, ...]) -> None:
+        seen.add(name)
+        if not inputs[0].is_contiguous(memory_format=torch.channels_last):
+            lost.add(name)
+
+    for name, part in model.named_modules():
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) and name.startswith(("generator.", "discriminator.")):
+            part.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs))
+    build_trainer(limit_train_batches=1).fit(model, build_data())
+    assert any(name.startswith("generator.") for name in seen)
+    assert any(name.startswith("discriminator.") for name in seen)
+    assert lost == set()
