@@ -87,6 +87,7 @@ def report(
     Returns:
         All figures.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     end, device = time.monotonic() + 60 * minutes, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
     found: dict[str, Any] = {
@@ -118,19 +119,24 @@ def report(
             measure()
         except Exception as error:  # one failure must not cost the other figures of a rented hour
             found["failed"][name] = f"{type(error).__name__}: {str(error)[:500]}"
+        write(folder, found)  # so far: the process may be killed
         torch._dynamo.reset()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    folder.mkdir(parents=True, exist_ok=True)
     if done := [row for row in found["rows"] if not row["compiled"]]:
         worst = min(done, key=lambda row: row["share_percent"])
         mode = Mode(worst["precision"], worst["channels_last"])
         found["slowest"] = Case(worst["config"], mode, device, changes or {}).trace(folder / "slowest.json.gz")
+    write(folder, found)
+    print(page(found))
+    return found
+
+
+def write(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write the figures and their page."""
     for name, text in (("gpu.json", json.dumps(found, indent=1)), ("gpu.md", page(found))):
         with replacing(folder / name) as partial:
             partial.write_text(text, "utf-8")
-    print(page(found))
-    return found
 
 
 def matmul_tflops(device: torch.device) -> float:
