@@ -13,11 +13,12 @@ from t2i_zoo.version import __version__
 
 project = "t2i-zoo"
 author = "the authors of t2i-zoo"
+project_copyright = author
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build", "api", "leaderboard"]
-source_suffix = {".md": "markdown"}
+nb_execution_mode = "off"  # the notebooks are stored with their outputs, see notebooks/execute.py
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
@@ -27,6 +28,9 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["narrow.css"]
+pygments_dark_style = "monokai"
 html_title = f"t2i-zoo {__version__}"
 
 

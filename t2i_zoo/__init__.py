@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         WebDataset,
     )
     from t2i_zoo.errors import T2IError
+    from t2i_zoo.library import evaluate, fit, leaderboard
     from t2i_zoo.models import list_models, load_model
     from t2i_zoo.models.attngan import AttnGAN
     from t2i_zoo.models.base import TextToImageGAN
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from t2i_zoo.models.stream import STREAM
     from t2i_zoo.models.tacgan import TACGAN
     from t2i_zoo.pictures import caption_grid
-    from t2i_zoo.sampling import draw_rows
+    from t2i_zoo.sampling import draw_between, draw_rows
     from t2i_zoo.text import TextFeatures
 
 _PLACES = {
@@ -77,7 +78,11 @@ _PLACES = {
     "TextFeatures": "text",
     "TextToImageGAN": "models.base",
     "caption_grid": "pictures",
+    "draw_between": "sampling",
     "draw_rows": "sampling",
+    "evaluate": "library",
+    "fit": "library",
+    "leaderboard": "library",
     "list_models": "models",
     "load_model": "models",
 }
@@ -114,7 +119,11 @@ __all__ = [
     "WebDataset",
     "__version__",
     "caption_grid",
+    "draw_between",
     "draw_rows",
+    "evaluate",
+    "fit",
+    "leaderboard",
     "list_models",
     "load_model",
 ]

@@ -26,6 +26,7 @@ VERBS = {
     "prepare": "pack a data set and encode its captions ahead of training",
     "evaluate": "scores of a checkpoint by a named protocol",
     "leaderboard": "all runs side by side: scores, and images of the same captions and noise",
+    "report": "one run as one page: curves, samples over time, scores, config and speed",
     "study": "train variants with equal budgets, and score each by the same protocols",
     "app": "a page in the browser to draw with",
     "export": "the generator of a run as one small file, to draw with and to share",

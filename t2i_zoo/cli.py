@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import pkgutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,31 +16,32 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from t2i_zoo import data
 from t2i_zoo.callbacks import GracefulStop, PredictionWriter, further_checkpoints
 from t2i_zoo.data.module import CaptionDataModule
-from t2i_zoo.errors import LOST, T2IError
+from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
+from t2i_zoo.loggers import Choice, finish, further_loggers, tell_config
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
 from t2i_zoo.models.aids import AidedModule
 from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS
 from t2i_zoo.models.state import check_options, read_checkpoint
 from t2i_zoo.models.zoo import ZooModule, different_sizes
-from t2i_zoo.overview import CALLBACKS, one_size
+from t2i_zoo.overview import CALLBACKS, SINGLE, one_size
 from t2i_zoo.parsing import Sentence, named_model
 from t2i_zoo.preflight import preflight
+from t2i_zoo.quiet import quieten
 from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger
 from t2i_zoo.runs import (
+    ENVIRONMENT,
     FINISHED,
     check_no_overrides,
     default_options,
+    environment,
     lock,
     remove_failed_start,
     resolve_checkpoint,
     run_of_checkpoint,
 )
 from t2i_zoo.version import __version__
-
-#: loggers of Lightning some of whose messages tell no news
-CHATTY = ("pytorch.utilities.rank_zero", "pytorch.trainer.connectors.checkpoint_connector", "fabric.utilities.seed")
 
 
 class _Parser(Sentence, LightningArgumentParser):
@@ -63,6 +62,15 @@ class SaveConfig(SaveConfigCallback):
             self.config["ckpt_path"] = None
         super().setup(trainer, pl_module, stage)
 
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Give it to the other loggers too, and note in the run's folder what it is started with."""
+        if stage == "fit":
+            about = json.dumps(environment(trainer.strategy.root_device, trainer.world_size), indent=1)
+            with replacing(Path(trainer.loggers[0].log_dir) / ENVIRONMENT) as partial:
+                partial.write_text(about + "\n", "utf-8")
+        for logger in trainer.loggers[1:]:
+            tell_config(logger, self.parser.dump(self.config, skip_none=False))
+
 
 class ZooCLI(LightningCLI):
     """Lightning's CLI for every model of the zoo and every source of captioned images.
@@ -81,7 +89,8 @@ class ZooCLI(LightningCLI):
         return {name: skip for name, skip in LightningCLI.subcommands().items() if name == self.verb}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add grids, warnings and checkpoints: ``--samples.*``, ``--watch.*``, ``--resume.*``, ``--checkpoint.*``."""
+        """Add ``--logger``, and ``--samples.*``, ``--watch.*``, ``--resume.*`` and ``--checkpoint.*``."""
+        parser.add_argument("--logger", type=Choice | None, default=None, help=SINGLE["logger"].partition("|")[2])
         for name, path in CALLBACKS.items():
             parser.add_lightning_class_args(pkgutil.resolve_name(path), name)
         parser.set_defaults(
@@ -169,6 +178,8 @@ class ZooCLI(LightningCLI):
             call(**options)
             return
         folder = self.trainer.loggers[0].claim()  # type: ignore[attr-defined]
+        further = further_loggers(self.config[self.subcommand].get("logger"), folder)
+        self.trainer.loggers = [*self.trainer.loggers, *further]
         try:
             held = lock(folder) if trains else None
             if trains:
@@ -181,6 +192,7 @@ class ZooCLI(LightningCLI):
                 raise KeyboardInterrupt from None  # which Lightning turns into an exit with 1
             raise
         finally:
+            finish(further)
             if held is not None:
                 held.release()
 
@@ -193,7 +205,7 @@ class ZooCLI(LightningCLI):
                 partial.write_text(json.dumps(note) + "\n", "utf-8")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and defaults for GPUs."""
+        """A Trainer with CSV metrics in the run's folder, whole checkpoints, and defaults for the devices."""
         config = self._get(self.config_init, "trainer")
         for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
             if config.get(option, default) != default:
@@ -209,7 +221,7 @@ class ZooCLI(LightningCLI):
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RichProgressBar(refresh_rate=10))  # times a second; 100 take 16 % of a process
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
-        options = {"logger": loggers, "callbacks": callbacks, "plugins": plugins, **_for_gpus(config), **kwargs}
+        options = {"logger": loggers, "callbacks": callbacks, "plugins": plugins, **_for_devices(config), **kwargs}
         try:
             return super().instantiate_trainer(**options)
         except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
@@ -221,28 +233,21 @@ class ZooCLI(LightningCLI):
             raise T2IError(f"wrong --trainer options: {' '.join(str(error).split())}") from error
 
 
-def _for_gpus(config: Any) -> dict[str, Any]:
-    """Precision, strategy and cuDNN's search that suit GPUs, where the config leaves them open."""
-    if config["accelerator"] not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return {}
-    options: dict[str, Any] = {} if config.get("precision") else {"precision": "bf16-mixed"}
-    if config.get("benchmark") is None and not config.get("deterministic"):
+def _for_devices(config: Any) -> dict[str, Any]:
+    """Precision, cuDNN's search and strategy that suit the devices, where the config leaves them open."""
+    gpus = config["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    options: dict[str, Any] = {"precision": "bf16-mixed"} if gpus and not config.get("precision") else {}
+    if gpus and config.get("benchmark") is None and not config.get("deterministic"):
         options["benchmark"] = True  # a process may find other algorithms: resuming is then not equal bit for bit
-    if config.get("strategy") == "auto" and config["devices"] != 1 and torch.cuda.device_count() > 1:
-        options["strategy"] = "ddp_find_unused_parameters_true"
+    asked, there = config["devices"], torch.cuda.device_count() if gpus else 1
+    count = there if asked in ("auto", -1, "-1") else len(asked) if isinstance(asked, list) else asked
+    if config.get("strategy") == "auto" and (str(count) != "1" or config["num_nodes"] != 1):
+        options["strategy"] = "gan_ddp"
     return options
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _in_our_words(record: logging.LogRecord) -> bool:
-    """Leave out what says no more than the config, and say what to do where a run has lost a process."""
-    said = record.getMessage()
-    if "Child process with PID" in said:
-        record.msg, record.args = f"error: {LOST}", ()
-    return not any(known in said for known in ("Tip:", "Seed set to", "`weights_only` was not set"))
 
 
 def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> ZooCLI:
@@ -258,23 +263,7 @@ def build(args: Sequence[str], run: bool = True, cli: type[ZooCLI] = ZooCLI) -> 
     for name in data.SOURCES:
         getattr(data, name)
     torch.set_float32_matmul_precision("high")
-    for name in (
-        "pytorch.utilities.rank_zero",
-        "pytorch.trainer.connectors.checkpoint_connector",
-        "fabric.strategies.launchers.subprocess_script",
-        "fabric.utilities.seed",
-    ):
-        logging.getLogger(f"lightning.{name}").addFilter(_in_our_words)
-    for harmless in (
-        "LightningCLI's args parameter is intended",
-        ".*isinstance.treespec, LeafSpec.",
-        "Checkpoint directory .* exists and is not empty",  # a run that is resumed goes on in its own folder
-        "The dirpath has changed from",
-        "Be aware that when using `ckpt_path`",  # of callbacks that earlier versions or other options had
-        "The number of training batches",  # models log each epoch's last batch then
-        "Couldn't infer the batch indices",  # our loader is no torch DataLoader
-    ):
-        warnings.filterwarnings("ignore", message=harmless)
+    quieten()
     verb, words = (args[0], args[1:]) if run else (None, args)
     return cli(
         ZooModule,

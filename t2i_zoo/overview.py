@@ -34,6 +34,7 @@ SINGLE = {
     "config": "NAME|a packaged config (t2i-zoo list names them) or a YAML file; a second one is laid over the first",
     "model": "NAME|the model's class, which a config names too",
     "ckpt_path": "RUN|resume a run, or judge it: a .ckpt file, the folder of a run, or last for the newest run",
+    "logger": "NAME|log to wandb (offline without key or network) or tensorboard too; csv or none: metrics.csv alone",
     "seed_everything": "INT|seed of weights, noise and order; 0 by default",
     "print_config": "|print the resulting config and stop",
 }

@@ -166,7 +166,10 @@ def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str
 
 
 #: options of ``fit`` without a dot that a command may hand on
-_HANDED = ("-c", "--config", "--model", "--data", "--trainer", "--seed_everything", "--ckpt_path", "--print_config")
+_HANDED = (
+    *("-c", "--config", "--model", "--data", "--trainer", "--seed_everything", "--ckpt_path", "--print_config"),
+    "--logger",
+)
 
 
 def hands_on(function: Callable[..., Any]) -> bool:

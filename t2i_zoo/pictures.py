@@ -33,7 +33,7 @@ def to_pil(images: Tensor) -> list[Image]:
 
 
 def caption_grid(
-    rows: Sequence[Tensor],
+    rows: Sequence[Tensor | Sequence[Image]],
     captions: Sequence[str],
     scale: int | None = None,
     notes: Sequence[Sequence[str]] | None = None,
@@ -42,7 +42,7 @@ def caption_grid(
     """A page with one row of images for each caption, which is printed under its row.
 
     Args:
-        rows: for each caption (n, 3, S, S) in [-1, 1].
+        rows: for each caption (n, 3, S, S) in [-1, 1], or n square PIL images.
         captions: one for each row, wrapped to the row's width.
         scale: enlarge the images by an integer; by default small ones to about 128 px.
         notes: for each image of each row a text in small grey letters, wrapped below the image.
@@ -55,7 +55,8 @@ def caption_grid(
 
     from t2i_zoo.fonts import Letters, right_to_left
 
-    side = rows[0].shape[-1] * (scale or max(1, 128 // rows[0].shape[-1]))
+    pictures = [to_pil(row) if isinstance(row, torch.Tensor) else row for row in rows]
+    side = pictures[0][0].width * (scale or max(1, 128 // pictures[0][0].width))
     cell = side + _GAP
     large, small = Letters(_TEXT, font), Letters(_NOTE, font)
     width = max(_GAP + cell * max(len(row) for row in rows), 2 * cell + _GAP, 260)
@@ -65,8 +66,8 @@ def caption_grid(
     heights = [cell + deep + len(lines) * _LINE + 2 * _GAP for lines, deep in zip(wrapped, depths, strict=True)]
     page = Image.new("RGB", (width, sum(heights) + _GAP), "white")
     top = _GAP
-    for row, lines, height, said, deep in zip(rows, wrapped, heights, below, depths, strict=True):
-        for i, image in enumerate(to_pil(row)):
+    for row, lines, height, said, deep in zip(pictures, wrapped, heights, below, depths, strict=True):
+        for i, image in enumerate(row):
             page.paste(image.resize((side, side), Image.Resampling.NEAREST), (_GAP + i * cell, top))
         for j, text in enumerate(lines):
             indent = width - _GAP - large.length(text) if right_to_left(text) else _GAP

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import inspect
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.paths import find_weights
+from t2i_zoo.version import __version__
 
 FINISHED = "finished.json"  #: written into the folder of a run that is complete
+ENVIRONMENT = "environment.json"  #: of a run: versions and hardware that it was started with
 LAST = Path("checkpoints") / "last.ckpt"  #: of a run: what it is resumed from
 _LOCK, _CONFIG = "run.lock", "config.yaml"
-_OF_A_START = (_LOCK, _CONFIG, "hparams.yaml", *(f"config_{name}.yaml" for name in ("validate", "test", "predict")))
+_OF_A_START = (
+    _LOCK,
+    _CONFIG,
+    ENVIRONMENT,
+    "hparams.yaml",
+    *(f"config_{name}.yaml" for name in ("validate", "test", "predict")),
+)
 
 
 def run_of_checkpoint(path: Path) -> Path | None:
@@ -137,3 +149,17 @@ def check_no_overrides(
         raise T2IError(
             f"{path} was trained with --model.{name} {saved[name]} and the command says {asked[name]}: {remedy}"
         )
+
+
+def environment(device: torch.device, processes: int) -> dict[str, str]:
+    """Versions and hardware of this process, as text."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "t2i-zoo": __version__,
+        "torch": torch.__version__,
+        "lightning": version("lightning"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": gpu if processes == 1 else f"{processes} x {gpu}",
+    }

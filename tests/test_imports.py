@@ -84,7 +84,8 @@ RULES = [
     Rule(r"metrics/(protocol|published)\.py", {"metrics", *COMMON}, {"yaml"}),
     Rule(r"metrics/.*", {"metrics", "vision", *COMMON}, {*NUMBERS, "torchmetrics"}),
     Rule(r"callbacks/evaluation\.py", {"callbacks", "metrics", "models", *COMMON}, {*NUMBERS, "lightning"}),
-    Rule(r"callbacks/.*", {"callbacks", "metrics", "models.base", "run_files", "sampling", *COMMON},
+    Rule(r"loggers\.py", {"errors", "pictures", "version"}, {"torch", "lightning", "requests", "wandb", "yaml"}),
+    Rule(r"callbacks/.*", {"callbacks", "loggers", "metrics", "models.base", "run_files", "sampling", *COMMON},
          {*NUMBERS, "lightning", "PIL"}),
 ]  # fmt: skip
 

@@ -156,7 +156,7 @@ def test_a_device_that_is_not_there(device: str) -> None:
     ("options", "sentence"),
     [
         ({"gradient_clip_val": 1.0}, r"found Trainer\(gradient_clip_val=1\.0\), .*: use --model.gradient_clip"),
-        ({"accumulate_grad_batches": 2}, r"found Trainer\(accumulate_grad_batches=2\), .*: raise --data.batch_size"),
+        ({"accumulate_grad_batches": 2}, r"found Trainer\(accumulate_grad_batches=2\), .* --model.accumulate"),
     ],
 )
 def test_options_of_the_trainer_for_one_optimizer(

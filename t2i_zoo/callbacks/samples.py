@@ -16,6 +16,7 @@ from t2i_zoo.callbacks.resume import ends_here
 from t2i_zoo.callbacks.watch import Watch
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
+from t2i_zoo.loggers import show
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.pictures import attention_page, caption_grid, save_beside, save_images
 from t2i_zoo.ranges import Count, Whole, check_ranges
@@ -99,7 +100,8 @@ class SampleGrid(L.Callback):
             path = save_beside(page, Path(folder) / kind / f"epoch_{epoch:04d}.png")
             self.latest = path if kind == "samples" else self.latest
             for logger in trainer.loggers:
-                _show(logger, kind, page, model.clock)
+                mine = (captions, rows) if kind == "samples" else (captions[:1], [])
+                show(logger, kind, page, *mine, model.clock)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the last grid, if no epoch's end has, and say where the samples are and how to draw more."""
@@ -116,16 +118,6 @@ def _attention(model: Any, caption: str, noise: torch.Tensor) -> Any:
     fakes = model.sampled([caption], noise=noise)
     images, maps = fakes.images[-1].float(), fakes.attention
     return attention_page(images[0], [one[0] for one in maps], model.text_encoder.tokens(caption), caption)
-
-
-def _show(logger: Any, name: str, page: Any, step: int) -> None:
-    """Give a page to a logger that takes images."""
-    board: Any = getattr(logger, "experiment", None)
-    if hasattr(logger, "log_image"):
-        logger.log_image(name, [page], step=step)
-    elif hasattr(board, "add_image"):
-        pixels = torch.frombuffer(bytearray(page.tobytes()), dtype=torch.uint8)
-        board.add_image(name, pixels.reshape(page.height, page.width, 3), step, dataformats="HWC")
 
 
 class PredictionWriter(BasePredictionWriter):

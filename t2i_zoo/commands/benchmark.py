@@ -2,74 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import json
 import statistics
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
 
-from t2i_zoo.batch import Batch
+from t2i_zoo.commands.bare_loop import BareLoop, now, peak_memory
 from t2i_zoo.commands.benchmark_run import costs_beside_steps
-from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
-from t2i_zoo.models.compiling import compile_networks
 from t2i_zoo.paths import check_new
 from t2i_zoo.version import __version__
 
 PARTS = ("data", "text", "generator forward", "discriminator", "generator", "ema")
-
-
-class Adam:
-    """An optimizer with the model's hook before each step, which Lightning calls for its own."""
-
-    def __init__(self, model: TextToImageGAN, optimizer: torch.optim.Optimizer) -> None:
-        self.model, self.optimizer = model, optimizer
-        self.zero_grad = optimizer.zero_grad
-
-    def step(self) -> None:
-        """Clip, if the model does, and step."""
-        self.model.on_before_optimizer_step(self.optimizer)
-        self.optimizer.step()
-
-
-class BareLoop:
-    """The model's own step in plain PyTorch: no Lightning between the batches, nor around the optimizers.
-
-    Args:
-        model: supplies the step; a copy of it is trained.
-        data: supplies the batches.
-        autocast: dtype of the half precision, or None.
-    """
-
-    def __init__(self, model: TextToImageGAN, data: CaptionDataModule, autocast: torch.dtype | None) -> None:
-        self.model, self.autocast = copy.deepcopy(model).train(), autocast
-        if model.hparams["compile"] == "networks":  # a copy is not compiled
-            compile_networks(self.model.generator, self.model.discriminator, backend=model.compile_backend)
-        self.adams = [Adam(self.model, optimizer) for optimizer in self.model.configure_optimizers()[0]]
-        self.batches = (batch for epoch in itertools.count() for batch in data.batches("train", self.model, epoch))
-
-    def batch(self) -> Batch:
-        """The next batch on the model's device."""
-        return next(self.batches)
-
-    def step(self, lap: Callable[[str], None] = lambda part: None) -> None:
-        """One batch through both optimizers; ``lap`` is told each part as it ends."""
-        batch = self.batch()
-        lap("data")
-        # without the cache of half-precision weights, as in Lightning: with it, gradients are rounded otherwise
-        half = self.autocast is not None
-        with torch.autocast(self.model.device.type, self.autocast, enabled=half, cache_enabled=False):
-            self.model.step(batch, *self.adams, lap=lap)
 
 
 class SideBySide(L.Callback):
@@ -119,29 +70,12 @@ class SideBySide(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure what a run does beside its steps."""
         assert isinstance(pl_module, TextToImageGAN)
-        self.beside = costs_beside_steps(trainer, pl_module, now)
+        self.beside = costs_beside_steps(trainer, pl_module)
 
     def _note(self, part: str, device: torch.device) -> None:
         moment = now(device)
         self.parts[part].append(moment - self._lap)
         self._lap = moment
-
-
-def now(device: torch.device) -> float:
-    """Seconds, after all that was asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def peak_memory(device: torch.device) -> float:
-    """Most memory so far in GiB: the device's own on a GPU, the process's on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def benchmark(
@@ -151,6 +85,8 @@ def benchmark(
     out: str | None = None,
     what: Literal["step", "data"] = "step",
     overwrite: bool = False,
+    suite: Literal["gpu"] | None = None,
+    minutes: float = 10.0,
 ) -> dict[str, Any]:
     """Measure the training step of a config beside a bare loop, or the way of the data to a batch.
 
@@ -160,20 +96,30 @@ def benchmark(
         words: options of ``fit``.
         window: Batches in each window of measurement.
         rounds: Windows that count; one more warms up.
-        out: JSON file for the figures.
+        out: JSON file for the figures; of the suite, the folder of its report.
         what: The training step, or the way from the store and from files to a batch.
         overwrite: Replace an existing file.
+        suite: Instead of a config, every GAN at its paper's size in several precisions, for a GPU.
+        minutes: After which the suite begins no further measurement.
 
     Returns:
         The figures.
 
     Raises:
-        T2IError: for a window or a number of rounds below 1, and whatever ``fit`` refuses.
+        T2IError: for a window or a number of rounds below 1, options of ``fit`` for a suite, and what ``fit`` refuses.
     """
     for name, value in (("window", window), ("rounds", rounds)):
         if value < 1:
             raise T2IError(f"found --{name} {value}, expected at least 1")
     path = Path(out).expanduser() if out else None
+    if suite is not None:
+        if words:
+            raise T2IError(f"found {words[0]} beside --suite {suite}, which measures its own configs: leave it out")
+        from t2i_zoo.commands.benchmark_gpu import report
+
+        folder = path or Path("report")
+        check_new(folder / "gpu.json", folder / "gpu.md", overwrite=overwrite)
+        return report(folder, minutes, measure_step)
     check_new(*([path] if path else []), overwrite=overwrite)
     if what == "data":
         from t2i_zoo.commands.benchmark_data import run as measure_data

@@ -206,7 +206,7 @@ def _save(answer: requests.Response, part: Path, start: int, progress: bool) -> 
     if total is not None and shutil.disk_usage(part.parent).free < total - start:
         raise OSError(f"{total - start:,} bytes are missing and less is free")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    bars = Progress(*columns, console=Console(stderr=True), disable=not progress)
+    bars = Progress(*columns, console=Console(stderr=True, force_jupyter=False), disable=not progress)
     with part.open("ab" if start else "wb") as file, bars:
         task = bars.add_task(part.name.strip(".").removesuffix(".part"), total=total, completed=start)
         for block in answer.iter_content(BLOCK):

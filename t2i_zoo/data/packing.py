@@ -260,4 +260,4 @@ def progress_bar(steps: Iterable[Any], total: int, title: str, show: bool) -> It
     from rich.console import Console
     from rich.progress import track
 
-    return track(steps, title, total, console=Console(stderr=True))
+    return track(steps, title, total, console=Console(stderr=True, force_jupyter=False))

@@ -8,27 +8,40 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import state
-from t2i_zoo.models.aids import AidedModule, check_options
+from t2i_zoo.models.aids import check_options
 from t2i_zoo.models.companions import reader
 from t2i_zoo.models.compiling import compile_networks, compiled, uncompiled
-from t2i_zoo.models.optimization import NOT_FOR_TWO_OPTIMIZERS, adams, decays, ema_decay, frozen, move_average, update
+from t2i_zoo.models.ddp import check_strategy, exchanged
+from t2i_zoo.models.evaluated import EvaluatedModule
+from t2i_zoo.models.optimization import (
+    NOT_FOR_TWO_OPTIMIZERS,
+    Part,
+    adams,
+    decays,
+    ema_decay,
+    frozen,
+    micro_batches,
+    move_average,
+    update,
+)
 from t2i_zoo.nn import ADVERSARIAL, AdversarialName, Augmentation
 from t2i_zoo.paths import find_weights
 from t2i_zoo.ranges import Count, Fraction, Positive, Power, Sign, Weight
 from t2i_zoo.text import build_text_encoder
 
 
-class TextToImageGAN(AidedModule):
+class TextToImageGAN(EvaluatedModule):
     """Base of every GAN of the zoo; a subclass writes two losses and calls ``set_networks`` in its ``__init__``.
 
     Hyperparameters are plain values (they are saved for loading with ``weights_only=True``) and are saved here for
@@ -54,6 +67,8 @@ class TextToImageGAN(AidedModule):
             False has ``ema_decay`` from the first batch on, as the papers' codes have.
         ema_half_life: half-life of the moving average in images, instead of ``ema_decay``; at first 5 % of the images
             seen so far (StyleGAN2-ADA; Karras et al. 2020).
+        accumulate: micro-batches that each batch is cut into, to save memory: their gradients are added, those of the
+            discriminator first. Batch norm, and losses between images, see one micro-batch at a time.
         gradient_clip: largest norm of one network's gradient; by default gradients are not clipped.
         adversarial_loss: ``paper`` for the paper's own loss, ``hinge``, ``relativistic`` for pairs of a real and a fake
             image, or ``relativistic_average`` for comparison with the mean of the batch. With a projected discriminator
@@ -106,6 +121,7 @@ class TextToImageGAN(AidedModule):
         ema_decay: Fraction = 0.999,
         ema_warmup: bool = True,
         ema_half_life: Positive | None = None,
+        accumulate: Count = 1,
         gradient_clip: Positive | None = None,
         adversarial_loss: AdversarialName = "paper",
         r1: Weight = 0.0,
@@ -137,7 +153,6 @@ class TextToImageGAN(AidedModule):
         own = "hinge" if projected else self.own_loss
         self.adversarial = ADVERSARIAL[own if adversarial_loss == "paper" else adversarial_loss]
         self.needs = replace(self.needs, sizes=(image_size,), least=2 if projected else self.needs.least)
-        self._unlogged: dict[str, Tensor] = {}
 
     # What a paper supplies ------------------------------------------------------------------------------------------
 
@@ -183,7 +198,8 @@ class TextToImageGAN(AidedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch through both networks; see ``step``."""
         optimizers: Any = self.optimizers()
-        terms = self.step(batch, *optimizers, backward=self.manual_backward)
+        backward, hold = exchanged(self, len(batch["captions"]))
+        terms = self.step(batch, *optimizers, backward=backward, hold=hold)
         self.note_losses({f"{network}_loss": found["loss"] for network, found in terms.items()})
         self._log("train", len(batch["captions"]), terms)
 
@@ -194,6 +210,7 @@ class TextToImageGAN(AidedModule):
         optimizer_g: Any,
         *,
         backward: Callable[[Tensor], Any] = torch.autograd.backward,
+        hold: Callable[[], AbstractContextManager[Any]] = nullcontext,
         lap: Callable[[str], Any] = lambda part: None,
     ) -> dict[str, dict[str, Tensor]]:
         """Encode, one generator forward, discriminator step, generator step, moving average.
@@ -203,6 +220,7 @@ class TextToImageGAN(AidedModule):
             optimizer_d: of the discriminator.
             optimizer_g: of the generator.
             backward: computes the gradients of a loss.
+            hold: entered around the backward passes of all micro-batches but the last.
             lap: called with the name of each part as it ends, for benchmarks.
 
         Returns:
@@ -210,37 +228,45 @@ class TextToImageGAN(AidedModule):
         """
         batch["text"] = self.encode(batch)
         lap("text")
+        parts = micro_batches(batch, self.hparams["accumulate"], self.needs.least)
         # Before either network is frozen, so that one forward serves both steps and batch norm sees the batch once.
-        fakes = self.fake(batch)
+        # Of several micro-batches the images alone are kept: they are drawn again, one graph at a time.
+        with frozen(self.generator) if (several := len(parts) > 1) else nullcontext():
+            parts = [part._replace(fakes=self.fake(part.batch)) for part in parts]
         lap("generator forward")
         with frozen(self.generator):
-            losses_d = self._discriminator_step(batch, fakes.detach(), optimizer_d, backward)
+            shown = [part._replace(fakes=part.fakes.detach()) for part in parts]
+            losses_d = self._discriminator_step(shown, optimizer_d, backward, hold)
         lap("discriminator")
         with frozen(self.discriminator):
+            losses: list[Any] = [self.generator_loss, partial(self._due, self.generator_penalty)]
             for repeat in range(self.generator_steps):
-                fakes = self.draw(self.generator, fakes.noise, fakes.text) if repeat else fakes
-                losses_g, penalties = self.generator_loss(batch, fakes), self._due(self.generator_penalty, batch, fakes)
-                update(optimizer_g, losses_g["loss"] + penalties.pop("loss", 0), backward)
+                drawn = map(self._drawn_again, parts) if repeat or several else parts
+                losses_g = update(optimizer_g, drawn, losses, backward, hold)
         lap("generator")
         self.clock += 1
         self.update_ema(len(batch["captions"]))
         lap("ema")
-        return {"discriminator": losses_d, "generator": losses_g | penalties}
+        return {"discriminator": losses_d, "generator": losses_g}
 
-    def _discriminator_step(self, batch: Batch, fakes: Fakes, optimizer: Any, backward: Any) -> dict[str, Tensor]:
+    def _drawn_again(self, part: Part) -> Part:
+        return part._replace(fakes=self.draw(self.generator, part.fakes.noise, part.fakes.text))
+
+    def _discriminator_step(self, parts: list[Part], optimizer: Any, *how: Any) -> dict[str, Tensor]:
+        def penalty(*at: Any) -> dict[str, Tensor]:
+            with uncompiled(self.hparams):
+                return self._due(self.discriminator_penalty, *at)
+
+        if (self.hparams["penalty_step"] or self.own_penalty_step) == "joint":
+            return update(optimizer, parts, [self._regularised_loss, penalty], *how)
+        losses = update(optimizer, parts, [self._regularised_loss], *how)
+        return losses | update(optimizer, parts, [penalty], *how) | {"loss": losses["loss"]}
+
+    def _regularised_loss(self, batch: Batch, fakes: Fakes) -> dict[str, Tensor]:
         self._judged = {}
         losses = self.discriminator_loss(batch, fakes)
         losses, self._judged = self.regularised(losses, self._judged), None
-        if separate := (self.hparams["penalty_step"] or self.own_penalty_step) == "separate":
-            update(optimizer, losses["loss"], backward)
-        with uncompiled(self.hparams):
-            penalties = self._due(self.discriminator_penalty, batch, fakes)
-        added = penalties.pop("loss", None)
-        if not separate:
-            update(optimizer, losses["loss"] if added is None else losses["loss"] + added, backward)
-        elif added is not None:
-            update(optimizer, added, backward)
-        return losses | penalties
+        return losses
 
     def _due(self, penalty: Callable[[Batch, Fakes], dict[str, Tensor]], *at: Any) -> dict[str, Tensor]:
         """The terms of a penalty, if this batch computes it; their ``loss`` stands for all batches until the next."""
@@ -256,24 +282,6 @@ class TextToImageGAN(AidedModule):
         images = count * (self._trainer.world_size if self._trainer is not None else 1)
         move_average(self.generator_ema, self.generator, ema_decay(self.hparams, self.clock, images))
 
-    def _log(self, stage: str, count: int, losses: dict[str, dict[str, Tensor]]) -> None:
-        values = {
-            f"{stage}/{network}_{key}": value.detach()
-            for network, terms in losses.items()
-            for key, value in terms.items()
-        }
-        if stage != "train":
-            self.log_dict(values, batch_size=count, sync_dist=True)
-            return
-        # Lightning would keep the values of every batch, at a cost, without writing them. What a logged batch does not
-        # compute, such as a lazy penalty, is logged with its last value.
-        self._unlogged |= values
-        if self.clock % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
-            return
-        self.log_dict(self._unlogged, batch_size=count)
-        self._unlogged = {}
-        self.check_losses()
-
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         """Two Adams, the discriminator's first, each with its learning-rate decay."""
         # Fused is three times as fast as foreach on a CPU, but hides unscaled half-precision gradients from clipping.
@@ -287,29 +295,6 @@ class TextToImageGAN(AidedModule):
         schedulers: Any = self.lr_schedulers()
         for scheduler in schedulers:
             scheduler.step()
-
-    @torch.no_grad()
-    def _evaluate(self, stage: str, batch: Batch) -> None:
-        batch["text"] = self.encode(batch)
-        rng = torch.Generator().manual_seed(int(batch["index"][0]))  # the same noise in every evaluation
-        count = len(batch["captions"])
-        fakes = self.draw(self.generator_ema, self.noise(count, rng), batch["text"])
-        with uncompiled(self.hparams):
-            losses_d, losses_g = self.discriminator_loss(batch, fakes), self.generator_loss(batch, fakes)
-        self._log(stage, count, {"discriminator": losses_d, "generator": losses_g})
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Both losses on held-out images, with the averaged generator."""
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Both losses on the test split."""
-        self._evaluate("test", batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One generated image for each caption of the test split."""
-        rng = torch.Generator().manual_seed(int(batch["index"][0]))
-        return {"images": self.generate(self.encode(batch), rng=rng), "captions": batch["captions"]}
 
     # Guards and modes -----------------------------------------------------------------------------------------------
 
@@ -331,13 +316,14 @@ class TextToImageGAN(AidedModule):
             compile_networks(self.generator, self.discriminator, backend=self.compile_backend)
         elif stage == "fit" and any(map(compiled, [*self.generator.modules(), *self.discriminator.modules()])):
             raise T2IError("found networks compiled by torch.compile: leave that to --model.compile networks")
-        strategy: Any = self.trainer.strategy
-        ddp = stage == "fit" and isinstance(strategy, DDPStrategy)
-        if ddp and not strategy._ddp_kwargs.get("find_unused_parameters"):
-            raise T2IError(
-                "found DDP without unused-parameter search, but each step of a GAN uses one network only: "
-                "use --trainer.strategy ddp_find_unused_parameters_true"
-            )
+        if stage == "fit":
+            check_strategy(self.trainer.strategy)
+            count, data = self.hparams["accumulate"], self.data_module
+            if data is not None and data.batch_size < count * self.needs.least:
+                raise T2IError(
+                    f"found --model.accumulate {count} for --data.batch_size {data.batch_size}, expected micro-batches "
+                    f"of at least {self.needs.least} images: accumulate fewer, or raise --data.batch_size"
+                )
 
     def train(self, mode: bool = True) -> TextToImageGAN:
         """Set the mode; the averaged generator and the frozen text encoder stay in eval mode."""

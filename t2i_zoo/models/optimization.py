@@ -1,18 +1,24 @@
-"""Optimizers, learning-rate schedules and the moving average of the weights."""
+"""Optimizers, learning-rate schedules, micro-batches and the moving average of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from t2i_zoo.batch import Batch
+from t2i_zoo.text import TextFeatures
+
 #: options of the Trainer that belong to automatic optimization: their defaults, and what to use
 NOT_FOR_TWO_OPTIMIZERS = {
     "gradient_clip_val": (None, "use --model.gradient_clip"),
-    "accumulate_grad_batches": (1, "raise --data.batch_size"),
+    "accumulate_grad_batches": (1, "raise --data.batch_size, and cut each batch with --model.accumulate"),
 }
 
 
@@ -69,8 +75,77 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def update(optimizer: Any, loss: Tensor, backward: Callable[[Tensor], Any]) -> None:
-    """One optimizer step on a loss; ``backward`` computes its gradients."""
-    optimizer.zero_grad()
-    backward(loss)
+class Part(NamedTuple):
+    """A micro-batch: images that one forward and backward pass holds at once.
+
+    Attributes:
+        batch: its images and captions.
+        share: weight of its mean loss in that of the whole batch.
+        last: whether the optimizer steps after it.
+        fakes: the images generated for it.
+    """
+
+    batch: Batch
+    share: float
+    last: bool
+    fakes: Any = None
+
+
+def micro_batches(batch: Batch, count: int, least: int = 1) -> list[Part]:
+    """Cut a batch into ``count`` parts of equal size within one image, or fewer where they would be below ``least``."""
+    images = len(batch["captions"])
+    count = max(min(count, images // least), 1)
+    if count == 1:
+        return [Part(batch, 1.0, True)]
+    ends = [images * number // count for number in range(count + 1)]
+    parts = []
+    for first, end in itertools.pairwise(ends):
+        rows: Any = {key: _rows(value, slice(first, end)) for key, value in batch.items()}
+        parts.append(Part(rows, (end - first) / images, end == images))
+    return parts
+
+
+def _rows(value: Any, rows: slice) -> Any:
+    """Some rows of one entry of a batch."""
+    if isinstance(value, TextFeatures):
+        return TextFeatures(value.sentence[rows], *(None if x is None else x[rows] for x in value[1:]))
+    if isinstance(value, list) and value and isinstance(value[0], Tensor):  # a pyramid of images
+        return [tensor[rows] for tensor in value]
+    return value[rows]
+
+
+def update(
+    optimizer: Any,
+    parts: Iterable[Part],
+    losses: Sequence[Callable[..., dict[str, Tensor]]],
+    backward: Callable[[Tensor], Any],
+    hold: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> dict[str, Tensor]:
+    """One optimizer step on the mean loss of micro-batches, of which one at a time has a graph.
+
+    Args:
+        optimizer: of the network in its turn.
+        parts: asked for one after another.
+        losses: their ``loss`` terms are added; where none has any there is no step.
+        backward: computes the gradients of a loss.
+        hold: entered around the backward passes of all parts but the last.
+
+    Returns:
+        The terms, as means over the parts; ``loss`` is that of the first of the losses.
+    """
+    means: dict[str, Tensor] = {}
+    for part in parts:
+        found = [terms for loss in losses if (terms := loss(part.batch, part.fakes))]
+        if not found:
+            return {}
+        loss = functools.reduce(operator.add, (terms["loss"] for terms in found))
+        terms = found[0] | {key: x for further in found[1:] for key, x in further.items() if key != "loss"}
+        if not means:
+            optimizer.zero_grad()
+        with nullcontext() if part.last else hold():
+            backward(loss if part.share == 1 else loss * part.share)
+        means = (
+            terms if part.share == 1 else {key: means.get(key, 0) + x.detach() * part.share for key, x in terms.items()}
+        )
     optimizer.step()
+    return means

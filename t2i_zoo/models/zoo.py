@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.batch import BatchNeeds, CaptionedData
 from t2i_zoo.errors import T2IError
-from t2i_zoo.models import state
+from t2i_zoo.models import ddp, state  # noqa: F401  ddp registers its strategy
 from t2i_zoo.models.drawing import CaptionReader
 from t2i_zoo.ranges import check_names, check_ranges
 from t2i_zoo.text import words_of

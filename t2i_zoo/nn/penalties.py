@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -98,6 +99,9 @@ class LeCam(nn.Module):
         """Penalty of logits of any shape; in training mode the batch enters the averages first."""
         if self.training:
             means = torch.stack([real.detach().float().mean(), fake.detach().float().mean()])
+            if dist.is_available() and dist.is_initialized():  # all processes follow the same averages
+                dist.all_reduce(means)
+                means /= dist.get_world_size()
             self.averages.lerp_(means, 1 - self.decay)
             self.updates.add_(1)
         return lecam_loss(real, fake, *self.anchors)

@@ -145,7 +145,7 @@ class TextCache:
         buffer: list[tuple[NDArray[Any], ...]] = []
         start = held = 0
         steps = range(0, len(missing), _CHUNK)
-        console = Console(stderr=True)
+        console = Console(stderr=True, force_jupyter=False)
         for done in track(steps, "encoding captions", console=console, disable=not progress):
             rows = missing[done : done + _CHUNK]
             buffer.append(self._encode([captions[i] for i in rows]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -20,6 +21,7 @@ from t2i_zoo.__main__ import TRAINING, VERBS, main
 from t2i_zoo.commands.pipeline import steps_of
 from t2i_zoo.mistakes import class_arguments
 from t2i_zoo.parsing import packaged_configs
+from t2i_zoo.paths import shipped_generators
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -173,6 +175,35 @@ def test_add_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(names["same"], names["rows"][0])
     assert not torch.equal(names["rows"][0], names["rows"][1])
     assert names["again"].unknown_words("a turquoise flower") == ["turquoise"]
+
+
+def test_every_page_ends_with_a_next_step() -> None:
+    """Each page of the trees of contents, notebooks too."""
+    docs = ROOT / "docs"
+    trees = re.findall(
+        r"^```\{toctree\}\n(?::[^\n]*\n)*\n(.*?)^```$", (docs / "index.md").read_text("utf-8"), re.M | re.S
+    )
+    names = [name for tree in trees for name in tree.split()]
+    assert len(names) == len(set(names)) > 30, "a page is there twice"
+    for name in names:
+        page = docs / f"{name}.md"
+        if page.exists():
+            text = page.read_text("utf-8")
+        else:
+            last = json.loads((docs / f"{name}.ipynb").read_text("utf-8"))["cells"][-1]
+            text = "".join(last["source"])
+        step = text.rstrip().splitlines()[-1]
+        assert re.match(r"Next: .*\]\(", step), f"{name} ends with {step[:80]!r}"
+        for link in re.findall(r"\]\(([^)#:]+)", step):
+            assert (page.parent / link).exists(), f"{name} ends with a link to {link}"
+
+
+def test_the_gallery_shows_every_gan() -> None:
+    text = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    for name in t2i_zoo.list_models("gan"):
+        assert f"models/{name}.md" in text
+    for name in shipped_generators():
+        assert f"`{name}`" in text or f"--model {name}" in text
 
 
 def text_files() -> list[Path]:

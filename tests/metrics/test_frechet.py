@@ -50,6 +50,15 @@ def test_the_error_is_the_jackknife(make_job, cloud, feed):
     assert score_of(feed(FrechetDistance(make_job(40, real), groups=0), fake)).error is None
 
 
+def test_the_least_that_has_an_error(make_job, cloud, feed):
+    real, fake = cloud(30, 2, 1), cloud(4, 2, 2)
+    without = torch.tensor([frechet_distance(fake[group::2], real) for group in (0, 1)])  # two images are left
+    expected = float((without - without.mean()).square().sum().div(2).sqrt())
+    assert score_of(feed(FrechetDistance(make_job(4, real), groups=2), fake)).error == pytest.approx(expected, rel=1e-6)
+    assert score_of(feed(FrechetDistance(make_job(3, real), groups=3), fake[:3])).error is not None
+    assert score_of(feed(FrechetDistance(make_job(2, real), groups=2), fake[:2])).error is None
+
+
 def test_the_name_belongs_to_the_network(make_job, cloud, feed):
     real = cloud(30, 4, 1)
     for label, name in ((INCEPTION, "FID"), ("mobilenet_v2", "mobilenet_v2 Frechet distance")):

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.commands.benchmark import PARTS, BareLoop, SideBySide
+from t2i_zoo.commands.bare_loop import BareLoop
+from t2i_zoo.commands.benchmark import PARTS, SideBySide
 from t2i_zoo.commands.benchmark_data import benchmark_data, decode_batch
 from t2i_zoo.data import CaptionDataModule, SyntheticFlowers, WebDataset
 from t2i_zoo.data.shard_writer import write_shards

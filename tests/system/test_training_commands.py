@@ -14,7 +14,7 @@ from PIL import Image
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.callbacks import PredictionWriter
-from t2i_zoo.cli import _for_gpus, build
+from t2i_zoo.cli import _for_devices, build
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.parsing import packaged_configs
 from t2i_zoo.runs import lock
@@ -310,4 +310,22 @@ def test_weights_alone_are_enough_to_predict(trained, words, tmp_path):
 def test_cudnn_searches_on_gpus_unless_told_otherwise(given, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config = {"accelerator": "auto", "devices": 1, "benchmark": None, "deterministic": None, **given}
-    assert _for_gpus(config).get("benchmark") is expected
+    assert _for_devices(config).get("benchmark") is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"devices": 2}, "gan_ddp"),
+        ({"devices": "2"}, "gan_ddp"),
+        ({"devices": [0, 1]}, "gan_ddp"),
+        ({"devices": 1, "num_nodes": 2}, "gan_ddp"),
+        ({"devices": 2, "strategy": "ddp_find_unused_parameters_true"}, None),
+        ({"devices": [0]}, None),
+        ({"devices": "auto"}, None),
+        ({"devices": 1}, None),
+    ],
+)
+def test_several_devices_have_our_strategy_unless_told_otherwise(given, expected):
+    config = {"accelerator": "cpu", "num_nodes": 1, "strategy": "auto", "benchmark": None, "deterministic": None}
+    assert _for_devices({**config, **given}).get("strategy") == expected

@@ -60,6 +60,22 @@ def test_gradient_clip_limits_the_norm(build: Any, build_trainer: Any, tiny_data
     assert all(norm == pytest.approx(limit, rel=1e-3) if limit else norm > 1e-2 for norm in norms)
 
 
+def test_micro_batches_of_every_model(build: Any, build_trainer: Any, tiny_data: Any) -> None:
+    """A batch of 16 in three parts: all that a loss reads of it is cut, and both networks step once."""
+    model, sizes = build(accumulate=3), list[int]()
+    draw = model.draw
+    model.draw = lambda network, noise, text: sizes.append(len(noise)) or draw(network, noise, text)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    trainer = build_trainer(limit_train_batches=1)
+    trainer.fit(model, tiny_data)
+    assert (model.clock, trainer.global_step) == (1, 1 + model.generator_steps)
+    assert len(sizes) == 3 * (1 + model.generator_steps)
+    assert sum(sizes) % (1 + model.generator_steps) == 0
+    assert max(sizes) <= 9  # six, and half as many sentences between them with GAN-INT
+    moved = {name.split(".")[0] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {"generator", "discriminator", "generator_ema"}
+
+
 def norm_of(optimizer: torch.optim.Optimizer) -> float:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
     return float(nn.utils.get_total_norm(gradients))

@@ -19,7 +19,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, two_ranks: Any) -> list[Rank
 
 
 def test_ranks_end_equal(ranks: list[Rank]) -> None:
-    first, second = (rank["whole"]["parameters"] for rank in ranks)
+    first, second = (rank["whole"]["weights"] for rank in ranks)
     assert [rank["whole"]["world"] for rank in ranks] == [2, 2]
     assert {name.split(".")[0] for name in first} == {"generator", "discriminator", "generator_ema"}
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
@@ -41,17 +41,39 @@ def test_ranks_share_the_pictures_out(ranks: list[Rank]) -> None:
     assert orders[0] != orders[1]
 
 
-def test_two_ranks_have_the_gradients_of_the_joint_batch(
-    ranks: list[Rank], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``alone(rows)``: gradients of one process."""
     monkeypatch.chdir(tmp_path)
-    one_process = worker.plain_gradients(slice(None))
-    alone = worker.plain_gradients(slice(4))
+    return worker.plain_gradients
+
+
+@pytest.mark.parametrize("case", ["whole", "micro-batches", "ragged", "buckets", "stock"])
+def test_two_ranks_have_the_gradients_of_the_joint_batch(ranks: list[Rank], case: str, alone: Any) -> None:
+    one_process, half = alone(slice(None)), alone(slice(4))
     assert len(one_process) == 2  # the discriminator's step and the generator's
     for rank in ranks:
-        torch.testing.assert_close(rank["gradients"], one_process, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(rank["gradients"][case], one_process, rtol=1e-4, atol=1e-6)
     with pytest.raises(AssertionError):  # half of the batch has other gradients, so the ranks did exchange them
-        torch.testing.assert_close(alone, one_process, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(half, one_process, rtol=1e-4, atol=1e-6)
+
+
+def test_one_network_travels_in_each_step_and_nothing_else(ranks: list[Rank]) -> None:
+    model = worker.Plain(**worker.TINY)
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (model.discriminator, model.generator)]
+    for rank in ranks:
+        # a few numbers more: each tensor begins at 16 bytes, and a mark of each says whether it has a gradient
+        sent = [size for size in rank["sent"]["all_reduce"] if size > 4]  # without counts and decisions
+        assert [size // 16 for size in sent] == [size // 16 for size in sizes]
+        assert sum(rank["sent"]["broadcast"]) <= 1  # no buffers
+        assert [size for size in rank["sent_of_micro_batches"] if size > 4] == sent  # after the last of them alone
+
+
+def test_unused_weights_are_nowhere_updated(ranks: list[Rank]) -> None:
+    for both, one, none in (found for rank in ranks for found in rank["uneven"]):
+        assert both.tolist() == [1.5] * 5  # the mean of 1 and 2
+        assert one.tolist() == [0.5] * 5
+        assert none is None
 
 
 def test_resuming_is_never_having_stopped(ranks: list[Rank]) -> None:
@@ -59,15 +81,15 @@ def test_resuming_is_never_having_stopped(ranks: list[Rank]) -> None:
         whole, resumed = rank["whole"], rank["resumed"]
         assert resumed["pictures"][-1] == whole["pictures"][-1]
         assert torch.equal(resumed["noise"][-1], whole["noise"][-1])
-        for name, tensor in whole["parameters"].items():
-            assert torch.equal(tensor, resumed["parameters"][name]), name
+        for name, tensor in whole["weights"].items():
+            assert torch.equal(tensor, resumed["weights"][name]), name
         for one, two in zip(whole["optimizers"], resumed["optimizers"], strict=True):
             assert all(torch.equal(one[i][key], two[i][key]) for i in one for key in one[i])
 
 
 def test_plain_ddp_is_refused_with_the_flag(ranks: list[Rank]) -> None:
     for rank in ranks:
-        assert "use --trainer.strategy ddp_find_unused_parameters_true" in rank["refused"]
+        assert "use --trainer.strategy gan_ddp" in rank["refused"]
 
 
 @pytest.mark.parametrize("variant", worker.every_model())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pytest
 import torch
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from t2i_zoo.callbacks import SampleGrid
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import list_models, model_class
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.ddp import GANDDPStrategy, Reducer
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.text import TextFeatures
 
@@ -31,7 +33,7 @@ _WIDTHS, AIDS = _CONFTEST["TINY"], _CONFTEST["AIDS"]
 
 TINY = {"image_size": 16, "noise_dim": 4, "text_encoder": {"kind": "hashing", "dim": 32}, "learning_rate": 1e-3}
 WIDTHS = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4}
-TWO = {"devices": 2, "strategy": "ddp_find_unused_parameters_true"}
+TWO = {"devices": 2, "strategy": "gan_ddp"}
 
 
 class Witness(L.Callback):
@@ -90,6 +92,22 @@ class Gradients(L.Callback):
         self.seen.append([p.grad.clone() for group in optimizer.param_groups for p in group["params"]])
 
 
+class Wire:
+    """Counts the numbers that leave this process while it is patched in."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.sizes: dict[str, list[int]] = {"all_reduce": [], "broadcast": []}
+        for name, sizes in self.sizes.items():
+            patch.setattr(torch.distributed, name, self._counted(getattr(torch.distributed, name), sizes))
+
+    def _counted(self, call: Any, sizes: list[int]) -> Any:
+        def counted(tensor: Tensor, *given: Any, **options: Any) -> Any:
+            sizes.append(tensor.numel())
+            return call(tensor, *given, **options)
+
+        return counted
+
+
 class One:
     """A loader of one batch; Lightning would take a list apart."""
 
@@ -103,7 +121,7 @@ class One:
         yield self.batch
 
 
-def plain_gradients(rows: slice, **options: Any) -> list[list[Tensor]]:
+def plain_gradients(rows: slice, accumulate: int = 1, **options: Any) -> list[list[Tensor]]:
     """Both networks' gradients on these rows of one fixed batch of eight."""
     rng = torch.Generator().manual_seed(1)
     images, noise, sentences = (torch.randn(8, *shape, generator=rng) for shape in ((3, 16, 16), (4,), (32,)))
@@ -114,7 +132,7 @@ def plain_gradients(rows: slice, **options: Any) -> list[list[Tensor]]:
         "captions": ["a flower"] * len(noise[rows]),
     }
     L.seed_everything(2, verbose=False)
-    model, gradients = Plain(**TINY), Gradients()
+    model, gradients = Plain(**TINY, accumulate=accumulate), Gradients()
     build_trainer(Path(), callbacks=[gradients], **options).fit(model, train_dataloaders=One(batch))
     return gradients.seen
 
@@ -129,7 +147,7 @@ def train(folder: Path, epochs: int, resumed: Path | None = None) -> dict[str, A
     trainer = build_trainer(folder, max_epochs=epochs, callbacks=callbacks, **TWO)
     trainer.fit(model, build_data(), ckpt_path=resumed)
     return {
-        "parameters": dict(model.named_parameters()),
+        "weights": weights(model),
         "optimizers": [optimizer.state_dict()["state"] for optimizer in trainer.optimizers],
         "pictures": witness.pictures,
         "noise": witness.noise,
@@ -164,13 +182,30 @@ def two_batches(folder: Path, variant: str, **aids: Any) -> tuple[dict[str, Tens
     data = build_data(split="random", image_size=model.hparams["image_size"] if draws else 32, batch_size=4)
     seen: list[dict[str, Tensor]] = []
     note = LambdaCallback(on_train_start=lambda _, module: seen.append(weights(module)))
-    options = TWO if draws else {**TWO, "strategy": "ddp"}
-    build_trainer(folder, max_epochs=1, limit_train_batches=2, callbacks=[note], **options).fit(model, data)
+    build_trainer(folder, max_epochs=1, limit_train_batches=2, callbacks=[note], **TWO).fit(model, data)
     return seen[0], weights(model)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.named_parameters()}
+    return {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("text_encoder.")}
+
+
+def uneven(rank: int, compiled: bool = False) -> list[Tensor | None]:
+    """Gradients of three weights: one that both ranks use, one that rank 1 alone does, and one that neither does."""
+    net = nn.ParameterList(torch.ones(5) for _ in range(3))
+    reducer = Reducer([*net.parameters()], [], bucket_mib=1e-6)  # a bucket each
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight.data.fill_(1)
+    if compiled:
+        layer.compile(backend="aot_eager")
+    for _ in range(2):
+        for parameter in net.parameters():
+            parameter.grad = None
+        x = layer(torch.tensor([rank + 1.0]))
+        (x * net[0].sum() + (net[1].sum() if rank else 0)).sum().backward()
+        reducer.finish()
+    reducer.remove()
+    return [parameter.grad for parameter in net.parameters()]
 
 
 def main(folder: Path) -> None:
@@ -178,7 +213,19 @@ def main(folder: Path) -> None:
     train(folder / "half", 1)
     found["resumed"] = train(folder / "rest", 2, folder / "half" / "last.ckpt")
     rank = torch.distributed.get_rank()
-    found["gradients"] = plain_gradients(slice(4 * rank, 4 * rank + 4), **TWO)
+    own, five = slice(4 * rank, 4 * rank + 4), slice(5) if rank == 0 else slice(5, None)
+    with pytest.MonkeyPatch.context() as patch:
+        wire = Wire(patch)
+        found["gradients"] = {"whole": plain_gradients(own, **TWO)}
+        found["sent"] = {name: list(sizes) for name, sizes in wire.sizes.items()}
+        wire.sizes["all_reduce"].clear()
+        found["gradients"]["micro-batches"] = plain_gradients(own, accumulate=3, **TWO)
+        found["sent_of_micro_batches"] = wire.sizes["all_reduce"]
+    found["gradients"]["ragged"] = plain_gradients(five, **TWO)
+    small = GANDDPStrategy(bucket_mib=0.001)
+    found["gradients"]["buckets"] = plain_gradients(own, devices=2, strategy=small)
+    found["gradients"]["stock"] = plain_gradients(own, devices=2, strategy="ddp_find_unused_parameters_true")
+    found["uneven"] = [uneven(rank), uneven(rank, compiled=True)]
     found["refused"] = refused(folder, "ddp")
     found["models"] = {variant: two_batches(folder, variant) for variant in every_model()}
     found["aided"] = {(name, group): two_batches(folder, name, **AIDS[group]) for name, group in aided_models()}
