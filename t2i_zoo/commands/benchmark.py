@@ -70,7 +70,7 @@ class SideBySide(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure what a run does beside its steps."""
         assert isinstance(pl_module, TextToImageGAN)
-        self.beside = costs_beside_steps(trainer, pl_module, now)
+        self.beside = costs_beside_steps(trainer, pl_module)
 
     def _note(self, part: str, device: torch.device) -> None:
         moment = now(device)

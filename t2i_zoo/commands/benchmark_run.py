@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
 from t2i_zoo.callbacks import ResumePoint, SampleGrid
+from t2i_zoo.commands.bare_loop import now
 from t2i_zoo.models.base import TextToImageGAN
 
 REPEATS = 3
 
 
-def costs_beside_steps(trainer: L.Trainer, model: TextToImageGAN, now: Callable[[torch.device], float]) -> Any:
+def costs_beside_steps(trainer: L.Trainer, model: TextToImageGAN) -> dict[str, float]:
     """Milliseconds of each, median of three; to be called before training ends, while the model is on its device.
 
     Args:
         trainer: whose callbacks and logger are measured.
         model: the model in training.
-        now: the time once a device has done what was asked of it.
 
     Returns:
         ``checkpoint_pause_ms`` (training waits), ``checkpoint_ms`` (until the file is whole), ``checkpoint_mb``,
