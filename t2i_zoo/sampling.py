@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.text import TextFeatures
+
+See = Callable[[int, int, Tensor], None]
 
 
 @torch.no_grad()
@@ -20,6 +22,8 @@ def draw_rows(
     *,
     ema: bool = True,
     batch_size: int = 64,
+    see: See = lambda row, column, images: None,
+    page: tuple[int, int] | None = None,
 ) -> list[Tensor]:
     """Draw one row of images for each caption.
 
@@ -30,16 +34,19 @@ def draw_rows(
             row. ``model.noise(n, rng)`` draws it.
         ema: use the moving average of the weights; False uses the last weights.
         batch_size: images drawn at once.
+        see: is shown each batch as it is drawn: row, column of its first image, images. With it, a large number of
+            images need not be in memory at once.
+        page: rows and columns that are returned; all by default.
 
     Returns:
         For each caption (n, 3, S, S) in [-1, 1], float32, on the CPU.
     """
     noises = [noise] * len(captions) if isinstance(noise, Tensor) else noise
     rows = []
-    for caption, own in zip(captions, noises, strict=True):
+    for row, (caption, own) in enumerate(zip(captions, noises, strict=True)):
         text = model.encode([caption])
         repeated = TextFeatures(*(None if part is None else part.expand(len(own), *part.shape[1:]) for part in text))  # type: ignore[arg-type]
-        rows.append(_draw(model, repeated, own, ema, batch_size))
+        rows += _draw(model, repeated, own, ema, batch_size, row, see, page)
     return rows
 
 
@@ -52,6 +59,8 @@ def draw_between(
     *,
     ema: bool = True,
     batch_size: int = 64,
+    see: See = lambda row, column, images: None,
+    page: tuple[int, int] | None = None,
 ) -> list[Tensor]:
     """Draw the path from one caption to another, once for each noise vector.
 
@@ -65,6 +74,9 @@ def draw_between(
         noise: (rows, ``total_noise_dim``), constant along each path.
         ema: use the moving average of the weights; False uses the last weights.
         batch_size: images drawn at once.
+        see: is shown each batch as it is drawn: row, column of its first image, images. With it, a large number of
+            images need not be in memory at once.
+        page: rows and columns that are returned; all by default.
 
     Returns:
         For each noise vector (columns, 3, S, S) in [-1, 1], float32, on the CPU.
@@ -74,7 +86,10 @@ def draw_between(
     path = TextFeatures(torch.lerp(first.sentence, second.sentence, along))
     if model.needs.words:
         path = path._replace(**_between_words(first, second, along))
-    return [_draw(model, path, one.expand(columns, -1), ema, batch_size) for one in noise]
+    rows = []
+    for row, one in enumerate(noise):
+        rows += _draw(model, path, one.expand(columns, -1), ema, batch_size, row, see, page)
+    return rows
 
 
 def _between_words(first: TextFeatures, second: TextFeatures, along: Tensor) -> dict[str, Tensor]:
@@ -87,10 +102,24 @@ def _between_words(first: TextFeatures, second: TextFeatures, along: Tensor) -> 
     return {"words": torch.lerp(words[0], words[1], along[:, :, None]), "mask": mask}
 
 
-def _draw(model: Drawing, text: TextFeatures, noise: Tensor, ema: bool, batch_size: int) -> Tensor:
+def _draw(
+    model: Drawing,
+    text: TextFeatures,
+    noise: Tensor,
+    ema: bool,
+    batch_size: int,
+    row: int,
+    see: See,
+    page: tuple[int, int] | None,
+) -> list[Tensor]:
+    """One row, or none where the page is full."""
+    rows, columns = page or (row + 1, len(noise))
     parts = []
     for start in range(0, len(noise), batch_size):
         cut = slice(start, start + batch_size)
         some = TextFeatures(*(None if part is None else part[cut] for part in text))  # type: ignore[arg-type]
-        parts.append(model.generate(some, noise=noise[cut], ema=ema).cpu())
-    return torch.cat(parts)
+        images = model.generate(some, noise=noise[cut], ema=ema).cpu()
+        see(row, start, images)
+        if row < rows and start < columns:
+            parts.append(images[: columns - start])
+    return [torch.cat(parts)] if parts else []

@@ -64,6 +64,10 @@ class SampleGrid(L.Callback):
         if ends_here(trainer) or (self.every_n_epochs and epoch % self.every_n_epochs == 0):
             self._draw_once(trainer, pl_module, epoch)
 
+    def draw(self, trainer: L.Trainer, model: TextToImageGAN) -> None:
+        """Draw one now, as of the running epoch."""
+        self._draw(trainer, model, trainer.log_dir, trainer.current_epoch)
+
     def _draw_once(self, trainer: L.Trainer, model: L.LightningModule, epoch: int) -> None:
         folder = trainer.log_dir  # a collective, so all ranks ask
         if trainer.is_global_zero and isinstance(model, TextToImageGAN) and self._drawn != model.clock:

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 
 from t2i_zoo.commands.bare_loop import BareLoop, now, peak_memory
+from t2i_zoo.commands.benchmark_run import costs_beside_steps
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
@@ -35,6 +36,7 @@ class SideBySide(L.Callback):
         self.lightning: list[float] = []
         self.bare: list[float] = []
         self.parts: dict[str, list[float]] = {part: [] for part in PARTS}
+        self.beside: dict[str, float] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Copy the model for the bare loop and start the clock."""
@@ -64,6 +66,11 @@ class SideBySide(L.Callback):
             self.loop.step(lambda part: self._note(part, device))
         trainer.should_stop = len(self.bare) > self.rounds
         self.start = now(device)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure what a run does beside its steps."""
+        assert isinstance(pl_module, TextToImageGAN)
+        self.beside = costs_beside_steps(trainer, pl_module, now)
 
     def _note(self, part: str, device: torch.device) -> None:
         moment = now(device)
@@ -149,6 +156,7 @@ def measure_step(words: Sequence[str], window: int, rounds: int) -> dict[str, An
         "bare_step_ms": 1e3 * bare,
         "overhead_percent": 100 * (statistics.median(ratios) - 1),
         **{f"{part.replace(' ', '_')}_ms": 1e3 * statistics.median(times) for part, times in watch.parts.items()},
+        **watch.beside,
         "peak_memory_gib": peak_memory(device),
         "batch_size": batch,
         "precision": str(trainer.precision),

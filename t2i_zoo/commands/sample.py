@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from t2i_zoo.models.stream import STREAM
 
 _ROWS = 200  # of a grid: a JPEG has at most 65,535 pixels a side
+_COLUMNS = 64  # of a grid beside a folder that has all images
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -64,8 +66,8 @@ def sample(
         n: Images for each caption, or steps of each path.
         seed: Seed of the noise; the same seed draws the same images.
         out: Image file of the grid with its captions.
-        folder: Write each image as a PNG file into this folder too, with captions.json. PNG files hold caption, model,
-            seed and version in their text fields.
+        folder: Write each image as a PNG file into this folder too, with captions.json, as it is drawn; the grid
+            then shows the first 64 of each row. PNG files hold caption, model, seed and version in their text fields.
         interpolate: Two captions; draw the paths from the first to the second, each with constant noise.
         interpolate_noise: Draw each row as the path from one noise vector to another.
         redescribe: Print below each image the caption that a STREAM writes for it.
@@ -112,23 +114,43 @@ def sample(
     rng = torch.Generator().manual_seed(seed)
     if interpolate is not None:
         noise = truncated(generator, generator.noise(4, rng), truncation)
-        rows = draw_between(generator, interpolate, n, noise, ema=not live, batch_size=batch_size)
-        titles = [f"{interpolate[0]}  ->  {interpolate[1]}"] * len(rows)
+        titles = [f"{interpolate[0]}  ->  {interpolate[1]}"] * len(noise)
+        draw: Any = partial(draw_between, generator, interpolate, n, noise)
     else:
         noise = generator.noise_path(n, rng) if interpolate_noise else generator.noise(n, rng)
         noise = truncated(generator, noise, truncation)
         titles = captions or [""]
-        rows = draw_rows(generator, titles, noise, ema=not live, batch_size=batch_size)
-    notes = [writer.describe(row) for row in rows] if writer is not None else None
-    for title, row_notes in zip(titles, notes or [], strict=False):
-        print("\n  ".join([title, *row_notes]))
-    about = about_images(generator, seed, truncation)
-    if singles:  # first, since it has no largest size
-        print(f"one by one: {_save_singles(rows, titles, singles, about)}")
-    grid = caption_grid(rows[:_ROWS], titles[:_ROWS], notes=notes and notes[:_ROWS], font=font)
+        draw = partial(draw_rows, generator, titles, noise)
+    about, notes = about_images(generator, seed, truncation), [list[str]() for _ in titles]
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=n * len(titles) <= batch_size) as bar:
+        task = bar.add_task("drawing", total=n * len(titles))
+
+        def see(row: int, column: int, images: Tensor) -> None:
+            if singles:
+                names = [f"{row:04d}_{column + j:02d}" for j in range(len(images))]
+                save_images(images, [titles[row]] * len(images), singles, names, about)
+            if writer is not None:
+                notes[row] += writer.describe(images)
+            bar.advance(task, len(images))
+
+        page = (_ROWS, _COLUMNS if singles else n)
+        rows = draw(ema=not live, batch_size=batch_size, see=see, page=page)
+    for title, said in zip(titles, notes if writer else [], strict=False):
+        print("\n  ".join([title, *said]))
+    if singles:
+        named = {f"{i:04d}_{j:02d}.png": title for i, title in enumerate(titles) for j in range(n)}
+        with replacing(singles / "captions.json") as partly:
+            partly.write_text(json.dumps(named, indent=1, ensure_ascii=False), "utf-8")
+        print(f"one by one: {singles}")
+    shown = [said[: len(rows[0])] for said in notes[:_ROWS]] if writer else None
+    grid = caption_grid(rows, titles[:_ROWS], notes=shown, font=font)
     save_beside(grid, path, {"Description": "\n".join(titles[:_ROWS]), **about})
-    rest = f", of the first {_ROWS} of {len(rows)} captions" if len(rows) > _ROWS else ""
-    print(f"{sum(map(len, rows[:_ROWS]))} images{rest}: {path}")
+    rest = f", of the first {_ROWS} of {len(titles)} captions" if len(titles) > _ROWS else ""
+    rest = f" of {n} for each caption{rest}" if len(rows[0]) < n else rest
+    print(f"{sum(map(len, rows))} images{rest}: {path}")
     return path
 
 
@@ -181,18 +203,6 @@ def caption_writer(source: str, stream: str | None, device: torch.device) -> STR
     if not isinstance(writer, STREAM):
         raise T2IError(f"--stream {stream} holds a {type(writer).__name__}, expected the run of a STREAM")
     return writer
-
-
-def _save_singles(rows: Sequence[Tensor], titles: Sequence[str], folder: Path, about: Mapping[str, str]) -> Path:
-    """Save each image as ``ROW_COLUMN.png``, and the captions of all files as ``captions.json``."""
-    captions: dict[str, str] = {}
-    for i, (title, row) in enumerate(zip(titles, rows, strict=True)):
-        names = [f"{i:04d}_{j:02d}" for j in range(len(row))]
-        save_images(row, [title] * len(row), folder, names, about)
-        captions |= {f"{name}.png": title for name in names}
-    with replacing(folder / "captions.json") as partial:
-        partial.write_text(json.dumps(captions, indent=1, ensure_ascii=False), "utf-8")
-    return folder
 
 
 def check_at_least(least: int, **options: int) -> None:

@@ -21,6 +21,7 @@ from t2i_zoo.models import load_model
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.models.tacgan import TACGAN
 from t2i_zoo.pictures import to_pil, truncate_noise
+from t2i_zoo.sampling import draw_rows
 from t2i_zoo.text.rnn import RNNEncoder
 
 SHAPE = json.dumps({"word_dim": 4, "dim": 4, "kind": "lstm"})
@@ -140,6 +141,27 @@ def test_single_pictures_in_a_folder(draw, tmp_path, drawn_rows):
             assert re.fullmatch(r"GANCLS, 16 px, \d+ batches", picture.text["Model"])
             i, j = int(name[:4]), int(name[5:7])
             assert picture.tobytes() == to_pil(drawn_rows[0][1][i])[j].tobytes()
+
+
+def test_a_large_number_of_images_goes_to_the_folder_as_it_is_drawn(draw, trained, drawn_rows, tmp_path, capsys):
+    draw("--text", RED, BLUE, "--n", "70", "--batch-size", "16", "--folder", str(tmp_path / "singles"))
+    out, err = capsys.readouterr()
+    assert "128 images of 70 for each caption: " in out
+    assert "drawing" in err
+    assert len(list((tmp_path / "singles").glob("*.png"))) == 140
+    model, noise = load_model(trained), torch.randn(70, 8, generator=torch.Generator().manual_seed(0))
+    seen = []
+    page = draw_rows(model, [RED, BLUE], noise, batch_size=16, see=lambda *one: seen.append(one), page=(1, 20))
+    assert [tuple(row.shape) for row in page] == [(20, 3, 16, 16)]
+    assert [(row, column) for row, column, _ in seen] == [
+        (row, column) for row in (0, 1) for column in range(0, 70, 16)
+    ]
+    for row, column, images in seen:
+        for j, image in enumerate(to_pil(images), column):
+            with Image.open(tmp_path / "singles" / f"{row:04d}_{j:02d}.png") as picture:
+                assert picture.tobytes() == image.tobytes()
+        grid = drawn_rows[0][1][row]
+        assert torch.equal(grid[column : column + 16], images[: max(64 - column, 0)])
 
 
 def test_between_two_captions_both_ends_are_the_captions(draw, trained, drawn_rows, tmp_path):
