@@ -101,8 +101,7 @@ class Batch(TypedDict, total=False):
         images: pyramid of (B, 3, S, S) in [-1, 1], smallest S first; models of one resolution use the last.
         captions: B strings, one caption of each image.
         text: cached features of the captions; absent where the encoder has to run.
-        wrong_captions, wrong_text: captions of other classes (of other images where there are no classes); only with
-            ``BatchNeeds.wrong_text``, and with words only with ``BatchNeeds.wrong_words``.
+        wrong_captions, wrong_text: of other classes or images; only with ``BatchNeeds.wrong_text`` (``.wrong_words``).
         wrong_images: pyramid of images of other classes; only with ``BatchNeeds.wrong_images``.
         neighbours: the captions before and after each among its image's; only with ``BatchNeeds.neighbours``.
         references: all captions of each image; only with ``BatchNeeds.references``.

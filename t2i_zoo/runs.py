@@ -155,7 +155,7 @@ def environment(device: torch.device, processes: int) -> dict[str, str]:
     """Versions and hardware of this process, as text."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "t2i-zoo": __version__,
         "torch": torch.__version__,
         "lightning": version("lightning"),

@@ -211,11 +211,11 @@ def _chart(title: str, curves: dict[str, list[tuple[float, float]]]) -> Chart:
     values = [y for points in thinned.values() for _, y in points]
     last = max(x for points in thinned.values() for x, _ in points)
     low, high = min(values), max(values)
-    span = (high - low) or 1.0
+    span, base = (high - low, low) if high > low else (1.0, low - 0.5)  # a constant is in the middle
     drawn = []
     for name, points in thinned.items():
         path = " ".join(
-            f"{x / last * _WIDTH:.1f},{_HEIGHT - 4 - (y - low) / span * (_HEIGHT - 8):.1f}" for x, y in points
+            f"{x / last * _WIDTH:.1f},{_HEIGHT - 4 - (y - base) / span * (_HEIGHT - 8):.1f}" for x, y in points
         )
         drawn.append((name, path, number(curves[name][-1][1])))
     return Chart(title, drawn, number(low), number(high), f"{int(last):,}")
