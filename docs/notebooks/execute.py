@@ -27,13 +27,24 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
     for number, cell in enumerate(book.cells, 1):
         cell.id, cell.metadata = f"cell-{number}", {}
         if cell.cell_type == "code":
-            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+            cell.outputs = _joined([each for each in cell.outputs if each.get("name") != "stderr"])
             for output in cell.outputs:
                 if "text" in output:
                     output.text = output.text.replace(f"{folder}/", "").replace(f"{FOLDER.parents[1]}/", "")
                 if png := output.get("data", {}).pop("image/png", None):
                     output["data"]["image/jpeg"] = _smaller(png)
     return book
+
+
+def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """What was printed in one piece, however the kernel cut it."""
+    found: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if found and "text" in output and "text" in found[-1]:
+            found[-1].text += output.text
+        else:
+            found.append(output)
+    return found
 
 
 def _smaller(png: str) -> str:

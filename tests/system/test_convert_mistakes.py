@@ -157,10 +157,15 @@ def test_a_former_file_outlives_a_failure(official: list[Path], tmp_path: Path, 
     former = out.read_bytes()
 
     def half(state: Any, path: Path, *more: Any, **options: Any) -> None:
-        path.write_bytes(b"half")
+        path.write_text("half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("safetensors.torch.save_file", half)
+    def half_of(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", half_of)
     monkeypatch.setattr(torch, "save", half)
     assert "disk full" in mistake("convert", "--from", GAN, *map(str, official), "--out", str(out), "--overwrite")
     assert "disk full" in mistake(
