@@ -219,7 +219,7 @@ class ZooCLI(LightningCLI):
         if self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         if config.get("enable_progress_bar") is not False:
-            callbacks.append(RichProgressBar(refresh_rate=10))  # times a second; 100 take 16 % of a process
+            callbacks.append(RichProgressBar(refresh_rate=10))  # times a second: nobody sees more
         plugins = [*(config.get("plugins") or []), AtomicCheckpointIO()]
         options = {"logger": loggers, "callbacks": callbacks, "plugins": plugins, **_for_devices(config), **kwargs}
         try:
