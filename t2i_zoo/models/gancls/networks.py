@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from itertools import zip_longest
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -131,14 +132,15 @@ class LightGenerator(nn.Module):
     It has no checkerboard, and with a projected discriminator it learns fastest on a CPU. As in DF-GAN the first map
     is made of noise alone, and text changes only the gain and bias of channels, so that a layout cannot come from the
     text and samples of one caption differ. Arguments and shapes are those of ``Generator``; ``large`` adds a residual
-    block at every size, which starts at zero, so that weights without it can be trained on with it.
+    block at every size, which starts at zero, so that weights without it can be trained on with it. Sizes above 64 px
+    have only such blocks, so that training from weights of half the size begins with enlarged images.
     """
 
     def __init__(
         self, text_dim: int, noise_dim: int, projection_dim: int, width: int, image_size: int, large: bool = False
     ) -> None:
         super().__init__()
-        widths = _widths(width, image_size)[::-1]
+        widths = _widths(width, min(image_size, 64))[::-1]
         self.project = _projection(text_dim, projection_dim, False)
         self.start = nn.Linear(noise_dim, widths[0] * 16)
         code_dim = noise_dim + projection_dim
@@ -146,6 +148,10 @@ class LightGenerator(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1, bias=False) for pair in pairs)
         self.norms = nn.ModuleList(ConditionalNorm(outputs, code_dim) for _, outputs in pairs)
         self.residuals = nn.ModuleList(LightResidual(outputs, code_dim) for outputs in widths if large)
+        self.growths = nn.ModuleList(
+            nn.ModuleList(LightResidual(width, code_dim) for _ in range(1 + large))
+            for _ in range(round(math.log2(image_size)) - 6)
+        )
         self.to_image = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, noise: Tensor, sentence: Tensor) -> Tensor:
@@ -156,6 +162,10 @@ class LightGenerator(nn.Module):
             features = F.leaky_relu(norm(conv(F.interpolate(features, scale_factor=2.0)), code), 0.2)
             if residual is not None:
                 features = features + residual(features, code)
+        for blocks in self.growths:
+            features = F.interpolate(features, scale_factor=2.0, mode="bilinear")
+            for block in cast(nn.ModuleList, blocks):
+                features = features + block(features, code)
         return torch.tanh(self.to_image(features))
 
 
