@@ -41,7 +41,10 @@ TINY: dict[str, dict[str, Any]] = {
         **{"layer": "stage3", "input_size": 32, "dim": 12, "word_dim": 8, "max_words": 4},  # some words by chance
     },
     "gancls": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4},
-    "gancls:light": {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4, "architecture": "light"},
+    "gancls:light": {
+        **{"projection_dim": 8, "generator_width": 4, "discriminator_width": 4},
+        **{"architecture": "light", "light_discriminator": True},
+    },
     "stackgan": {"condition_dim": 4, "generator_width": 4, "discriminator_width": 4},
     "stackgan:stage2": {
         **{"stage": 2, "stage1": "untrained", "image_size": 32, "residual_blocks": 1},

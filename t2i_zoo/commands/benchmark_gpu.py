@@ -44,8 +44,7 @@ WITHOUT: dict[str, Any] = {
     "text_encoder": {"kind": "hashing", "dim": 1024},
 }
 #: GAN-CLS at its paper's size
-RUN = ["--config", "gancls_synthetic", "--model.generator_width", "128", "--model.discriminator_width", "64"]
-RUN += ["--model.architecture", "residual", "--model.image_size", "64", "--data.batch_size", "64"]
+RUN = ["--config", "gancls_flowers", "--data.source", "SyntheticFlowers"]
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 
 

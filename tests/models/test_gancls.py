@@ -18,6 +18,7 @@ from t2i_zoo.models.gancls.networks import (
     DCGANGenerator,
     Discriminator,
     Generator,
+    LightDiscriminator,
     ResidualBottleneck,
 )
 from t2i_zoo.nn import Logits
@@ -78,6 +79,13 @@ def test_initial_weights() -> None:
     assert float(network.layers[1].weight.mean()) == pytest.approx(1, abs=0.01)
     assert not network.layers[1].bias.any()
     assert float(network.project[0].weight.abs().max()) == pytest.approx(1024**-0.5, rel=0.01)
+
+
+def test_the_light_discriminator_begins_with_the_variance_of_its_images() -> None:
+    rng = torch.Generator().manual_seed(0)
+    maps = LightDiscriminator(32, 8, 16, 64).image(torch.randn(32, 3, 64, 64, generator=rng))
+    assert 0.5 < float(maps.std()) < 2  # a thirtieth with PyTorch's own initial weights
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in LightDiscriminator(32, 8, 4, 32).modules())
 
 
 # Losses by hand -----------------------------------------------------------------------------------------------------

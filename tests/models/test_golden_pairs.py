@@ -33,7 +33,7 @@ def bottleneck(layers: Layers, x: Tensor, slope: float) -> Tensor:
 
 
 class GANCLSPaper(Paper):
-    """Reed et al. 2016, with the authors' or the port's networks, or the light generator."""
+    """Reed et al. 2016, with the authors' or the port's networks, or the light ones."""
 
     def draw(self, noise: Tensor, sentence: Tensor) -> Tensor:
         g, kind = self.g, self.options["architecture"]
@@ -57,6 +57,8 @@ class GANCLSPaper(Paper):
         return torch.tanh(x)
 
     def features(self, images: Tensor) -> Tensor:
+        if self.options["light_discriminator"]:
+            return self.light_features(images)
         layers, residual = self.d("image"), self.options["architecture"] != "dcgan"
         x, place = leaky(layers(0).conv(images, 2, 1)), 2
         halvings = {16: 2, 32: 3, 64: 4}[self.options["image_size"]]
@@ -66,7 +68,26 @@ class GANCLSPaper(Paper):
                 x, place = leaky(x), place + 1
         return leaky(bottleneck(layers(place), x, 0.2)) if residual else x
 
+    def light_features(self, images: Tensor) -> Tensor:
+        layers = self.d("image")
+        x = layers(0).conv(images, 2, 1)
+        for number in range(1, {16: 2, 32: 3, 64: 4}[self.options["image_size"]]):
+            smaller = (x[..., ::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, ::2] + x[..., 1::2, 1::2]) / 4
+            block = layers(number)
+            x = (block("conv").conv(leaky(x), 2, 1) + block("shortcut").conv(smaller)) / 2**0.5
+        x = leaky(x)
+        spread = (
+            ((x - x.mean(0)).square().mean(0) + 1e-8).sqrt().mean(0)
+        )  # six images are no multiple of four: one group
+        x = torch.cat([x, spread * torch.ones_like(x[:, :1])], 1)
+        return leaky(self.d("last").conv(x)).flatten(1)
+
+    def alone(self, features: Tensor) -> Tensor | None:
+        return self.d("realism").linear(features).flatten() if self.options["light_discriminator"] else None
+
     def logits(self, features: Tensor, sentence: Tensor) -> Tensor:
+        if self.options["light_discriminator"]:
+            return (features * self.d("project").linear(sentence)).sum(1) / features.shape[1] ** 0.5
         joined, joint = beside(features, projected(self.d("project"), sentence)), self.d("joint")
         if joint.has("weight"):
             return joint.conv(joined).flatten()
@@ -93,16 +114,22 @@ class GANCLSPaper(Paper):
             wrong = self.logits(features, batch["wrong_text"].sentence)
         else:
             wrong = self.logits(self.features(batch["wrong_images"][-1]), sentence)
-        fake = self.logits(self.features(fakes["images"][:COUNT]), sentence)
-        terms |= {"wrong": softplus(wrong).mean(), "fake": softplus(fake).mean()}
+        drawn = self.features(fakes["images"][:COUNT])
+        terms |= {"wrong": softplus(wrong).mean(), "fake": softplus(self.logits(drawn, sentence)).mean()}
         f = 1 - w if o["fake_weight"] is None else o["fake_weight"]
-        return {**terms, "loss": terms["real"] + w * terms["wrong"] + f * terms["fake"]}
+        loss = terms["real"] + w * terms["wrong"] + f * terms["fake"]
+        if (alone := self.alone(features)) is not None:
+            terms |= {"real_alone": softplus(-alone).mean(), "fake_alone": softplus(self.alone(drawn)).mean()}
+            loss = loss + terms["real_alone"] + terms["fake_alone"]
+        return {**terms, "loss": loss}
 
     def fool(self, batch: Any, fakes: Any, rng: torch.Generator) -> Terms:
         o = self.options
         fakes = self.fakes(batch, rng) if o["redraw_noise"] else fakes
         features = self.features(fakes["images"])
         lost = softplus(-self.logits(features, fakes["sentence"]))
+        if (alone := self.alone(features)) is not None:
+            lost = lost + softplus(-alone)
         if not o["interpolation_weight"]:
             terms = {"loss": lost.mean()}
         else:
@@ -143,6 +170,7 @@ AUTHORS = {"generator_width": 4, "discriminator_width": 4, "projection_dim": 5}
             id="dcgan",
         ),
         pytest.param({"image_size": 16, "architecture": "light", "interpolation_weight": 1.5}, id="light"),
+        pytest.param({"image_size": 32, "architecture": "light", "light_discriminator": True}, id="light-pair"),
     ],
 )
 def test_gancls(changed: dict[str, Any]) -> None:

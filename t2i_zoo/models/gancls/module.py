@@ -32,6 +32,8 @@ class GANCLS(Half, TextToImageGAN):
     Args:
         architecture: the authors' residual networks, the plain DCGAN ones of the PyTorch port, or ``light``: a small
             generator of ours with noise and text at every size, beside the authors' discriminator.
+        light_discriminator: a small discriminator of ours without batch norm, which also judges images alone, in place
+            of the architecture's; made for training with ``r1``.
         projection_dim: dimension of the projected sentence in both networks (``nt``).
         generator_width: channels before the generator's last layer (``ngf``).
         discriminator_width: channels after the discriminator's first layer (``ndf``).
@@ -61,6 +63,7 @@ class GANCLS(Half, TextToImageGAN):
         self,
         *,
         architecture: Literal["residual", "dcgan", "light"] = "residual",
+        light_discriminator: bool = False,
         projection_dim: Count = 128,
         generator_width: Count = 128,
         discriminator_width: Count = 64,
@@ -83,7 +86,9 @@ class GANCLS(Half, TextToImageGAN):
         size = self.hparams["image_size"]
         check_image_size(size, 16)
         generator, dims = self.build_generator(), (self.text_encoder.dim, projection_dim, discriminator_width, size)
-        if architecture == "dcgan":
+        if light_discriminator:
+            self.set_networks(generator, networks.LightDiscriminator(*dims))
+        elif architecture == "dcgan":
             self.set_networks(generator, networks.DCGANDiscriminator(*dims))
         else:
             self.set_networks(generator, networks.Discriminator(*dims, third_activation, text_norm))

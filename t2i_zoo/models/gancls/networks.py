@@ -1,4 +1,4 @@
-"""GAN-CLS networks: the paper authors' residual pair, and the plain DCGAN pair of the PyTorch port.
+"""GAN-CLS networks: the authors' residual pair, the plain DCGAN pair of the PyTorch port, a light pair of ours.
 
 Authors' code: reedscot/icml2016 (Lua Torch7). Port: aelnouby/Text-to-Image-Synthesis. The card lists how the two
 differ. Shapes: B batch, D sentence embedding (``text_dim``), z noise (``noise_dim``), t projected sentence
@@ -9,7 +9,7 @@ paper).
 from __future__ import annotations
 
 import math
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import cast
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2i_zoo.nn import ConditionalDiscriminator, Logits, activated, dcgan_init, encoder, laid_out_as, tile
+from t2i_zoo.nn.projected import batch_deviation
 
 
 def _widths(width: int, image_size: int) -> list[int]:
@@ -227,3 +228,54 @@ class DCGANDiscriminator(MatchingDiscriminator):
         self.project = _projection(text_dim, projection_dim, norm=True)
         self.joint = _conv(widths[-1] + projection_dim, 1, 4)
         self.apply(dcgan_init)
+
+
+class LightDown(nn.Module):
+    """Halve the side of a map: a 4 x 4 convolution with stride 2, and a 1 x 1 convolution of the averages beside it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 4, 2, 1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, inputs, H, W) before its activation to (B, outputs, H / 2, W / 2) before the next."""
+        total: Tensor = self.conv(F.leaky_relu(features, 0.2)) + self.shortcut(F.avg_pool2d(features, 2))
+        return total * math.sqrt(0.5)  # the sum of two would double the variance in each block
+
+
+class LightDiscriminator(ConditionalDiscriminator):
+    """A small discriminator of ours, of no paper, for training with ``r1``: residual, without norm, text by projection.
+
+    Two logits are computed from one vector of an image (B, t): that it is real, which is linear, and that it belongs to
+    its text, the product with the projected sentence (Miyato and Koyama 2018). Images are seen beside three others of
+    their batch (``batch_deviation``), so that a generator that ignores its noise is found out. Arguments are those of
+    ``Discriminator``.
+    """
+
+    def __init__(self, text_dim: int, projection_dim: int, width: int, image_size: int) -> None:
+        super().__init__()
+        self.condition_dim, widths = text_dim, [2 * channels for channels in _widths(width, image_size)]
+        self.image = nn.Sequential(nn.Conv2d(3, widths[0], 4, 2, 1), *(LightDown(*pair) for pair in pairwise(widths)))
+        self.last = nn.Conv2d(widths[-1] + 1, projection_dim, 4)
+        self.project = nn.Linear(text_dim, projection_dim)
+        self.realism = nn.Linear(projection_dim, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # without norm the variance has to be kept from the beginning
+                nn.init.kaiming_normal_(module.weight, 0.2)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] to vectors (B, t)."""
+        maps = batch_deviation(F.leaky_relu(self.image(images), 0.2))
+        return F.leaky_relu(self.last(maps), 0.2).flatten(1)
+
+    def judge(self, features: Tensor, condition: Tensor) -> Logits:
+        """Matched logits (B,) of vectors with sentence embeddings (B, D)."""
+        return Logits((features * self.project(condition)).sum(1) / math.sqrt(features.shape[1]))
+
+    def judge_alone(self, features: Tensor) -> Tensor:
+        """Unconditional logits (B,)."""
+        logits: Tensor = self.realism(features).flatten()
+        return logits
