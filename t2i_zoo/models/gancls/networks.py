@@ -268,8 +268,8 @@ class LightDiscriminator(ConditionalDiscriminator):
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] to vectors (B, t)."""
-        maps = batch_deviation(F.leaky_relu(self.image(images), 0.2))
-        return F.leaky_relu(self.last(maps), 0.2).flatten(1)
+        maps = F.leaky_relu(self.image(images), 0.2)
+        return F.leaky_relu(self.last(laid_out_as(maps, batch_deviation(maps))), 0.2).flatten(1)
 
     def judge(self, features: Tensor, condition: Tensor) -> Logits:
         """Matched logits (B,) of vectors with sentence embeddings (B, D)."""
