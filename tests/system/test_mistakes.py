@@ -53,7 +53,7 @@ OPTIONS = {  # words after `fit` and a whole config: what the sentence must hold
     "--model.beta1 2": "found --model.beta1 2.0, expected 0 or more, and less than 1",
     "--model.ema_decay null": "found --model.ema_decay None, expected 0 or more, and less than 1",
     "--model.augment [colour]": "expected a list of color, translation and cutout or null: did you mean color",
-    "--model.penalty_every 4": "found --model.penalty_every 4, which does nothing without --model.r1 or another",
+    "--model.r1 0": "found --model.penalty_every 4, which does nothing without --model.r1 or another",
     "--samples.captions []": "found --samples.captions .., expected one or more captions",
     "--samples.rows -1": "found --samples.rows -1, expected at least 1",
     "--checkpoint.filename=": "found --checkpoint.filename",
