@@ -272,6 +272,6 @@ def test_a_cpu_draws_with_channels_together(trained):
 
 def test_bfloat16_rounds_pixels(draw, drawn_rows):
     draw("--text", RED, "--n", "4")
-    draw("--text", RED, "--n", "4", "--bf16", "true")
+    draw("--text", RED, "--n", "4", "--bf16")
     exact, rounded = (torch.as_tensor(rows[0]) for _, rows in drawn_rows)
     assert 0 < (exact - rounded).abs().max() < 0.2
