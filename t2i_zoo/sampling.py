@@ -1,17 +1,58 @@
-"""Rows of generated images: one caption each, or a path between two captions."""
+"""Rows of generated images: one caption each, or a path between two captions; and how to draw many of them fast."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.text import TextFeatures
 
 See = Callable[[int, int, Tensor], None]
+_MOST = {"cuda": 256, "cpu": 16}  #: images at once; a CPU is slower with more
+
+
+def for_drawing(model: Drawing) -> Drawing:
+    """Let a model draw faster on a CPU: with the channels of a place together in memory, it is never slower."""
+    if model.device.type == "cpu":
+        for network in (model.generator_ema, getattr(model, "generator", None)):
+            if network is not None:
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+@torch.no_grad()
+def images_at_once(model: Drawing, caption: str) -> int:
+    """How many images a quarter of the free memory holds, by the outputs of all layers for one of them."""
+    sizes: list[int] = []
+
+    def note(module: nn.Module, given: Any, out: Any) -> None:
+        parts = out if isinstance(out, (tuple, list)) else [out]
+        sizes.extend(part.nbytes for part in parts if isinstance(part, Tensor))
+
+    layers = [m for m in model.generator_ema.modules() if not [*m.children()]]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        model.generate([caption])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(min(free_memory(model.device) // 4 // max(sum(sizes), 1), _MOST.get(model.device.type, 64)), 1)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a device has left; 4 GiB where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 4 * 2**30
 
 
 @torch.no_grad()

@@ -53,10 +53,13 @@ class BareLoop:
         """One batch through both optimizers; ``lap`` is told each part as it ends."""
         batch = self.batch()
         lap("data")
-        # without the cache of half-precision weights, as in Lightning: with it, gradients are rounded otherwise
-        half = self.autocast is not None
-        with torch.autocast(self.model.device.type, self.autocast, enabled=half, cache_enabled=False):
+        with self.half():
             self.model.step(batch, *self.adams, lap=lap)
+
+    def half(self) -> torch.autocast:
+        """Half precision, if any, without the cache of weights, as in Lightning: with it, gradients round otherwise."""
+        enabled = self.autocast is not None
+        return torch.autocast(self.model.device.type, self.autocast, enabled=enabled, cache_enabled=False)
 
 
 def now(device: torch.device) -> float:

@@ -80,7 +80,7 @@ def benchmark_data(module: CaptionDataModule, window: int = 20, rounds: int = 5)
 
     def from_store(number: int) -> None:
         plan = planner.plan(0, number % len(planner), order)
-        module.on_after_batch_transfer(module.on_before_batch_transfer(plan))
+        module.on_after_batch_transfer(module.gather(plan))
 
     def from_files(number: int) -> None:
         decode_batch(records, planner.plan(0, number % len(planner), order), module)

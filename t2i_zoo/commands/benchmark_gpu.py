@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +18,12 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from t2i_zoo.commands.bare_loop import BareLoop, now, peak_memory
+from t2i_zoo.commands.bare_loop import Adam, BareLoop, now, peak_memory
 from t2i_zoo.commands.plain_steps import PLAIN
 from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 from t2i_zoo.files import replacing
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.graphed import GraphedStep
 from t2i_zoo.parsing import packaged_configs
 from t2i_zoo.version import __version__
 
@@ -45,7 +47,7 @@ WITHOUT: dict[str, Any] = {
 }
 #: GAN-CLS at its paper's size
 RUN = ["--config", "gancls_flowers", "--data.source", "SyntheticFlowers"]
-LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
+LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 
 
 class Mode(NamedTuple):
@@ -54,6 +56,7 @@ class Mode(NamedTuple):
     precision: str
     channels_last: bool = False
     compiled: bool = False
+    graphed: bool = False
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """Half precision, without the cache of weights, as in Lightning."""
@@ -62,6 +65,7 @@ class Mode(NamedTuple):
 
 
 FIRST = (Mode("bf16"), Mode("bf16", True))  #: of every model, before anything else
+GRAPHED = (Mode("bf16", True, graphed=True),)
 THEN = (Mode("tf32"), Mode("tf32", True), Mode("fp32"), Mode("bf16", True, True), Mode("bf16", False, True))
 
 
@@ -108,7 +112,7 @@ def report(
         *rows(FIRST),
         *((f"plain {case}", lambda case=case: found["plain"].append(case.plain())) for case in plain if case.has_plain),
         ("a run under Lightning", under_lightning),
-        *rows(THEN),
+        *rows(GRAPHED + THEN),
     ]
     for name, measure in steps:  # type: ignore[misc]
         if time.monotonic() > end:
@@ -122,7 +126,7 @@ def report(
         torch._dynamo.reset()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    if done := [row for row in found["rows"] if not row["compiled"]]:
+    if done := [row for row in found["rows"] if not (row["compiled"] or row["graphed"])]:
         worst = min(done, key=lambda row: row["share_percent"])
         mode = Mode(worst["precision"], worst["channels_last"])
         found["slowest"] = Case(worst["config"], mode, device, changes or {}).trace(folder / "slowest.json.gz")
@@ -170,7 +174,7 @@ class Case:
 
     def __str__(self) -> str:
         parts = [self.config, self.mode.precision]
-        parts += [name for name in ("channels_last", "compiled") if getattr(self.mode, name)]
+        parts += [name for name in ("channels_last", "compiled", "graphed") if getattr(self.mode, name)]
         return " ".join(parts)
 
     def prepare(self) -> tuple[TextToImageGAN, CaptionDataModule]:
@@ -212,10 +216,17 @@ class Case:
             with FlopCounterMode(display=False) as counter:
                 loop.step()
             self.flops[self.config] = float(counter.get_total_flops())
-        figures = self.timed(loop.step, len(batch["captions"]))
+        step: Callable[[], Any] = loop.step
+        if self.mode.graphed:
+            adams = [adam.optimizer for adam in loop.adams]
+            wrap = partial(Adam, loop.model)
+            step = partial(GraphedStep(loop.model, adams, batch, autocast=loop.half, wrap=wrap), batch)
+            for _ in range(4):  # the batches before the capture, and the first replay
+                step()
+        figures = self.timed(step, len(batch["captions"]))
         flops = self.flops.get(self.config, 0.0) / figures["step_ms"] / 1e9
         with torch.profiler.profile() as profile:
-            loop.step()
+            step()
             now(self.device)
         counts = Counter(event.name for event in profile.events() or ())
         launches = sum(counts[name] for name in LAUNCHES)
@@ -278,7 +289,17 @@ class Case:
 
 def page(found: Mapping[str, Any]) -> str:
     """The figures in Markdown."""
-    names = ["config", "precision", "channels_last", "compiled", "batch", "step_ms", "host_ms", "images_per_second"]
+    names = [
+        "config",
+        "precision",
+        "channels_last",
+        "compiled",
+        "graphed",
+        "batch",
+        "step_ms",
+        "host_ms",
+        "images_per_second",
+    ]
     names += ["peak_memory_gib", "first_step_s"]
     ours = [*names, "tflops", "share_percent", "launches", "data_ms", "snapshot_ms"]
     lines = [f"# {found['device']}", "", f"bf16 product of matrices: {found['bf16_tflops']:.1f} TFLOP/s; "]
@@ -288,7 +309,7 @@ def page(found: Mapping[str, Any]) -> str:
         lines += [_row([_shown(row[name]) for name in columns]) for row in found[key]]
     for slow, fast in itertools.product(found["plain"], found["rows"]):
         if (slow["config"], slow["precision"]) == (fast["config"], fast["precision"]):
-            mode = ", ".join(name for name in ("channels_last", "compiled") if fast[name]) or "as it is"
+            mode = ", ".join(name for name in ("channels_last", "compiled", "graphed") if fast[name]) or "as it is"
             ratio = slow["step_ms"] / fast["step_ms"]
             lines += [
                 "",

@@ -34,6 +34,7 @@ from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.parsing import Parser, find_config, named_model
 from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
+from t2i_zoo.sampling import for_drawing
 from t2i_zoo.vision.network import weights_hash
 
 REAL, UNTRAINED = "real", "untrained:"
@@ -136,6 +137,7 @@ def find_subject(ckpt: str, device: str = "cpu", live: bool = False) -> Subject:
         config = folder / "config.yaml"
     if not isinstance(model, Drawing):
         raise T2IError(f"{ckpt} holds a {type(model).__name__}, which generates no images: give a run of a GAN")
+    for_drawing(model)
     if live and ckpt.endswith(".safetensors"):
         raise T2IError(f"found --live and {ckpt}, which holds the averaged weights only: leave out --live")
     return Subject(model, name, ckpt, digest, folder, config if config.is_file() else None)

@@ -26,7 +26,7 @@ from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.paths import shipped_generators
 from t2i_zoo.pictures import save_images, to_pil
 from t2i_zoo.runs import LAST
-from t2i_zoo.sampling import draw_between, draw_rows
+from t2i_zoo.sampling import draw_between, draw_rows, for_drawing
 
 LONGEST = 1000  #: characters of a caption
 MOST = 16  #: images of a row
@@ -87,7 +87,7 @@ class Studio:
             model = load_model(source, self.device)
             if not isinstance(model, Drawing):
                 raise T2IError(f"{name} holds a {type(model).__name__}, which draws no images: choose another one")
-            self._models[key] = model
+            self._models[key] = for_drawing(model)
         self._models.move_to_end(key)
         while len(self._models) > _LOADED:
             self._models.popitem(last=False)

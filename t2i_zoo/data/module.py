@@ -182,12 +182,12 @@ class CaptionDataModule(_BySource):
         return max((times for word, times in self.oversample.items() if word in words), default=1)
 
     def loader(self, split: str, train: bool, epoch: Callable[[], int]) -> Plans:
-        """Plans of a split."""
-        return Plans(self.planner(split, train), epoch)
+        """Batches of a split, gathered ahead."""
+        return Plans(self.planner(split, train), epoch, self.gather)
 
     # From plan to batch ---------------------------------------------------------------------------------------------
 
-    def on_before_batch_transfer(self, batch: Plan, dataloader_idx: int = 0) -> dict[str, Any]:
+    def gather(self, batch: Plan) -> dict[str, Any]:
         """Look up strings and, where the store is on the host, cut the pixels: only uint8 crosses to the device."""
         if self._captions is None:
             self.look_up()
@@ -207,6 +207,10 @@ class CaptionDataModule(_BySource):
                 part["wrong_words"] = self._captions.padded_words(batch.wrong_captions)
         if self._pixels.device.type == "cpu":
             self._add_tensors(part, batch)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):  # this may be a thread, which would pin on the first GPU
+                pinned = {key: value.pin_memory() for key, value in part.items() if key.endswith("pixels")}
+            part |= pinned
         self._read += 1
         if self._read % _KEPT == 0:  # of a set like COCO all that was ever read would count as this process's memory
             release_pages(store.images)

@@ -6,8 +6,9 @@ So a resumed run meets the very batches that it would have met, and two ranks ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -188,26 +189,37 @@ class Planner:
 
 
 class Plans:
-    """One epoch of plans after another, which Lightning iterates over in place of a torch ``DataLoader``.
+    """One epoch of batches after another, which Lightning iterates over in place of a torch ``DataLoader``.
 
-    Only small index tensors pass through here (pixels are read where they are needed), so worker processes would cost
-    more than they bring. ``state_dict`` makes it resumable in the middle of an epoch.
+    A thread plans and gathers the next batch while the last one is in use; nothing is decoded, so worker processes
+    would cost more than they bring. ``state_dict`` makes it resumable in the middle of an epoch.
+
+    Args:
+        planner: of the split.
+        epoch: asked at the first batch of each iteration.
+        gather: makes a batch of its plan.
     """
 
-    def __init__(self, planner: Planner, epoch: Callable[[], int]) -> None:
-        self.planner, self.epoch = planner, epoch
+    def __init__(
+        self, planner: Planner, epoch: Callable[[], int], gather: Callable[[Plan], Any] = lambda plan: plan
+    ) -> None:
+        self.planner, self.epoch, self.gather = planner, epoch, gather
         self._done = self._first = 0
 
     def __len__(self) -> int:
         return len(self.planner)
 
-    def __iter__(self) -> Iterator[Plan]:
+    def __iter__(self) -> Iterator[Any]:
         # A generator asks for the epoch at its first step: Lightning calls iter() before it knows the epoch it resumes.
         epoch, first, self._first = self.epoch(), self._first, 0
         self._done = first
-        for plan in self.planner.plans(epoch, first):
-            self._done += 1
-            yield plan
+        gathered = map(self.gather, self.planner.plans(epoch, first))
+        with ThreadPoolExecutor(1) as beside:
+            begun = beside.submit(next, gathered, None)
+            while (batch := begun.result()) is not None:
+                begun = beside.submit(next, gathered, None)
+                self._done += 1
+                yield batch
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the running epoch were handed out."""

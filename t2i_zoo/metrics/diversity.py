@@ -56,8 +56,8 @@ class ClassDiversity(ZooMetric):
 
     def update(self, images: Tensor, index: Tensor) -> None:
         """Add images (B, 3, S, S) in [-1, 1] at positions ``index`` (B,)."""
-        keep = self.keep[index.cpu()]
-        self._keep(index[keep.to(index.device)], to_uint8(images[keep.to(images.device)]))
+        kept = self.keep[index.cpu()].nonzero().flatten()  # on the host: a mask on a GPU would make it wait
+        self._keep(index[kept.to(index.device)], to_uint8(images[kept.to(images.device)]))
 
     def compute(self) -> list[Score]:
         """One score."""
@@ -66,7 +66,7 @@ class ClassDiversity(ZooMetric):
         scale = 1 / 255 if self.reference_bugs and self.real else 1.0
         means = []
         for label in torch.unique(labels):
-            own = images[(labels == label).to(images.device)]
+            own = images[(labels == label).nonzero().flatten().to(images.device)]
             if len(own) > 1:
                 pairs = torch.combinations(torch.arange(len(own))).to(images.device)
                 pixels = own.float() * scale

@@ -206,9 +206,10 @@ def model_sampler(model: Any, photographs: Photographs, draws: Draws, protocol: 
 
 
 def seeded_noise(model: Any, numbers: list[int], seed: int, truncation: float | None = None) -> Tensor:
-    """Noise (B, Z) of images by their positions, the same on every device."""
+    """Noise (B, Z) of images by their positions, the same on every device and on the CPU, so that it moves once."""
     rng = torch.Generator()
-    noise = torch.cat([model.noise(1, rng.manual_seed(stable_seed(seed, "noise", i))) for i in numbers])
+    seeds = [stable_seed(seed, "noise", number) for number in numbers]
+    noise = torch.cat([model.noise(1, rng.manual_seed(own), move=False) for own in seeds])
     return noise if truncation is None else truncate_noise(noise, truncation)
 
 

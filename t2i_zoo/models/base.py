@@ -103,6 +103,7 @@ class TextToImageGAN(EvaluatedModule):
     compile_backend = "inductor"  #: of ``torch.compile``
     generator_steps = 1  #: generator steps per batch, all with the same noise; TAC-GAN has two
     parts = ("generator.", "generator_ema.", "discriminator.")
+    decay_on_device: Tensor | None = None  #: of the moving average, where a graphed step fills it
     builds_on: tuple[str, ...] = ("damsm",)
 
     def __init__(
@@ -280,7 +281,9 @@ class TextToImageGAN(EvaluatedModule):
     def update_ema(self, count: int) -> None:
         """Move the averaged weights towards the live ones, after a batch of ``count`` images in each process."""
         images = count * (self._trainer.world_size if self._trainer is not None else 1)
-        move_average(self.generator_ema, self.generator, ema_decay(self.hparams, self.clock, images))
+        decay: Any = self.decay_on_device
+        decay = ema_decay(self.hparams, self.clock, images) if decay is None else decay
+        move_average(self.generator_ema, self.generator, decay)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
         """Two Adams, the discriminator's first, each with its learning-rate decay."""

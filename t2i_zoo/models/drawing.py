@@ -107,14 +107,15 @@ class Drawing(CaptionReader):
         cached = batch.get("wrong_text")
         return cached if cached is not None else self.encode(batch["wrong_captions"])
 
-    def noise(self, count: int, rng: torch.Generator | None = None) -> Tensor:
+    def noise(self, count: int, rng: torch.Generator | None = None, move: bool = True) -> Tensor:
         """Standard normal noise (count, ``total_noise_dim``) on the model's device; training passes its ``rng``.
 
         Everything random in a sample is drawn here, so that it can be repeated: the noise vector z and, in papers with
-        conditioning augmentation, the noise of that after it.
+        conditioning augmentation, the noise of that after it. Without ``move`` it stays on the device of ``rng``.
         """
         source = rng.device if rng is not None else self.device
-        return torch.randn(count, self.total_noise_dim, generator=rng, device=source).to(self.device)
+        noise = torch.randn(count, self.total_noise_dim, generator=rng, device=source)
+        return noise.to(self.device) if move else noise
 
     def noise_path(self, steps: int, rng: torch.Generator | None = None) -> Tensor:
         """Noise (steps, ``total_noise_dim``) on the CPU on a path between two draws, both ends included."""

@@ -50,10 +50,15 @@ def ema_decay(options: Mapping[str, Any], clock: int, images: int) -> float:
 
 
 @torch.no_grad()
-def move_average(average: nn.Module, live: nn.Module, decay: float) -> None:
+def move_average(average: nn.Module, live: nn.Module, decay: float | Tensor) -> None:
     """Move averaged weights towards the live ones; buffers are copied."""
-    averages: list[Tensor] = list(average.parameters())
-    torch._foreach_lerp_(averages, list(live.parameters()), 1.0 - decay)
+    averages, weights = list[Tensor](average.parameters()), list[Tensor](live.parameters())
+    if isinstance(decay, Tensor):  # on the device: the same, in operations that do not ask the host for it
+        differences = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(differences, 1.0 - decay)
+        torch._foreach_add_(averages, differences)
+    else:
+        torch._foreach_lerp_(averages, weights, 1.0 - decay)
     alike: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for to, buffer in zip(average.buffers(), live.buffers(), strict=True):
         for tensors, tensor in zip(alike.setdefault(buffer.dtype, ([], [])), (to, buffer), strict=True):

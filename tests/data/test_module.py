@@ -51,7 +51,7 @@ def build(**options):
 
 def batches_of(module, loader):
     """What Lightning does with each plan, without a device to go to."""
-    return [module.on_after_batch_transfer(module.on_before_batch_transfer(plan)) for plan in loader]
+    return [module.on_after_batch_transfer(part) for part in loader]
 
 
 def train(folder, model, module, **options):
@@ -268,8 +268,9 @@ def test_host_and_device_paths_agree():
     """On a device the store is gathered after the transfer; both ways give the pictures of a direct computation."""
     module = build()
     module.setup()
-    plan = next(iter(module.train_dataloader()))
-    host = module.on_after_batch_transfer(module.on_before_batch_transfer(plan))["images"][-1]
+    part = next(iter(module.train_dataloader()))
+    plan = part["plan"]
+    host = module.on_after_batch_transfer(part)["images"][-1]
     for image, row, top, left, flip in zip(host, plan.rows, *plan.crops, strict=True):
         cut = module.store.image(row)[top : top + 16, left : left + 16]
         cut = np.flip(cut, 1) if flip else cut

@@ -1,11 +1,13 @@
 """Plans are a pure function of seed, epoch, rank and batch number; resuming meets the batches it would have met."""
 
 import hashlib
+import threading
 
 import pytest
 import torch
 
 from t2i_zoo.data.plan import Planner, Plans
+from t2i_zoo.errors import T2IError
 from t2i_zoo.seeds import stable_seed
 
 
@@ -178,3 +180,28 @@ def test_the_epoch_is_asked_for_at_the_first_batch():
     walk = iter(Plans(make(), lambda: epoch[0]))
     epoch[0] = 5  # what a resumed run learns after iter()
     assert equal(next(walk), plan_of(make(), 5, 0))
+
+
+def test_a_thread_gathers_the_next_batch_beside_the_step():
+    gathered, threads = [], set()
+    second = threading.Event()
+
+    def gather(plan):
+        threads.add(threading.current_thread())
+        gathered.append(plan)
+        if len(gathered) == 2:
+            second.set()
+        if len(gathered) == 4:
+            raise T2IError("found no pixels")
+        return plan.positions
+
+    running = Plans(make(), lambda: 0, gather)
+    walk = iter(running)
+    assert torch.equal(next(walk), plan_of(make(), 0, 0).positions)
+    assert second.wait(60)  # though nobody asked for it
+    assert running.state_dict() == {"batches": 1}
+    assert len(gathered) == 2  # and no third
+    with pytest.raises(T2IError, match="no pixels"):
+        list(walk)
+    assert threading.current_thread() not in threads
+    assert running.state_dict() == {"batches": 3}

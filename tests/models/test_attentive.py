@@ -51,8 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_widths: Any, build_data:
 
 def batch_of(model: AttentiveGAN, data: Any) -> dict[str, Any]:
     """One training batch of four, with the model's text."""
-    plan = next(iter(data.train_dataloader()))
-    batch = data.on_after_batch_transfer(data.on_before_batch_transfer(plan))
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
     batch["text"] = model.encode(batch["captions"])
     size = model.hparams["image_size"]
     images = batch["images"][-1]

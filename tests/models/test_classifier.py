@@ -212,8 +212,8 @@ def test_validation_is_over_the_whole_split(build: Any, build_trainer: Any, buil
     trainer.fit(model, data)
     rows = torch.from_numpy(data.store.rows("test"))
     pictures, labels = [], torch.from_numpy(data.store.labels)[rows]
-    for plan in data.val_dataloader():
-        pictures.append(data.on_after_batch_transfer(data.on_before_batch_transfer(plan))["images"][-1])
+    for part in data.val_dataloader():
+        pictures.append(data.on_after_batch_transfer(part)["images"][-1])
     logits = model.see(torch.cat(pictures)).logits
     right = (logits.argmax(1) == labels).float().mean()
     near = (logits.topk(5).indices == labels[:, None]).any(1).float().mean()

@@ -51,7 +51,7 @@ def parts(model: DAMSM, names: list[str]) -> dict[str, Tensor]:
 
 
 def batches(data: Any, loader: Any) -> list[Any]:
-    return [data.on_after_batch_transfer(data.on_before_batch_transfer(plan)) for plan in loader]
+    return [data.on_after_batch_transfer(part) for part in loader]
 
 
 # Words --------------------------------------------------------------------------------------------------------------

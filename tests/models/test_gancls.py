@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from math import log
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from t2i_zoo.batch import Fakes
@@ -296,3 +299,29 @@ def test_image_sizes_are_powers_of_two(tiny_options: dict[str, Any], size: int) 
 def test_a_string_for_a_list_is_named(tiny_options: dict[str, Any]) -> None:
     with pytest.raises(T2IError, match=r"found one string, expected a list of captions"):
         GANCLS(**tiny_options, **TINY).generate("a red flower")
+
+
+def test_a_light_generator_begins_as_one_of_half_the_size_enlarged(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"architecture": "light", "large": True, "generator_width": 2, "discriminator_width": 2}
+    options |= {"text_encoder": {"kind": "hashing", "dim": 16}, "noise_dim": 4, "projection_dim": 4}
+    small = GANCLS(**options, image_size=64)
+    for block in small.generator.residuals:
+        torch.nn.init.normal_(block.gain)
+    small.generator_ema.load_state_dict(small.generator.state_dict())
+    save_file(
+        {k: v for k, v in small.state_dict().items() if k.startswith("generator_ema.")}, tmp_path / "s.safetensors"
+    )
+    with pytest.warns(UserWarning, match="keep their initial values"):
+        large = GANCLS(**options, image_size=256, weights=str(tmp_path / "s.safetensors"))
+    features = []
+    small.generator_ema.to_image.register_forward_hook(lambda module, given, out: features.append(given[0]))
+    noise = small.noise(2)
+    small.generate(["red", "blue"], noise=noise)
+    enlarged = features[0]
+    for _ in range(2):
+        enlarged = F.interpolate(enlarged, scale_factor=2.0, mode="bilinear")
+    expected = torch.tanh(small.generator_ema.to_image(enlarged))
+    torch.testing.assert_close(large.generate(["red", "blue"], noise=noise), expected)
+    block = large.generator_ema.growths[1][1]
+    torch.nn.init.normal_(block.gain)
+    assert (large.generate(["red", "blue"], noise=noise) - expected).abs().max() > 0.01

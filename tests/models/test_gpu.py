@@ -1,4 +1,4 @@
-"""What only a CUDA device shows: the scaler of float16, the resident store, a step that never waits, compiled code."""
+"""What only a CUDA device shows: float16's scaler, the resident store, steps that never wait, compiled or captured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from t2i_zoo.models import model_class
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.graphed import GraphedStep
 
 DEVICE = "cuda"
 pytestmark = [
@@ -85,3 +86,30 @@ def test_compiled_training_is_the_same_training(
         found.append(model.state_dict())
     for name, tensor in found[0].items():
         torch.testing.assert_close(found[1][name], tensor, rtol=1e-2, atol=3e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("name", ["gancls", "stackganpp", "dfgan", "tacgan", "stackgan"])
+def test_a_captured_step_is_the_same_training(name: str, build: Any, build_data: Any) -> None:
+    found, images = [], []
+    for captured in (False, True):
+        model = build(name).to(DEVICE).train()
+        model.prepare_aids()
+        model.rng = torch.Generator(DEVICE).manual_seed(0)
+        data = build_data(image_size=model.hparams["image_size"], batch_size=4, device_resident="yes")
+        next(data.batches("train", model))
+        serving, optimizers = data._plain, model.configure_optimizers()[0]
+        step: Any = None
+        for _, host in zip(range(8), serving.loader("train", True, lambda: 0), strict=False):
+            part = serving.transfer_batch_to_device(host, torch.device(DEVICE), 0)
+            finish = serving.on_after_batch_transfer
+            if captured:
+                step = step or GraphedStep(model, optimizers, part, finish)
+                step(part)
+            else:
+                model.step(finish(part), *optimizers)
+        assert (step is not None and step.graph is not None) == captured
+        assert model.clock == 8
+        found.append(model)
+        images.append(model.generate(["a red flower"] * 4, rng=torch.Generator(DEVICE).manual_seed(1)))
+    assert moved(found[1], {k: v.cpu() for k, v in build(name).named_parameters()})
+    torch.testing.assert_close(*images, rtol=0, atol=2e-2)

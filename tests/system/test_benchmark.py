@@ -111,8 +111,9 @@ def test_both_ways_give_the_same_pictures(resize, build_data):
     module = build_data(resize=resize, resample="bilinear", pyramid=[8])
     module.prepare_data()
     module.setup("fit")
-    plan = next(iter(module.train_dataloader()))
-    batch = module.on_after_batch_transfer(module.on_before_batch_transfer(plan))
+    part = next(iter(module.train_dataloader()))
+    plan = part["plan"]
+    batch = module.on_after_batch_transfer(part)
     for store, files in zip(batch["images"], decode_batch(module.source.records(), plan, module), strict=True):
         torch.testing.assert_close(store, files, rtol=0, atol=0.02)  # Pillow rounds the smaller size
 

@@ -28,14 +28,16 @@ def test_a_page_of_every_mode(words, tmp_path, monkeypatch, capsys):
     found = report(tmp_path / "out", 10, measure_step, ["gancls_flowers"], SMALL, given)
     assert not found["failed"]
     assert not found["left_out"]
-    modes = [(row["precision"], row["channels_last"], row["compiled"]) for row in found["rows"]]
-    assert modes == [("bf16", False, False), ("bf16", True, False), ("fp32", False, True)]
+    names = ("precision", "channels_last", "compiled", "graphed")
+    modes = [tuple(row[name] for name in names) for row in found["rows"]]
+    bf16 = [("bf16", False, False, False), ("bf16", True, False, False), ("bf16", True, False, True)]
+    assert modes == [*bf16, ("fp32", False, True, False)]
     assert all(row["step_ms"] > 0 and row["tflops"] > 0 for row in found["rows"])
     assert [row["precision"] for row in found["plain"]] == ["tf32", "bf16"]
     assert found["run"]["data_ms"] > 0
     assert json.loads((tmp_path / "out" / "gpu.json").read_text())["bf16_tflops"] > 0
     written = (tmp_path / "out" / "gpu.md").read_text()
-    assert "| gancls_flowers | bf16 | True | False | 4 |" in written
+    assert "| gancls_flowers | bf16 | True | False | True | 4 |" in written
     assert "times the speed of the plain step" in written
     assert (tmp_path / "out" / "slowest.json.gz").stat().st_size > 1000
     assert capsys.readouterr().out.endswith(written + "\n")
@@ -44,7 +46,7 @@ def test_a_page_of_every_mode(words, tmp_path, monkeypatch, capsys):
 def test_no_time_and_failures_are_said(tmp_path):
     found = report(tmp_path, 0, measure_step, ["stackganpp_flowers"], SMALL)
     assert found["rows"] == []
-    assert "stackganpp_flowers bf16 channels_last compiled" in found["left_out"]
+    assert "stackganpp_flowers bf16 channels_last graphed" in found["left_out"]
     odd = report(tmp_path, 10, measure_step, ["gancls_flowers"], {**SMALL, "image_size": 7}, ["--config", "nothing"])
     assert set(odd["failed"]) >= {"gancls_flowers bf16", "plain gancls_flowers bf16", "a run under Lightning"}
     assert "gancls_flowers fp32: " in (tmp_path / "gpu.md").read_text()

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tiny_font import write_font
 
+from t2i_zoo import sampling
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands import sample as command
 from t2i_zoo.commands.captions import notes_on_words
@@ -21,7 +22,7 @@ from t2i_zoo.models import load_model
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.models.tacgan import TACGAN
 from t2i_zoo.pictures import to_pil, truncate_noise
-from t2i_zoo.sampling import draw_rows
+from t2i_zoo.sampling import draw_rows, for_drawing, images_at_once
 from t2i_zoo.text.rnn import RNNEncoder
 
 SHAPE = json.dumps({"word_dim": 4, "dim": 4, "kind": "lstm"})
@@ -245,3 +246,32 @@ def test_words_of_the_training_captions_pass_in_silence(draw, trained, capsys):
 
 def test_the_function_returns_the_path(trained, tmp_path):
     assert sample(str(trained), [RED], n=1, out=str(tmp_path / "x.png")) == Path(tmp_path / "x.png")
+
+
+def test_as_many_images_at_once_as_a_quarter_of_the_memory_holds(trained, monkeypatch):
+    model, sizes = load_model(trained), []
+    for layer in (m for m in model.generator_ema.modules() if not [*m.children()]):
+        layer.register_forward_hook(lambda _, given, out: sizes.append(4 * out.numel()))
+    model.generate([RED])
+    each = sum(sizes)
+    for memory, expected in ((12 * each, 3), (12 * each - 4, 2), (100 * each, 16), (0, 1)):
+        monkeypatch.setattr(sampling, "free_memory", lambda device, memory=memory: memory)
+        assert images_at_once(model, RED) == expected
+    monkeypatch.undo()
+    assert sampling.free_memory(torch.device("cpu")) > 2**20
+
+
+def test_a_cpu_draws_with_channels_together(trained):
+    plain, fast = load_model(trained), for_drawing(load_model(trained))
+    weights = [p for p in fast.generator_ema.parameters() if p.dim() == 4 and 1 not in p.shape[:2]]
+    assert weights
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    noise = plain.noise(4)
+    torch.testing.assert_close(*(m.generate([RED] * 4, noise=noise) for m in (plain, fast)), rtol=0, atol=1e-5)
+
+
+def test_bfloat16_rounds_pixels(draw, drawn_rows):
+    draw("--text", RED, "--n", "4")
+    draw("--text", RED, "--n", "4", "--bf16")
+    exact, rounded = (torch.as_tensor(rows[0]) for _, rows in drawn_rows)
+    assert 0 < (exact - rounded).abs().max() < 0.2

@@ -37,10 +37,11 @@ class Half(Drawing):
         """Whether ``draw`` in eval mode needs the context, and training has chosen it."""
         return self.hparams["batch_stats"] == "always" and bool(self.context_sentence.any())
 
-    def noise(self, count: int, rng: torch.Generator | None = None) -> Tensor:
-        """Noise (count, z), uniform in [-1, 1], on the model's device; training passes this rank's ``rng``."""
+    def noise(self, count: int, rng: torch.Generator | None = None, move: bool = True) -> Tensor:
+        """Noise (count, z), uniform in [-1, 1], on the model's device; without ``move`` on that of ``rng``."""
         source = rng.device if rng is not None else self.device
-        return 2 * torch.rand(count, self.total_noise_dim, generator=rng, device=source).to(self.device) - 1
+        noise = 2 * torch.rand(count, self.total_noise_dim, generator=rng, device=source) - 1
+        return noise.to(self.device) if move else noise
 
     def noise_path(self, steps: int, rng: torch.Generator | None = None) -> Tensor:
         """A straight line from all -1 to all 1, as in the authors' script: (steps, z); nothing is random."""
