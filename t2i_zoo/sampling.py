@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ def for_drawing(model: Drawing) -> Drawing:
 
 @torch.no_grad()
 def images_at_once(model: Drawing, caption: str) -> int:
-    """How many images a quarter of the free memory holds, by the outputs of all layers for one of them."""
+    """How many images a quarter of the free memory holds, by the outputs of all layers for one of them, or fewer."""
     sizes: list[int] = []
 
     def note(module: nn.Module, given: Any, out: Any) -> None:
@@ -42,7 +43,9 @@ def images_at_once(model: Drawing, caption: str) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return max(min(free_memory(model.device) // 4 // max(sum(sizes), 1), _MOST.get(model.device.type, 64)), 1)
+    context = getattr(model, "has_context", None)  # each batch computes it too, so that few large ones are faster
+    most = 64 if context is not None and context() else _MOST.get(model.device.type, 64)
+    return max(min(free_memory(model.device) // 4 // max(sum(sizes), 1), most), 1)
 
 
 def free_memory(device: torch.device) -> int:
@@ -50,9 +53,10 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 4 * 2**30
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    return 1024 * int(found[1]) if found else 4 * 2**30
 
 
 @torch.no_grad()

@@ -31,12 +31,13 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAIRS, PYRAMIDS = "models/test_golden_pairs.py", "models/test_golden_pyramids.py"
+DFGAN = "models/test_golden_dfgan.py"
 STAGES, MEMORY = "models/test_golden_stages.py", "models/test_golden_memory.py"
 SERVING = "models/test_golden_serving.py"
 EVERYWHERE = ["models/test_small_things.py", "models/test_defaults.py"]  #: the last guards of all files
 #: tests of a file, or of all files below a folder, cheapest first; the longest key counts
 GUARDS: dict[str, list[str]] = {
-    "nn/adversarial.py": [PAIRS, "nn/test_adversarial.py"],
+    "nn/adversarial.py": [PAIRS, DFGAN, "nn/test_adversarial.py"],
     "nn/augment.py": ["nn/test_augment.py"],
     "nn/checkpointing.py": [PYRAMIDS, "models/test_attentive.py"],
     "nn/conditioning.py": [PYRAMIDS, STAGES],
@@ -45,8 +46,8 @@ GUARDS: dict[str, list[str]] = {
     "nn/glu.py": [f"{PYRAMIDS}::test_stackganpp", f"{PYRAMIDS}::test_attngan", "models/test_stackganpp.py"],
     "nn/init.py": ["nn/test_init.py"],
     "nn/joint.py": [PYRAMIDS, STAGES, "models/test_dmgan.py"],
-    "nn/losses.py": [PYRAMIDS, PAIRS, SERVING, STAGES],
-    "nn/penalties.py": [PAIRS, "nn/test_penalties.py"],
+    "nn/losses.py": [PYRAMIDS, PAIRS, DFGAN, SERVING, STAGES],
+    "nn/penalties.py": [DFGAN, "nn/test_penalties.py"],
     "nn/projected.py": ["nn/test_projected.py"],
     "nn/recurrent.py": ["nn/test_recurrent.py", SERVING],
     "nn/retrieval.py": ["models/test_damsm_losses.py", "models/test_damsm.py"],
@@ -54,6 +55,7 @@ GUARDS: dict[str, list[str]] = {
     "nn/words.py": [MEMORY, f"{PYRAMIDS}::test_attngan", "models/test_attentive.py"],
     "models/drawing.py": [
         PAIRS,
+        DFGAN,
         PYRAMIDS,
         "models/test_gancls.py",
         "models/test_tacgan.py",
@@ -69,7 +71,7 @@ GUARDS: dict[str, list[str]] = {
         "models/test_classifier_metrics.py",
     ],
     "models/damsm": [f"{SERVING}::test_damsm", "models/test_damsm.py", "models/test_damsm_losses.py"],
-    "models/dfgan": [f"{PAIRS}::test_dfgan", "models/test_dfgan.py"],
+    "models/dfgan": [DFGAN, "models/test_dfgan.py"],
     "models/dmgan": [MEMORY, "models/test_dmgan.py"],
     "models/gancls": [f"{PAIRS}::test_gancls", "models/test_gancls.py"],
     "models/mirrorgan": [f"{PYRAMIDS}::test_mirrorgan"],

@@ -221,9 +221,8 @@ class Case:
             adams = [adam.optimizer for adam in loop.adams]
             wrap = partial(Adam, loop.model)
             step = partial(GraphedStep(loop.model, adams, batch, autocast=loop.half, wrap=wrap), batch)
-            for _ in range(4):  # the batches before the capture, and the first replay
-                step()
-        figures = self.timed(step, len(batch["captions"]))
+        # of a graph the batches before the capture, and the first replay
+        figures = self.timed(step, len(batch["captions"]), 4 if self.mode.graphed else 1)
         flops = self.flops.get(self.config, 0.0) / figures["step_ms"] / 1e9
         with torch.profiler.profile() as profile:
             step()
@@ -248,12 +247,13 @@ class Case:
 
         return self.timed(step, len(batch["captions"]))
 
-    def timed(self, step: Callable[[], Any], batch: int) -> dict[str, Any]:
+    def timed(self, step: Callable[[], Any], batch: int, first_steps: int = 1) -> dict[str, Any]:
         """Median milliseconds of a step, those until the host is free, and the peak of memory."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         start = now(self.device)
-        step()
+        for _ in range(first_steps):
+            step()
         first = now(self.device) - start
         step()
         whole, host, begun = list[float](), list[float](), now(self.device)

@@ -77,7 +77,8 @@ def sample(
         device: Device such as cpu, cuda, cuda:1 or mps; auto uses the GPU if there is one.
         batch_size: Images drawn at once; by default as many as fit into a quarter of the free memory, and no more
             than 16 on a CPU and 256 on a GPU.
-        bf16: Draw in bfloat16, faster where the processor has instructions for it; pixels differ by rounding.
+        bf16: Draw, and redescribe, in bfloat16: faster where the processor has instructions for it; pixels differ by
+            rounding.
         truncation: Cut the normal noise at -2 and 2 and multiply it by this number, such as 0.88; smaller numbers give
             more typical and less varied images.
         font: Font file for the captions; by default each script is drawn with a font that this machine has.
@@ -128,7 +129,7 @@ def sample(
     from rich.console import Console
     from rich.progress import Progress
 
-    at_once = batch_size or images_at_once(generator, captions[0] if captions else "")
+    at_once = batch_size or (images_at_once(generator, captions[0] if captions else "") if n > 1 else 1)
     half = torch.autocast(generator.device.type, torch.bfloat16, enabled=bf16)
     with half, Progress(console=Console(stderr=True), disable=n * len(titles) <= at_once) as bar:
         task = bar.add_task("drawing", total=n * len(titles))

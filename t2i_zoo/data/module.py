@@ -207,7 +207,7 @@ class CaptionDataModule(_BySource):
                 part["wrong_words"] = self._captions.padded_words(batch.wrong_captions)
         if self._pixels.device.type == "cpu":
             self._add_tensors(part, batch)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and self._pixels.device.type == "cpu":
             with torch.cuda.device(self.device):  # this may be a thread, which would pin on the first GPU
                 pinned = {key: value.pin_memory() for key, value in part.items() if key.endswith("pixels")}
             part |= pinned

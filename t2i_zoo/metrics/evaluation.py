@@ -206,7 +206,7 @@ def model_sampler(model: Any, photographs: Photographs, draws: Draws, protocol: 
 
 
 def seeded_noise(model: Any, numbers: list[int], seed: int, truncation: float | None = None) -> Tensor:
-    """Noise (B, Z) of images by their positions, the same on every device and on the CPU, so that it moves once."""
+    """Noise (B, Z) of images by their positions, the same for every device; made on the CPU, so that it moves once."""
     rng = torch.Generator()
     seeds = [stable_seed(seed, "noise", number) for number in numbers]
     noise = torch.cat([model.noise(1, rng.manual_seed(own), move=False) for own in seeds])

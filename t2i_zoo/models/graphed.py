@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from t2i_zoo.batch import Batch
-from t2i_zoo.data.plan import Plan
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.optimization import ema_decay
@@ -23,7 +23,7 @@ from t2i_zoo.text import TextFeatures
 _WARM_UP = 3  # batches before the capture: cuDNN searches, and workspaces and optimizer states are allocated
 
 #: options whose effect depends on the number of the batch, or on values that the host reads: what each must be
-_FIXED = {"penalty_every": 1, "ema_overwrite_on_snapshot": False, "damsm_weight": 0}
+_FIXED = {"penalty_every": 1, "ema_overwrite_on_snapshot": False, "damsm_weight": 0, "stream_weight": 0}
 
 
 class GraphedStep:
@@ -34,13 +34,13 @@ class GraphedStep:
         optimizers: of the discriminator and the generator, made capturable here: rates become tensors, which
             schedulers fill in place.
         part: a batch, or what ``finish`` makes one of, on the device. All later ones have its shapes; captions may have
-            other numbers of words.
+            different numbers of words.
         finish: makes the batch, inside of the graph.
         autocast: entered around the step.
         wrap: what the step calls in place of each optimizer.
 
     Raises:
-        T2IError: for options that a graph cannot hold.
+        T2IError: for options that a graph cannot hold, and batches without cached text.
     """
 
     def __init__(
@@ -55,6 +55,11 @@ class GraphedStep:
         for name, value in _FIXED.items():
             if model.hparams.get(name, value) != value:
                 raise T2IError(f"found {name} {model.hparams[name]}, expected {value}: a CUDA graph repeats one step")
+        lacking = [
+            name for name in ("text", "wrong_text")[: 1 + model.needs.wrong_text] if name not in finish({**part})
+        ]
+        if model.conditional and lacking:
+            raise T2IError(f"found batches without {lacking[0]}, expected cached features: a graph encodes no captions")
         self.model, self.finish, self.autocast = model, finish, autocast
         self.optimizers = [wrap(optimizer) for optimizer in optimizers]
         for optimizer in optimizers:
@@ -63,12 +68,13 @@ class GraphedStep:
         self.inputs = _fixed(part, model.text_encoder.max_words if model.text_encoder is not None else 0)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.terms: dict[str, dict[str, Tensor]] = {}
-        self._ran = 0
+        self._ran, self._side = 0, None if model.device.type == "cpu" else torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, part: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
         """One batch through both networks; the terms of both losses, in memory that the next call overwrites."""
         model = self.model
         for fixed, new in zip(_tensors(self.inputs), _tensors(part), strict=True):
+            assert len(fixed) == len(new), "a batch of another size"
             if fixed.shape != new.shape:  # captions with fewer words: the rest is padding
                 fixed.zero_()
                 fixed = fixed.narrow(1, 0, new.shape[1])
@@ -87,12 +93,14 @@ class GraphedStep:
 
     def _run(self) -> dict[str, dict[str, Tensor]]:
         with self.autocast():
-            return self.model.step(self.finish({**self.inputs}), *self.optimizers)
+            terms = self.model.step(self.finish({**self.inputs}), *self.optimizers)
+        # what kept the autograd graph of a batch alive would keep its stream's nodes until the capture
+        return {network: {name: x.detach() for name, x in found.items()} for network, found in terms.items()}
 
     def _on_a_side_stream(self) -> dict[str, dict[str, Tensor]]:
         """As torch asks of the batches before a capture."""
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        usual = torch.cuda.current_stream()
+        usual, side = torch.cuda.current_stream(), self._side
+        assert side is not None
         side.wait_stream(usual)
         with torch.cuda.stream(side):
             terms = self._run()
@@ -103,7 +111,7 @@ class GraphedStep:
         graph, clock = torch.cuda.CUDAGraph(), self.model.clock
         if self.model.rng is not None:
             graph.register_generator_state(self.model.rng)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a thread gathers and pins the next batch
             self.terms = self._run()
         self.model.clock = clock  # a capture computes nothing
         return graph
@@ -120,8 +128,8 @@ def make_capturable(optimizer: torch.optim.Optimizer) -> None:
 
 def _fixed(value: Any, max_words: int) -> Any:
     """A copy of nested tensors; word features and masks are as long as the longest caption may be."""
-    if isinstance(value, Plan):
-        return Plan(value.packed.clone())
+    if hasattr(value, "packed"):  # a plan
+        return replace(value, packed=value.packed.clone())
     if isinstance(value, TextFeatures):
         words = [x if x is None else _longest(x, max_words) for x in value[1:]]
         return TextFeatures(value.sentence.clone(), *words)
@@ -144,7 +152,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     """Nested tensors, always in the same order."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Plan):
+    elif hasattr(value, "packed"):
         yield value.packed
     elif isinstance(value, (list, tuple)):
         for part in value:

@@ -50,7 +50,7 @@ def build(**options):
 
 
 def batches_of(module, loader):
-    """What Lightning does with each plan, without a device to go to."""
+    """What Lightning does with each gathered part, without a device to go to."""
     return [module.on_after_batch_transfer(part) for part in loader]
 
 

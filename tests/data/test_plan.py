@@ -205,3 +205,13 @@ def test_a_thread_gathers_the_next_batch_beside_the_step():
         list(walk)
     assert threading.current_thread() not in threads
     assert running.state_dict() == {"batches": 3}
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_loader_that_is_left_ends_its_thread():
+    threads = set()
+    walk = iter(Plans(make(), lambda: 0, lambda plan: threads.add(threading.current_thread()) or plan))
+    next(walk)
+    del walk
+    assert threads
+    assert not any(thread.is_alive() for thread in threads)

@@ -126,9 +126,29 @@ def test_shorter_captions_leave_nothing_of_longer_ones(build: Any, build_data: A
     assert not kept.mask[:, 2:].any()
 
 
-@pytest.mark.parametrize("option", [{"penalty_every": 4, "r1": 1.0}])
-def test_what_differs_from_batch_to_batch_is_refused(option: Any, build: Any, build_data: Any) -> None:
-    model = build("gancls", **option)
-    _, parts = parts_of(model, build_data)
-    with pytest.raises(T2IError, match="penalty_every 4"):
-        GraphedStep(model, model.configure_optimizers()[0], parts[0])
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("dfgan", "penalty_every", 4),
+        ("stackganpp", "ema_overwrite_on_snapshot", True),
+        ("attngan", "damsm_weight", 5.0),
+        ("mirrorgan", "stream_weight", 10.0),
+    ],
+)
+def test_what_differs_from_batch_to_batch_is_refused(
+    name: str, option: str, value: Any, build: Any, build_data: Any
+) -> None:
+    model = build(name)
+    data, parts = parts_of(model, build_data)
+    model.hparams[option] = value
+    with pytest.raises(T2IError, match=f"found {option} {value}"):
+        GraphedStep(model, model.configure_optimizers()[0], parts[0], data.on_after_batch_transfer)
+
+
+@pytest.mark.parametrize("missing", ["text", "wrong_text"])
+def test_captions_that_the_step_would_encode_are_refused(missing: str, build: Any, build_data: Any) -> None:
+    model = build("gancls")
+    data, parts = parts_of(model, build_data)
+    del parts[0][missing]
+    with pytest.raises(T2IError, match=f"found batches without {missing}, expected cached features"):
+        GraphedStep(model, model.configure_optimizers()[0], parts[0], data.on_after_batch_transfer)

@@ -261,6 +261,14 @@ def test_as_many_images_at_once_as_a_quarter_of_the_memory_holds(trained, monkey
     assert sampling.free_memory(torch.device("cpu")) > 2**20
 
 
+def test_more_images_at_once_where_each_batch_computes_a_context(tiny_options, tiny_widths, monkeypatch):
+    model = TACGAN(**{**tiny_options, **tiny_widths("tacgan")}).eval()
+    monkeypatch.setattr(sampling, "free_memory", lambda device: 2**40)
+    assert images_at_once(model, RED) == 16
+    model.context_sentence.fill_(1.0)
+    assert images_at_once(model, RED) == 64
+
+
 def test_a_cpu_draws_with_channels_together(trained):
     plain, fast = load_model(trained), for_drawing(load_model(trained))
     weights = [p for p in fast.generator_ema.parameters() if p.dim() == 4 and 1 not in p.shape[:2]]

@@ -33,10 +33,10 @@ class GANCLS(Half, TextToImageGAN):
         architecture: the authors' residual networks, the plain DCGAN ones of the PyTorch port, or ``light``: a small
             generator of ours with noise and text at every size, beside the authors' discriminator.
         light_discriminator: a small discriminator of ours without batch norm, which also judges images alone, in place
-            of the architecture's; made for training with ``r1``.
+            of the architecture's; made for training with ``r1``. ``projected`` takes its place.
         projection_dim: dimension of the projected sentence in both networks (``nt``).
         generator_width: channels before the generator's last layer (``ngf``).
-        discriminator_width: channels after the discriminator's first layer (``ndf``).
+        discriminator_width: channels after the discriminator's first layer (``ndf``), half of them in the light one.
         large: second residual blocks in the authors' generator, a residual block per size in the light one.
         third_activation: activate after the discriminator's third convolution, as ``main_cls.lua`` does and
             ``main_cls_int.lua`` does not.
