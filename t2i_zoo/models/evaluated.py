@@ -37,6 +37,17 @@ class EvaluatedModule(AidedModule):
         self._unlogged = {}
         self.check_losses()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the terms that wait for the next log: a lazy penalty need not be computed before it."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["t2i_zoo"]["unlogged"] = {name: float(value) for name, value in self._unlogged.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what ``on_save_checkpoint`` added."""
+        super().on_load_checkpoint(checkpoint)
+        kept = checkpoint.get("t2i_zoo", {}).get("unlogged", {})
+        self._unlogged = {name: torch.tensor(value) for name, value in kept.items()}
+
     @torch.no_grad()
     def _evaluate(self, stage: str, batch: Batch) -> None:
         batch["text"] = self.encode(batch)

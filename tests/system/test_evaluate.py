@@ -111,7 +111,7 @@ def test_other_data_than_the_runs(run, network):
 def test_a_smaller_size_shows_the_same_part_of_the_photographs(run):
     """A load size in the config would leave the middle alone, where drawn images are resized whole."""
     cuts = []
-    for words in ([], ["--data.load_size", "32"]):
+    for words in (["--data.load_size", "null"], ["--data.load_size", "32"]):
         for size in (16, 8):
             photographs, module = find_photographs(find_subject(str(run)), words, size)
             cuts.append((module.spec.load_size / size, photographs.size))
