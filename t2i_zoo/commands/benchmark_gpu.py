@@ -289,18 +289,8 @@ class Case:
 
 def page(found: Mapping[str, Any]) -> str:
     """The figures in Markdown."""
-    names = [
-        "config",
-        "precision",
-        "channels_last",
-        "compiled",
-        "graphed",
-        "batch",
-        "step_ms",
-        "host_ms",
-        "images_per_second",
-    ]
-    names += ["peak_memory_gib", "first_step_s"]
+    names = ["config", "precision", "channels_last", "compiled", "graphed", "batch", "step_ms", "host_ms"]
+    names += ["images_per_second", "peak_memory_gib", "first_step_s"]
     ours = [*names, "tflops", "share_percent", "launches", "data_ms", "snapshot_ms"]
     lines = [f"# {found['device']}", "", f"bf16 product of matrices: {found['bf16_tflops']:.1f} TFLOP/s; "]
     lines[-1] += ", ".join(f"{name} {value}" for name, value in found["versions"].items())

@@ -55,9 +55,8 @@ class GraphedStep:
         for name, value in _FIXED.items():
             if model.hparams.get(name, value) != value:
                 raise T2IError(f"found {name} {model.hparams[name]}, expected {value}: a CUDA graph repeats one step")
-        lacking = [
-            name for name in ("text", "wrong_text")[: 1 + model.needs.wrong_text] if name not in finish({**part})
-        ]
+        batch = finish({**part})
+        lacking = [name for name in ("text", "wrong_text")[: 1 + model.needs.wrong_text] if name not in batch]
         if model.conditional and lacking:
             raise T2IError(f"found batches without {lacking[0]}, expected cached features: a graph encodes no captions")
         self.model, self.finish, self.autocast = model, finish, autocast
