@@ -120,7 +120,7 @@ class FurtherCheckpoints(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
         """Raise after the first batch for a monitor that training does not log; later as Lightning's."""
-        logged = sorted({*trainer.callback_metrics, *getattr(pl_module, "_unlogged", ())})
+        logged = sorted({*trainer.callback_metrics, *getattr(pl_module, "_latest", ())})
         first, self._looked = not self._looked, True
         if first and self.monitor and self.monitor.startswith("train/") and self.monitor not in logged:
             names = ", ".join(name for name in logged if name.startswith("train/"))

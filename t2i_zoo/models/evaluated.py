@@ -17,7 +17,7 @@ class EvaluatedModule(AidedModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unlogged: dict[str, Tensor] = {}
+        self._latest: dict[str, Tensor] = {}  #: of each term in training
 
     def _log(self, stage: str, count: int, losses: dict[str, dict[str, Tensor]]) -> None:
         values = {
@@ -30,23 +30,22 @@ class EvaluatedModule(AidedModule):
             return
         # Lightning would keep the values of every batch, at a cost, without writing them. What a logged batch does not
         # compute, such as a lazy penalty, is logged with its last value.
-        self._unlogged |= values
+        self._latest |= values
         if self.clock % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
             return
-        self.log_dict(self._unlogged, batch_size=count)
-        self._unlogged = {}
+        self.log_dict(self._latest, batch_size=count)
         self.check_losses()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the terms that wait for the next log: a lazy penalty need not be computed before it."""
+        """Add the latest terms: a lazy penalty need not be computed before the next log."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["t2i_zoo"]["unlogged"] = {name: float(value) for name, value in self._unlogged.items()}
+        checkpoint["t2i_zoo"]["latest"] = {name: float(value) for name, value in self._latest.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what ``on_save_checkpoint`` added."""
         super().on_load_checkpoint(checkpoint)
-        kept = checkpoint.get("t2i_zoo", {}).get("unlogged", {})
-        self._unlogged = {name: torch.tensor(value) for name, value in kept.items()}
+        kept = checkpoint.get("t2i_zoo", {}).get("latest", {})
+        self._latest = {name: torch.tensor(value) for name, value in kept.items()}
 
     @torch.no_grad()
     def _evaluate(self, stage: str, batch: Batch) -> None:
