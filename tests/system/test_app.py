@@ -152,7 +152,7 @@ def test_a_visit(address: str, tmp_path: Path) -> None:
 
         draw("a xylophone with pink petals")
         images = wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, "#images img"))
-        wait.until(lambda d: all(image.get_property("naturalWidth") == 64 for image in images))
+        wait.until(lambda d: all(image.get_property("naturalWidth") == 128 for image in images))
         wait.until(lambda d: "xylophone" in notes())
         draw("<b id=bold>red</b><script>document.title = 'taken'</script>")
         wait.until(lambda d: "'script'" in notes())
