@@ -19,7 +19,7 @@ _MOST = {"cuda": 256, "cpu": 16}  #: images at once; a CPU is slower with more
 
 
 def for_drawing(model: Drawing) -> Drawing:
-    """Let a model draw faster on a CPU: with the channels of a place together in memory, it is never slower."""
+    """Let a model draw with the channels of a place together in memory on a CPU, where that is as fast or faster."""
     if model.device.type == "cpu":
         for network in (model.generator_ema, getattr(model, "generator", None)):
             if network is not None:

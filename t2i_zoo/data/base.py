@@ -222,7 +222,7 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
             raise T2IError(f"{self.source.path} has no images in the split {split!r}: choose another split")
         self.look_up()
         for batch in self.loader(split, split == "train", lambda: epoch):
-            ready = self.transfer_batch_to_device(batch, self.device, 0)
+            ready = self.transfer_batch_to_device(self.on_before_batch_transfer(batch, 0), self.device, 0)
             yield self.on_after_batch_transfer(ready, 0)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

@@ -250,7 +250,7 @@ class LightDiscriminator(ConditionalDiscriminator):
     Two logits are computed from one vector of an image (B, t): that it is real, which is linear, and that it belongs to
     its text, the product with the projected sentence (Miyato and Koyama 2018). Images are seen beside three others of
     their batch (``batch_deviation``), so that a generator that ignores its noise is found out. Arguments are those of
-    ``Discriminator``.
+    ``Discriminator``, but the first layer has twice ``width`` channels.
     """
 
     def __init__(self, text_dim: int, projection_dim: int, width: int, image_size: int) -> None:
