@@ -96,8 +96,9 @@ def check_backbone(backbone: str, weights: str | None, trained: bool, initialize
             f"found --model.train_backbone with {backbone}, which stays frozen: leave out --model.train_backbone, or "
             "name a torchvision network"
         )
-    if own and weights == "random" and not trained and not initialized:
+    named = own or backbone == "efficientnet_lite0"
+    if named and weights == "random" and not trained and not initialized:
         raise T2IError(
             "found --model.backbone_weights random with a frozen backbone, whose features would mean nothing: set "
-            "--model.train_backbone true, or give the backbone weights"
+            "--model.train_backbone true with a torchvision network, or give the backbone weights"
         )

