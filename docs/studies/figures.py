@@ -32,17 +32,22 @@ def score(line: dict[str, Any], name: str) -> float:
     return next(value for known, value in line["scores"].items() if known.startswith(name))
 
 
+def columns_of(lines: list[dict[str, Any]]) -> list[tuple[str, str, int, bool]]:
+    """Those of ``COLUMNS`` that the study measured."""
+    return [column for column in COLUMNS if any(known.startswith(column[1]) for known in lines[0]["scores"])]
+
+
 def table(study: Study, lines: list[dict[str, Any]]) -> str:
     """A Markdown table of the arms at each time, the nearest to photographs first and the best of each time bold."""
     rows = sorted(lines, key=lambda x: (x["minutes"], score(x, COLUMNS[0][1])))
     out = ["| minutes | arm | images seen | a second |", "|---|---|---|---|"]
-    for head, *_ in COLUMNS:
+    for head, *_ in columns_of(lines):
         out = [out[0] + f" {head} |", out[1] + "---|"]
     for x in rows:
         seen = x["batches"] * {**study.options, **study.arms[x["arm"]]}["data.batch_size"]
         name = f"`{x['arm']}`" + (f", seed {x['seed']}" if x["seed"] else "")
         row = f"| {x['minutes']:g} | {name} | {seen:,} | {seen / x['minutes'] / 60:.0f} |"
-        for _, key, digits, more in COLUMNS:
+        for _, key, digits, more in columns_of(lines):
             others = [round(score(y, key), digits) for y in rows if y["minutes"] == x["minutes"]]
             text, best = f"{score(x, key):.{digits}f}", max(others) if more else min(others)
             row += f" **{text}** |" if float(text) == best and len(set(others)) > 1 else f" {text} |"
@@ -53,7 +58,7 @@ def table(study: Study, lines: list[dict[str, Any]]) -> str:
 def curves(lines: list[dict[str, Any]], out: Path) -> None:
     """Frechet distance and agreement of colours against processor time, one line per arm."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True)
-    for axis, (head, name, *_) in zip(axes, (COLUMNS[0], COLUMNS[4]), strict=True):
+    for axis, (head, name, *_) in zip(axes, (COLUMNS[0], next(column for column in COLUMNS if column[0] == "colour")), strict=True):
         for arm, seed in dict.fromkeys((x["arm"], x["seed"]) for x in lines):
             points = sorted((x["minutes"], score(x, name)) for x in lines if (x["arm"], x["seed"]) == (arm, seed))
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1)
@@ -67,13 +72,14 @@ def curves(lines: list[dict[str, Any]], out: Path) -> None:
 
 def grids(study: Study, lines: list[dict[str, Any]], folder: Path, out: Path, rows: int = 2, columns: int = 6) -> None:
     """The first samples of each arm's last grid, with the same captions and noise: one strip per arm."""
+    lines = [x for x in lines if _grid(folder, x).exists()]
     last = {(x["arm"], x["seed"]): x for x in sorted(lines, key=lambda x: x["minutes"])}
     figure, axes = plt.subplots(-(-len(last) // 2), 2, figsize=(9, 1.55 * -(-len(last) // 2)), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     order = sorted(last.values(), key=lambda x: score(x, COLUMNS[0][1]))
     for axis, line in zip(axes.flat, order, strict=False):
-        with Image.open(folder / f"{line['arm']}-{line['seed']}-{line['minutes']:g}.jpg") as grid:
+        with Image.open(_grid(folder, line)) as grid:
             row = grid.height / len(study.captions)
             tiles = [
                 grid.crop((0, round(i * row), grid.width * columns // 8, round((i + 0.82) * row))) for i in range(rows)
@@ -85,6 +91,10 @@ def grids(study: Study, lines: list[dict[str, Any]], folder: Path, out: Path, ro
         axis.set_title(f"{line['arm']} ({score(line, COLUMNS[0][1]):.0f})", fontsize=8, loc="left", pad=2)
     figure.tight_layout(pad=0.4)
     figure.savefig(out, dpi=110, pil_kwargs={"quality": 85})
+
+
+def _grid(folder: Path, line: dict[str, Any]) -> Path:
+    return folder / f"{line['arm']}-{line['seed']}-{line['minutes']:g}.jpg"
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class Study:
         seeds: each arm is trained once with each.
         scores: arguments of ``t2i-zoo evaluate`` for each measurement: ``protocol``, ``network``, ``images``.
         captions: rows of the grid that is drawn at each measurement, always with the same noise.
+        anchors: whatever the arms refer to by YAML's anchors; it is not read otherwise.
     """
 
     arms: dict[str, dict[str, Any]]
@@ -41,6 +42,7 @@ class Study:
     seeds: list[int] = field(default_factory=lambda: [0])
     scores: list[dict[str, Any]] = field(default_factory=list)
     captions: list[str] = field(default_factory=lambda: ["a flower with red petals"])
+    anchors: Any = None
 
     @classmethod
     def read(cls, path: Path) -> Study:

@@ -19,6 +19,7 @@ from t2i_zoo.__main__ import main
 from t2i_zoo.commands import study
 from t2i_zoo.commands.study import Study
 from t2i_zoo.errors import T2IError
+from t2i_zoo.overview import check_flags
 
 
 @pytest.fixture
@@ -104,7 +105,15 @@ def test_mistakes_are_one_sentence(file: Path, capsys: pytest.CaptureFixture[str
     assert "the arm odd-0 failed" in capsys.readouterr().err
 
 
-def test_the_packaged_study_is_one(file: Path) -> None:
-    chosen = Study.read(Path(__file__).parents[2] / "experiments" / "studies" / "aids.yaml")
-    assert {"gancls", "dfgan", "projected_light"} <= set(chosen.arms)
+@pytest.mark.parametrize(
+    ("name", "known"), [("aids", {"gancls", "dfgan", "projected_light"}), ("papers", {"tacgan", "attngan_projected"})]
+)
+def test_the_packaged_studies_name_options_that_exist(name: str, known: set[str]) -> None:
+    chosen = Study.read(Path(__file__).parents[2] / "experiments" / "studies" / f"{name}.yaml")
+    assert known <= set(chosen.arms)
     assert chosen.minutes == [15, 30, 60]
+    for arm in chosen.arms:
+        check_flags(["fit", *chosen.words(arm, 0)])
+    chosen.arms["odd"] = {"model": "GANCLS", "model.generator_widht": 8}
+    with pytest.raises(T2IError, match="generator_widht"):
+        check_flags(["fit", *chosen.words("odd", 0)])
