@@ -42,8 +42,8 @@ class ProcessorBudget(L.Callback):
                     callback.signal = signal.SIGTERM
 
     def state_dict(self) -> dict[str, Any]:
-        """The seconds used so far."""
-        return {"seconds": self.seconds}
+        """The seconds used so far, and the budget."""
+        return {"seconds": self.seconds, "minutes": self.minutes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue counting."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -146,19 +146,23 @@ def run_step(step: Step) -> bool:
         command += ["--trainer.default_root_dir", str(step.folder)]
     if state_of(step.folder) == "stopped":
         command += ["--ckpt_path", "last"]
-    process = subprocess.Popen(command)
-    former = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Ctrl-C reaches it without us
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        code = process.wait()
-    finally:
-        signal.signal(signal.SIGTERM, former)
-    if code not in (0, 130):
+    if run_to_end(command) not in (0, 130):
         raise T2IError(
             f"the run of {Path(step.config).stem} failed, as it says above: mend that, and repeat the command"
         )
     return state_of(step.folder) == "finished"
+
+
+def run_to_end(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """Run a command, let it save what it has at SIGTERM and Ctrl-C, and return its exit status."""
+    process = subprocess.Popen(command, env=env)
+    former = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Ctrl-C reaches it without us
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _pairs(words: Sequence[str]) -> Pairs:

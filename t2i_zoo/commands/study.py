@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml  # type: ignore[import-untyped]
 from filelock import FileLock, Timeout
 
 from t2i_zoo.commands.evaluate import evaluate
+from t2i_zoo.commands.pipeline import run_to_end
 from t2i_zoo.commands.sample import sample
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.records import append_lines, read_lines
@@ -74,7 +75,8 @@ def study(
 
     Every arm trains on one core for the same processor time. Its scores are appended to results.jsonl, and a
     grid is drawn. What is finished is left alone and what was interrupted resumes, so the same
-    command continues a study; several at once share its arms.
+    command continues a study; several at once share its arms. An arm that cannot be trained does not keep the others
+    from it.
 
     Args:
         file: YAML file of the study, such as experiments/studies/aids.yaml.
@@ -93,22 +95,46 @@ def study(
             raise T2IError(f"found no arm {name} in {file[0]}: name one of {', '.join(chosen.arms)}")
     folder = Path(out) if out else Path("runs") / "studies" / Path(file[0]).stem
     folder.mkdir(parents=True, exist_ok=True)
+    failed = []
     for seed in chosen.seeds:
         for arm in arms or chosen.arms:
             try:
                 with FileLock(folder / f"{arm}-{seed}.lock", timeout=0):
-                    run_arm(chosen, arm, seed, minutes or chosen.minutes, folder)
+                    if not run_arm(chosen, arm, seed, minutes or chosen.minutes, folder):
+                        print("stopped; the same command goes on from here", flush=True)
+                        return
             except Timeout:
                 print(f"{arm}, seed {seed}: another process has it", flush=True)
+            except _Failed:
+                failed.append(f"{arm}-{seed}")
+    if failed:
+        raise T2IError(
+            f"found {', '.join(failed)} that could not be trained, as they say above: correct the study's file, or "
+            "give them what they need, and repeat"
+        )
 
 
-def run_arm(chosen: Study, arm: str, seed: int, minutes: Sequence[float], folder: Path) -> None:
-    """Train and score one arm as far as it is not done, and append a line for each of its times."""
+class _Failed(Exception):
+    """Training failed, and has said why."""
+
+
+def run_arm(chosen: Study, arm: str, seed: int, minutes: Sequence[float], folder: Path) -> bool:
+    """Train and score one arm as far as it is not done, and append a line for each of its times.
+
+    Returns:
+        False where it was stopped on the way.
+    """
     results = folder / RESULTS
     done = {line["minutes"] for line in read_lines(results) if (line["arm"], line["seed"]) == (arm, seed)}
     root = folder / f"{arm}-{seed}"
     for limit in (limit for limit in sorted(minutes) if limit not in done):
+        used, budget = _used(root)
+        if used >= limit and budget != limit:
+            print(f"{arm}, seed {seed}: trained for {used:.1f} minutes already, too long for {limit:g}", flush=True)
+            continue
         _train(chosen.words(arm, seed), root, limit)
+        if _used(root)[0] < limit:
+            return False
         run = str(_checkpoints(root)[-1])
         sample(run, chosen.captions, out=str(folder / "grids" / f"{root.name}-{limit:g}.jpg"), overwrite=True)
         line: dict[str, Any] = {"arm": arm, "seed": seed, "minutes": limit, "scores": {}}
@@ -118,6 +144,7 @@ def run_arm(chosen: Study, arm: str, seed: int, minutes: Sequence[float], folder
                 line |= {"batches": found["batches"], "versions": found["versions"]}
         append_lines(results, [line])
         print(json.dumps(line), flush=True)
+    return True
 
 
 def _train(words: Sequence[str], root: Path, minutes: float) -> None:
@@ -126,8 +153,16 @@ def _train(words: Sequence[str], root: Path, minutes: float) -> None:
     command += ["--trainer.callbacks+", json.dumps(budget), "--trainer.max_epochs", "-1"]
     if _checkpoints(root):
         command += ["--ckpt_path", "last"]
-    if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode:
-        raise T2IError(f"the arm {root.name} failed, as it says above: correct the study's file, and repeat")
+    if run_to_end(command, {**os.environ, "OMP_NUM_THREADS": "1"}) not in (0, 130):
+        raise _Failed
+
+
+def _used(root: Path) -> tuple[float, float | None]:
+    """Minutes of processor time that a run's checkpoint was trained for, and its budget; 0 and None without one."""
+    if not (found := _checkpoints(root)):
+        return 0.0, None
+    saved = torch.load(found[-1], map_location="cpu", mmap=True, weights_only=True)["callbacks"]["ProcessorBudget"]
+    return saved["seconds"] / 60, saved.get("minutes")
 
 
 def _checkpoints(root: Path) -> list[Path]:

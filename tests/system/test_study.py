@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,12 +25,12 @@ from t2i_zoo.overview import check_flags
 def file(tmp_path: Path, tiny_widths: Callable[[str], dict], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study of two arms and two times, whose runs begin as forks of a server that has imported everything."""
 
-    def run(command: list[str], **options: Any) -> SimpleNamespace:
-        assert options["env"]["OMP_NUM_THREADS"] == "1"
-        return SimpleNamespace(returncode=Process(command[1:]).wait())
+    def run(command: list[str], env: dict[str, str]) -> int:
+        assert command[0] == sys.executable
+        assert env["OMP_NUM_THREADS"] == "1"
+        return Process(command[1:]).wait()
 
-    assert sys.executable
-    monkeypatch.setattr(study, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(study, "run_to_end", run)
     monkeypatch.chdir(tmp_path)
     options = {f"model.{name}": value for name, value in tiny_widths("gancls").items()}
     content = {
@@ -77,6 +76,47 @@ def test_arms_have_equal_budgets_and_a_finished_study_is_left_alone(file: Path) 
     assert lines(out) == found
 
 
+def test_an_arm_that_was_trained_for_longer_is_not_scored_as_if_it_were_not(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = file.parent / "out"
+    words = ["study", str(file), "--out", str(out), "--arms", "plain", "--minutes"]
+    assert main([*words, "0.008"]) == 0
+    assert main([*words, "0.004", "0.012"]) == 0
+    assert "trained for 0.0 minutes already, too long for 0.004" in capsys.readouterr().out
+    assert [line["minutes"] for line in lines(out)] == [0.008, 0.012]
+
+
+def test_a_stopped_arm_is_not_scored_and_ends_the_study(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, real = file.parent / "out", study.run_to_end
+
+    def stopped(command: list[str], env: dict[str, str]) -> int:
+        short = [word.replace('"minutes": 0.004', '"minutes": 0.0001') for word in command]
+        return real(short, env)
+
+    monkeypatch.setattr(study, "run_to_end", stopped)
+    assert main(["study", str(file), "--out", str(out)]) == 0
+    assert "stopped; the same command goes on from here" in capsys.readouterr().out
+    assert (out / "plain-0").exists()
+    assert not (out / "bounded-0").exists()
+    assert not (out / "results.jsonl").exists()
+    monkeypatch.setattr(study, "run_to_end", real)
+    assert main(["study", str(file), "--out", str(out), "--minutes", "0.004"]) == 0
+    assert [line["arm"] for line in lines(out)] == ["plain", "bounded"]
+
+
+def test_an_arm_that_fails_does_not_keep_the_others_from_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = yaml.safe_load(file.read_text())
+    content["arms"] = {"odd": {"model": "GANCLS", "model.damsm": "nowhere"}, **content["arms"]}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    out = file.parent / "out"
+    assert main(["study", str(file), "--out", str(out), "--minutes", "0.004"]) == 2
+    assert "found odd-0 that could not be trained" in capsys.readouterr().err
+    assert [line["arm"] for line in lines(out)] == ["plain", "bounded"]
+
+
 def test_an_arm_that_another_process_trains_is_left_to_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = file.parent / "out"
     out.mkdir()
@@ -102,7 +142,7 @@ def test_mistakes_are_one_sentence(file: Path, capsys: pytest.CaptureFixture[str
         Study.read(file)
     file.write_text("arms: {odd: {model: GANCLS, model.nonsense: 1}}\n")
     assert main(["study", str(file)]) == 2
-    assert "the arm odd-0 failed" in capsys.readouterr().err
+    assert "found odd-0 that could not be trained" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
