@@ -146,6 +146,7 @@ def find_subject(ckpt: str, device: str = "cpu", live: bool = False) -> Subject:
 def _initial_model(config: Path) -> Any:
     """The model of a config with its initial weights, the same every time."""
     model = (yaml.safe_load(config.read_text("utf-8")) or {}).get("model") or {}
+    model = {"class_path": model} if isinstance(model, str) else model
     kind = named_model(str(model.get("class_path", "")))
     torch.manual_seed(0)
     return kind(**(model.get("init_args") or {}))
@@ -244,7 +245,7 @@ def ask_network(protocol: Protocol, name: str | None, weights: str | None = None
     if protocol.network in (None, "ask"):
         raise T2IError(
             f"the protocol {protocol.name} leaves its network open: name one with --network, such as file:PATH, "
-            "torchvision:resnet18, transformers:NAME, checkpoint:PATH or classifier:PATH"
+            "efficientnet_lite0, torchvision:resnet18, transformers:NAME, checkpoint:PATH or classifier:PATH"
         )
     assert protocol.network is not None
     return protocol, build_network(protocol.network, protocol.antialias, load_model, weights)

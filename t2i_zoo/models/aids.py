@@ -297,4 +297,5 @@ def _shapes(images: Tensor) -> Tensor:
     """Images (B, 3, S, S) in grey, with mean 0 and the standard deviation 1/2 each."""
     grey = images.mean(1, keepdim=True)
     centred = grey - grey.mean((2, 3), keepdim=True)
-    return (centred / (2 * centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-3)).expand_as(images)
+    deviation = (centred.square().mean((2, 3), keepdim=True) + 1e-6).sqrt()  # the root of 0 has no gradient
+    return (centred / (2 * deviation)).expand_as(images)

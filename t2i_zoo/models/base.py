@@ -45,8 +45,8 @@ class TextToImageGAN(EvaluatedModule):
     """Base of every GAN of the zoo; a subclass writes two losses and calls ``set_networks`` in its ``__init__``.
 
     Hyperparameters are plain values (they are saved for loading with ``weights_only=True``) and are saved here for
-    subclasses too. One training batch is one step of each of the two optimizers; ``clock`` counts batches, whereas
-    Lightning's ``global_step`` counts optimizer steps and so runs twice as fast.
+    subclasses too. One training batch is one step of each of the two optimizers, and of the generator's
+    as many as ``generator_steps``; ``clock`` counts batches, Lightning's ``global_step`` optimizer steps.
 
     Training aids are off by default, so that each model is its paper's; docs/training_aids.md explains each.
 

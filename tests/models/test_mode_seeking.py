@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from t2i_zoo.batch import Fakes
+from t2i_zoo.models.aids import _shapes
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.text import TextFeatures
 
@@ -54,3 +55,13 @@ def test_shapes_in_features_of_a_projected_discriminator(tiny_options: dict[str,
     # brightness and contrast of the first image do not count; on half of the second, opposite unit vectors
     moved = (0 + 4 / 2) / 2
     assert terms["mode_seeking"].item() == pytest.approx(1 / (moved / BETWEEN + 1e-5), rel=1e-4)
+
+
+def test_an_even_image_has_no_shapes_and_a_gradient() -> None:
+    """A generator that saturates everywhere must not turn its weights to NaN."""
+    images = torch.stack([torch.ones(3, 8, 8), torch.linspace(-1, 1, 192).view(3, 8, 8)]).requires_grad_()
+    shapes = _shapes(images)
+    assert not shapes[0].any()
+    assert shapes[1, 0].std(correction=0).item() == pytest.approx(0.5, abs=1e-3)
+    (gradient,) = torch.autograd.grad(shapes.square().sum() + shapes[0, 0, 0, 0], images)
+    assert gradient.isfinite().all()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands.evaluate import find_photographs, find_subject
+from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.protocol import list_protocols, load_protocol
 
 
@@ -162,6 +163,12 @@ def test_help_names_protocols_and_data(capsys):
     said = capsys.readouterr().out
     assert [name for name in list_protocols() if name not in said] == []
     assert "--data.source" in said
+
+
+def test_a_config_may_name_its_model_alone(tmp_path):
+    (tmp_path / "short.yaml").write_text("model: SkipThought\n")
+    with pytest.raises(T2IError, match="holds a SkipThought, which generates no images"):
+        find_subject(f"untrained:{tmp_path / 'short.yaml'}")
 
 
 def test_no_run_of_a_gan(mistake):
