@@ -58,7 +58,9 @@ def table(study: Study, lines: list[dict[str, Any]]) -> str:
 def curves(lines: list[dict[str, Any]], out: Path) -> None:
     """Frechet distance and agreement of colours against processor time, one line per arm."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True)
-    for axis, (head, name, *_) in zip(axes, (COLUMNS[0], next(column for column in COLUMNS if column[0] == "colour")), strict=True):
+    for axis, (head, name, *_) in zip(
+        axes, (COLUMNS[0], next(column for column in COLUMNS if column[0] == "colour")), strict=True
+    ):
         for arm, seed in dict.fromkeys((x["arm"], x["seed"]) for x in lines):
             points = sorted((x["minutes"], score(x, name)) for x in lines if (x["arm"], x["seed"]) == (arm, seed))
             axis.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1)

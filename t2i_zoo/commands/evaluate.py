@@ -207,6 +207,7 @@ def measure(
     out: Path,
 ) -> list[Line]:
     """Carry out a protocol, print the table, append its lines to the file ``out`` and return them."""
+    append_lines(out, [])  # it can be written, or the scores would be lost
     with _bar(f"{protocol.name}: {subject.name}") as tell:
         report = run_protocol(protocol, photographs, subject.model, network, device, batch_size, tell)
     about = {
@@ -220,8 +221,9 @@ def measure(
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     lines = lines_of(report, protocol, network, about)
+    print(f"{headline(lines)}\n\n{table(lines)}\n", flush=True)
     append_lines(out, lines)
-    print(f"{headline(lines)}\n\n{table(lines)}\n\nappended to {out}")
+    print(f"appended to {out}")
     return lines
 
 
@@ -240,6 +242,8 @@ def ask_network(protocol: Protocol, name: str | None, weights: str | None = None
         T2IError: if the protocol leaves its network open and none was chosen.
     """
     if not protocol.needs_network:
+        if name:
+            raise T2IError(f"found a network {name} for the protocol {protocol.name}, which has none: leave it out")
         return protocol, None
     protocol = protocol.change(network=name)
     if protocol.network in (None, "ask"):

@@ -85,7 +85,8 @@ def export(
             write_graph(model, to, path)
             if int8:
                 quantize(path)
-        text = card_of(source, path, model, about, licence)
+        precision = "8-bit integers" if int8 else "single precision" if to in SUFFIXES else "half precision"
+        text = card_of(source, path, model, about, licence, precision=precision)
         with replacing(card) as partial:
             partial.write_text(text, "utf-8")
     print(f"{path.stat().st_size / 1e6:.2f} MB: {path}\nits card: {card}")
@@ -123,7 +124,13 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def card_of(
-    source: Path, path: Path, model: Drawing, about: str | None, licence: str | None, address: str | None = None
+    source: Path,
+    path: Path,
+    model: Drawing,
+    about: str | None,
+    licence: str | None,
+    address: str | None = None,
+    precision: str = "half precision",
 ) -> str:
     """The card of a file that was made from ``source``, with what the folder of its run tells; see ``describe``."""
     folder = run_of_checkpoint(source) or source.parent
@@ -131,7 +138,7 @@ def card_of(
     digits = sha256(source)[:16]
     lines = [line for line in read_lines(folder / FILE) if line.get("checkpoint_sha256") == digits]
     scores = [line for line in lines if line["protocol_content"]["ema"]]  # of what is exported
-    return describe(path, model, config, scores, about, licence, _card_beside(source), address)
+    return describe(path, model, config, scores, about, licence, _card_beside(source), address, precision)
 
 
 def describe(
@@ -143,6 +150,7 @@ def describe(
     licence: str | None = None,
     origin: str | None = None,
     address: str | None = None,
+    precision: str = "half precision",
 ) -> str:
     """The card of an exported file as Markdown: description, data, licence, recipe and scores.
 
@@ -155,6 +163,7 @@ def describe(
         licence: terms of use of data and weights.
         origin: card of the file that it was made from, which has the data, the recipe and the scores.
         address: under which it can be drawn with; by default its name.
+        precision: of its weights.
     """
     size, kind, graph = model.hparams["image_size"], type(model).__name__, path.suffix != ".safetensors"
     origins = (origin or "").partition("\n")[0].partition(": ")[2]
@@ -163,17 +172,17 @@ def describe(
         f"# {(address or path.stem).rpartition('/')[2]}: {about}",
         "",
         f"The averaged generator of a {kind}{'' if graph else ' with its text encoder'}, exported by t2i-zoo "
-        f"{__version__}: {path.stat().st_size / 1e6:.2f} MB, weights in {'single' if graph else 'half'} precision, "
+        f"{__version__}: {path.stat().st_size / 1e6:.2f} MB, weights in {precision}, "
         f"images of {size} px.",
         "",
         f"SHA-256 `{sha256(path)}`",
         "",
         *(_graph_use(path, model) if graph else _USE.format(name=address or path.name).splitlines()),
     ]
+    terms = ["", "## Licence", "", licence or _UNSAID]
     if origin is not None:
-        return "\n".join([*lines, "", "The card of what it was made from:", "", origin])
-    lines += ["", "## Data", "", *_data(config)]
-    lines += ["", "## Licence", "", licence or _UNSAID]
+        return "\n".join([*lines, *(terms if licence else ()), "", "The card of what it was made from:", "", origin])
+    lines += ["", "## Data", "", *_data(config), *terms]
     lines += ["", "## Recipe", "", *_recipe(model, config)]
     lines += ["", "## Scores", "", *_scores(scores, address or path.name)]
     return "\n".join(lines) + "\n"

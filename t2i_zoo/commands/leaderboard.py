@@ -220,6 +220,14 @@ def _networks(
     general = [wish for wish in wishes if wish.partition("=")[0] not in named]
     if len(general) > 1:
         raise T2IError(f"found the networks {' and '.join(general)}: say which is whose as PROTOCOL=NETWORK")
+    unused = [name for name in named if not next(one for one in protocols if one.name == name).needs_network]
+    if general and not any(one.network == "ask" and one.name not in named for one in protocols):
+        unused += general
+    if unused:
+        raise T2IError(
+            f"found --network {unused[0]}, which no protocol asks for: leave it out, or name a protocol with a network "
+            "as PROTOCOL=NETWORK"
+        )
     result = []
     for protocol in protocols:
         wish = named.get(protocol.name) or (general[0] if general and protocol.network == "ask" else None)

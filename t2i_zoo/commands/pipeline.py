@@ -114,7 +114,7 @@ def steps_of(config: str, words: Sequence[str], folder: Path | None = None) -> l
         inner = [(f"--{flag.removeprefix(prefix)}", value) for flag, value in own if flag.startswith(prefix)]
         own = [pair for pair in own if not pair[0].startswith(prefix)]
         place = given.get(f"--model.{name}") or options.get(name)
-        if place and place != "untrained":
+        if place and place not in ("untrained", "null"):
             result += _steps_before(name, place, [*shared, *inner], path)
     folder = folder or Path(given.get("--trainer.default_root_dir") or Path("runs") / path.stem)
     return [*result, Step(str(path), folder, _flat(own))]

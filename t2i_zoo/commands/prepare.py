@@ -25,7 +25,9 @@ from t2i_zoo.data.webdataset import WebDataset
 from t2i_zoo.errors import MistakesError, T2IError
 from t2i_zoo.files import sha256
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.companions import reader
 from t2i_zoo.models.zoo import ZooModule
+from t2i_zoo.overview import CALLBACKS
 from t2i_zoo.parsing import Parser, named_model
 from t2i_zoo.text import TextEncoder, build_text_encoder
 
@@ -171,7 +173,7 @@ def data_parser(command: str) -> Parser:
     )
     parser.add_class_arguments(CaptionDataModule, "data")
     parser.add_argument("--model", type=dict, default=None, help="the model of that config, for its text encoder")
-    for unused in ("trainer", "samples", "checkpoint", "seed_everything", "ckpt_path"):
+    for unused in ("trainer", "logger", "seed_everything", "ckpt_path", "weights_only", *CALLBACKS):
         parser.add_argument(f"--{unused}", type=object, default=None, help=argparse.SUPPRESS)
     return parser
 
@@ -180,12 +182,10 @@ def _own_encoder(kind: type | None, options: dict[str, Any]) -> Any:
     """What a model reads captions with; None where that is nothing but itself, or not there yet."""
     if kind is not None and not issubclass(kind, TextToImageGAN):
         return None
-    if options.get("text_encoder"):
-        return options["text_encoder"]
     if not (damsm := options.get("damsm")):
-        return "hashing"
+        return options.get("text_encoder") or "hashing"
     if Path(damsm).expanduser().exists():
-        return {"kind": "rnn", "path": damsm}  # its text encoder reads for its GANs
+        return reader(options.get("text_encoder"), damsm)
     print(
         f"note: the captions are not encoded, for --model.damsm {damsm} is not there yet: prepare again once it is, or "
         "leave it to fit",

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import os
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -146,11 +147,16 @@ def _rows(path: Path) -> list[dict[str, float]]:
 def _state(run: Path) -> str:
     if (run / FINISHED).is_file():
         return "finished"
-    if (run / "run.lock").is_file():
+    lock = run / "run.lock"
+    if lock.is_file():
+        begun = lock.stat()
         try:
-            FileLock(run / "run.lock", timeout=0).acquire().lock.release()
+            FileLock(lock, timeout=0).acquire().lock.release()
+            os.utime(lock, ns=(begun.st_atime_ns, begun.st_mtime_ns))  # it tells which run is the newest
         except Timeout:
             return "running"
+        except OSError:
+            return "not finished"  # a folder that may only be read
     return "not finished"
 
 

@@ -100,7 +100,13 @@ def reader(text_encoder: str | dict[str, Any] | None, damsm: str | None) -> str 
     if kind not in (None, "rnn"):
         raise T2IError(
             f"found --model.text_encoder {kind} beside --model.damsm, whose own text encoder reads the captions: leave "
-            "--model.text_encoder out"
+            "--model.text_encoder out, or set --model.damsm null"
+        )
+    options = text_encoder if isinstance(text_encoder, dict) else {}
+    if (path := options.get("path") or damsm) != damsm:
+        raise T2IError(
+            f"found --model.text_encoder of {path} beside --model.damsm {damsm}, whose text encoder reads the captions: "
+            "leave the path out, or give both the same"
         )
     require_run(damsm, "damsm")
-    return text_encoder or {"kind": "rnn", "path": damsm}
+    return {"kind": "rnn", **options, "path": damsm}

@@ -47,6 +47,17 @@ def test_packs_encodes_and_says_so(run, tmp_path):
     assert run()[1] == out
 
 
+def test_the_config_that_a_run_has_written(tmp_path, capsys, monkeypatch):
+    """``fit`` writes all of its options there, those of callbacks and loggers among them."""
+    monkeypatch.setenv("T2I_ZOO_CACHE", str(tmp_path))
+    words = ["--data.source.images", "24", "--data.source.size", "16"]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "gancls_synthetic", *words, "--print_config"])
+    (tmp_path / "config.yaml").write_text(capsys.readouterr().out)
+    assert main(["prepare", "--config", str(tmp_path / "config.yaml")]) == 0
+    assert capsys.readouterr().out.startswith("24 images (")
+
+
 def test_a_packaged_config(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("T2I_ZOO_CACHE", str(tmp_path))
     words = ["--data.source.images", "24", "--data.source.size", "16"]

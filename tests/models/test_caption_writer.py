@@ -107,6 +107,14 @@ def test_it_learns_the_captions_of_pictures(build: Any) -> None:
     )
 
 
+def test_a_caption_that_is_cut_has_no_end(build: Any) -> None:
+    model = build(max_words=3)
+    model.know(["a", "red", "flower", "here"])
+    pictures = torch.zeros(2, 3, 32, 32)
+    assert model(pictures, ["a red flower here", "a red flower"])[1] == 3 + 3 + 1
+    assert model(pictures, ["a red flower here", "a red flower"], end=False)[1] == 3 + 3
+
+
 def test_validation_reports_perplexity_and_bleu(build: Any, build_trainer: Any, build_data: Any) -> None:
     trainer, model = build_trainer(max_epochs=1, limit_val_batches=1.0), build()
     trainer.fit(model, build_data(image_size=32, batch_size=5))  # batches of different numbers of words

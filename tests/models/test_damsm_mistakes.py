@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.models.companions import reader
 from t2i_zoo.models.damsm import DAMSM
 
 
@@ -49,3 +51,15 @@ def test_data_that_do_not_fit(build: Any, build_trainer: Any, build_data: Any) -
         build_trainer().fit(build(), torch.utils.data.DataLoader([0]))
     with pytest.raises(T2IError, match=r"found --data\.batch_size 1, expected at least 2 images"):
         build_trainer().fit(build(), build_data(batch_size=1))
+
+
+def test_the_damsm_of_a_gan_is_the_one_that_reads_its_captions(tmp_path: Path) -> None:
+    run, other = str(tmp_path), str(tmp_path / "other")
+    assert reader(None, run) == {"kind": "rnn", "path": run}
+    assert reader({"kind": "rnn", "max_words": 12}, run) == {"kind": "rnn", "max_words": 12, "path": run}
+    with pytest.raises(T2IError, match=f"found --model.text_encoder of {other} beside --model.damsm {run}, whose"):
+        reader({"kind": "rnn", "path": other}, run)
+    with pytest.raises(
+        T2IError, match=r"found --model.text_encoder hashing beside --model.damsm, .* --model.damsm null"
+    ):
+        reader("hashing", run)

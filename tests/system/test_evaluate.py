@@ -150,6 +150,7 @@ def test_a_checkpoint_without_its_run(run, network, tmp_path, mistake):
         ),
         (["--protocol", "agreement_synthetic", "--data.sourse", "x"], "found no option --data.sourse: did you mean"),
         (["--protocol", "agreement_synthetic", "--model", "x"], "found no option --model"),
+        (["--protocol", "agreement_synthetic", "--network", "a"], "found a network a for the protocol agreement_s"),
         (["--protocol", "rprec_clip", "--network", "clip"], "found the network 'clip', expected inception_v3_tf"),
         (["--protocol", "rprec_damsm", "--network", "file:nowhere.pt"], "found no network file nowhere.pt"),
     ],

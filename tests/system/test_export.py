@@ -79,6 +79,17 @@ def test_the_card(trained, tmp_path, capsys):
         assert any(line.startswith(label) and value in line for line in table.splitlines())
 
 
+def test_own_terms_stand_before_the_card_of_what_it_was_made_from(exported, tmp_path):
+    graph = tmp_path / "small.pt2"
+    words = ["--ckpt", str(exported), "--to", "torch-export", "--out", str(graph), "--licence", "Mine alone."]
+    assert main(["export", *words]) == 0
+    card = graph.with_suffix(".md").read_text("utf-8")
+    assert "weights in single precision" in card
+    own, _, former = card.partition("The card of what it was made from:")
+    assert "## Licence\n\nMine alone.\n" in own
+    assert "weights in half precision" in former
+
+
 def test_the_card_has_scores_of_what_is_exported_alone(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "copied" / "version_0")
     for more in ([], ["--live"]):

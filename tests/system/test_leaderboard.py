@@ -168,6 +168,11 @@ def test_another_split_is_other_data(run, trained, tmp_path, mistake, words):
         (["somewhere"], "found no --protocol: write"),
         (["somewhere", "--protocol", "tiny", "--network", "a", "b"], "found the networks a and b: say which is whose"),
         (["somewhere", "--protocol", "tiny", "--columns", "0"], "found --columns 0"),
+        (["somewhere", "--protocol", "is_10x", "--network", "a"], "found --network a, which no protocol asks for"),
+        (
+            ["somewhere", "--protocol", "agreement_synthetic", "--network", "agreement_synthetic=a"],
+            "found --network agreement_synthetic, which no protocol asks for",
+        ),
         (["somewhere", "--protocol", "agreement_synthetic"], "found no checkpoint at somewhere"),
     ],
 )

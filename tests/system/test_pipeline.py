@@ -163,6 +163,7 @@ def test_steps_of_packaged_configs() -> None:
     ]
     assert len(steps_of("stackgan_stage2_synthetic", ["--model.stage1", "untrained"])) == 1
     assert len(steps_of("gancls_synthetic", [])) == 1
+    assert len(steps_of("attngan_synthetic", ["--model.damsm", "null"])) == 1
 
 
 def test_the_data_are_those_of_every_step() -> None:

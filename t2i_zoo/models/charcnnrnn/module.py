@@ -149,7 +149,5 @@ def _check(options: Any) -> None:
     check_class_weight(options)
     backbone, weights = options["backbone"], options["backbone_weights"]
     if not backbone.startswith(("torchvision:", "file:")) and backbone != "efficientnet_lite0":
-        raise T2IError(
-            f"found --model.backbone {backbone}, expected torchvision:NAME, efficientnet_lite0 or file:PATH"
-        )
+        raise T2IError(f"found --model.backbone {backbone}, expected torchvision:NAME, efficientnet_lite0 or file:PATH")
     check_backbone(backbone, weights, options["train_backbone"], bool(options["weights"]))

@@ -126,12 +126,14 @@ class STREAM(ServingModule):
         Args:
             images: (B, 3, S, S) in [-1, 1].
             captions: B texts; words that STREAM does not know are left out.
-            end: whether the captions' ends count as words.
+            end: whether the captions' ends count as words; those that ``max_words`` cuts off do not.
         """
         limit = self.hparams["max_words"]
-        numbers, lengths = padded([self.known.numbers(caption)[:limit] for caption in captions])
-        if end:
-            numbers, lengths = F.pad(numbers, (0, 1)), lengths + 1
+        every = [self.known.numbers(caption) for caption in captions]
+        numbers, lengths = padded([each[:limit] for each in every])
+        if end:  # of a caption that was not cut
+            whole = torch.tensor([len(each) <= limit for each in every])
+            numbers, lengths = F.pad(numbers, (0, 1)), lengths + whole
         features = self.reader.see(images).features
         scores, words = self.writer(self.reader.code(features), numbers.to(self.device, non_blocking=True), lengths)
         return losses.caption_loss(scores, words), len(words), features
