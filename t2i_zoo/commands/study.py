@@ -105,7 +105,7 @@ def study(
                         return
             except Timeout:
                 print(f"{arm}, seed {seed}: another process has it", flush=True)
-            except _Failed:
+            except _FailedError:
                 failed.append(f"{arm}-{seed}")
     if failed:
         raise T2IError(
@@ -114,7 +114,7 @@ def study(
         )
 
 
-class _Failed(Exception):
+class _FailedError(Exception):
     """Training failed, and has said why."""
 
 
@@ -154,7 +154,7 @@ def _train(words: Sequence[str], root: Path, minutes: float) -> None:
     if _checkpoints(root):
         command += ["--ckpt_path", "last"]
     if run_to_end(command, {**os.environ, "OMP_NUM_THREADS": "1"}) not in (0, 130):
-        raise _Failed
+        raise _FailedError
 
 
 def _used(root: Path) -> tuple[float, float | None]:

@@ -105,8 +105,8 @@ def reader(text_encoder: str | dict[str, Any] | None, damsm: str | None) -> str 
     options = text_encoder if isinstance(text_encoder, dict) else {}
     if (path := options.get("path") or damsm) != damsm:
         raise T2IError(
-            f"found --model.text_encoder of {path} beside --model.damsm {damsm}, whose text encoder reads the captions: "
-            "leave the path out, or give both the same"
+            f"found --model.text_encoder of {path} beside --model.damsm {damsm}, whose text encoder reads the "
+            "captions: leave the path out, or give both the same"
         )
     require_run(damsm, "damsm")
     return {"kind": "rnn", **options, "path": damsm}

@@ -38,8 +38,8 @@ class GANCLS(Half, TextToImageGAN):
         generator_width: channels before the generator's last layer (``ngf``).
         discriminator_width: channels after the discriminator's first layer (``ndf``), half of them in the light one.
         large: second residual blocks in the authors' generator, a residual block per size in the light one.
-        third_activation: activate after the third convolution of the authors' discriminator, as ``main_cls.lua`` does and
-            ``main_cls_int.lua`` does not.
+        third_activation: activate after the third convolution of the authors' discriminator, as ``main_cls.lua`` does
+            and ``main_cls_int.lua`` does not.
         text_norm: batch norm on that discriminator's projected sentence, as ``main_cls_int.lua`` has and
             ``main_cls.lua`` has not.
         mismatch: pair a real image with a caption of another class (``text``, the paper), or a caption with an image
@@ -50,7 +50,8 @@ class GANCLS(Half, TextToImageGAN):
         interpolation: their midpoint, or a random point from -0.5 to 1.5 along the line.
         redraw_noise: a second generator forward with fresh noise for the generator's step, as the authors do; otherwise
             both steps share one forward, which saves about a sixth of the step.
-        label_smoothing: subtracted from the real target of the paper's own loss (0.1 in the port); no other loss has one.
+        label_smoothing: subtracted from the real target of the paper's own loss (0.1 in the port), the only one with
+            targets.
         feature_matching_weight: weight of the squared distance between batch means of features (100 in the port).
         pixel_weight: weight of the mean absolute difference from the caption's own image (50 in the port).
         lr_decay: factor on the learning rate every ``lr_decay_every`` (100) epochs; the authors halve it.
