@@ -133,7 +133,7 @@ def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str
     """Declare an option for each parameter of a typed function, with the help from its docstring.
 
     Options are spelled with dashes, and a parameter such as ``from_`` becomes ``--from``. A ``bool`` is a flag
-    (``--live``, ``--no-live``), a list or sequence takes one or several values, a tuple as many as it has items, and
+    (``--live``, ``--no-live``), a list or sequence takes one or several values, of one flag or of several, a tuple as many as it has items, and
     ``*names`` are the words without a flag. A default of None is left out of the help.
 
     Args:
@@ -162,6 +162,8 @@ def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str
             options["required"] = True
         else:
             options["default"] = argparse.SUPPRESS if parameter.default in (None, ()) else parameter.default
+            if options.get("nargs") == "+" and parameter.default in (None, ()):
+                options["action"] = "extend"  # --text a --text b, too
         parser.add_argument(f"--{name.rstrip('_').replace('_', '-')}", **options)
 
 

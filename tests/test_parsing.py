@@ -50,6 +50,7 @@ WRITTEN = {
     "a b": {"runs": ("a", "b")},
     "a --live b": "no option 'b'",  # words without a flag stand together
     "--live --text a b": {"live": True, "text": ["a", "b"]},
+    "--text a b --n 3 --text c": {"text": ["a", "b", "c"], "n": 3},
     "--live=true": {"live": True},
     "--live True": {"live": True},
     "--live false": {"live": False},
