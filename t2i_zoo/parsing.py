@@ -133,8 +133,9 @@ def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str
     """Declare an option for each parameter of a typed function, with the help from its docstring.
 
     Options are spelled with dashes, and a parameter such as ``from_`` becomes ``--from``. A ``bool`` is a flag
-    (``--live``, ``--no-live``), a list or sequence takes one or several values, of one flag or of several, a tuple as many as it has items, and
-    ``*names`` are the words without a flag. A default of None is left out of the help.
+    (``--live``, ``--no-live``). A list or sequence takes one or several values, after one flag or after several, a
+    tuple as many as it has items, and ``*names`` are the words without a flag. A default of None is left out of the
+    help.
 
     Args:
         parser: to which they are added.

@@ -257,7 +257,7 @@ def test_from_captions_to_pictures_on_the_command_line(
         ({"num_classes": None}, r"found --model\.class_weight without --model\.num_classes"),
         ({"train_backbone": False}, r"found --model\.backbone_weights random with a frozen backbone"),
         ({"image_projection": False}, r"gives 1024 features and captions have 12, .*set --model\.dim to 1024, or"),
-        ({"backbone": "inception_v3_tf"}, r"found --model\.backbone inception_v3_tf, expected torchvision:NAME or"),
+        ({"backbone": "inception_v3_tf"}, r"found --model\.backbone inception_v3_tf, expected torchvision:NAME, effic"),
         ({"backbone": "file:net.pt"}, r"found --model\.train_backbone with file:net\.pt, which stays frozen"),
     ],
 )

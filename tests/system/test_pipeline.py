@@ -27,7 +27,7 @@ TRAINER = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1, "e
 def forked() -> Iterator[None]:
     """Steps begin as forks of a server that has imported everything; their command lines are the same."""
 
-    def start(command: list[str]) -> Process:
+    def start(command: list[str], env: None) -> Process:
         assert command[:3] == [sys.executable, "-m", "t2i_zoo"]
         return Process(command[1:])
 
