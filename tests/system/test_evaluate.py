@@ -166,6 +166,16 @@ def test_help_names_protocols_and_data(capsys):
     assert "--data.source" in said
 
 
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_drawn(trained, tmp_path, monkeypatch, mistake):
+    def draws(*given, **named):
+        raise AssertionError("drawn in vain")
+
+    monkeypatch.setattr("t2i_zoo.commands.evaluate.run_protocol", draws)
+    (tmp_path / "file").write_text("")
+    words = ["--protocol", "agreement_synthetic", "--images", "8", "--out", str(tmp_path / "file" / "m.jsonl")]
+    assert "give another --out" in mistake("evaluate", "--ckpt", str(trained), *words)
+
+
 def test_a_config_may_name_its_model_alone(tmp_path):
     (tmp_path / "short.yaml").write_text("model: SkipThought\n")
     with pytest.raises(T2IError, match="holds a SkipThought, which generates no images"):
