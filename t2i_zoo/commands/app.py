@@ -19,6 +19,8 @@ _WAITING = 20  # requests in the queue; a further one is told to come back later
 _CSS = """
 .gradio-container {width: 100%; max-width: 1100px !important; margin: auto}
 .grid-wrap {min-height: 9rem !important}
+.grid-container {grid-template: auto / repeat(var(--grid-cols), minmax(0, 1fr)) !important;
+    grid-auto-rows: auto !important}
 """
 
 
@@ -169,13 +171,7 @@ def build_page(studio: Studio) -> Any:
             frames = gr.State([])
             outputs = [strip, frames, place, shown, film, path_notes]
             go.click(guarded(between, 6), [one, *ends, steps, path_seed], outputs, api_visibility="private")
-            place.change(
-                lambda at, files: files[int(at) - 1] if files else None,
-                [place, frames],
-                shown,
-                queue=False,
-                api_visibility="private",
-            )
+            place.change(step, [place, frames], shown, queue=False, api_visibility="private")
         with gr.Tab("Attention to words"):
             attends = gr.Dropdown(names, value=names[0] if names else None, label="AttnGAN, MirrorGAN or DM-GAN")
             words = gr.Textbox(EXAMPLE, label="Caption", max_length=LONGEST)

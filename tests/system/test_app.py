@@ -154,6 +154,10 @@ def test_a_visit(address: str, tmp_path: Path) -> None:
         images = wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, "#images img"))
         wait.until(lambda d: all(image.get_property("naturalWidth") == 128 for image in images))
         wait.until(lambda d: "xylophone" in notes())
+        driver.set_window_size(700, 1000)
+        wide = "let each = document.querySelector('#images .grid-wrap'); return each.scrollWidth - each.clientWidth"
+        assert driver.execute_script(wide) == 0  # eight images fit a narrow window
+        driver.set_window_size(1200, 1000)
         draw("<b id=bold>red</b><script>document.title = 'taken'</script>")
         wait.until(lambda d: "'script'" in notes())
         assert driver.title == "t2i-zoo"
