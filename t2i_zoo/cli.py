@@ -29,7 +29,7 @@ from t2i_zoo.overview import CALLBACKS, SINGLE, one_size
 from t2i_zoo.parsing import Sentence, named_model
 from t2i_zoo.preflight import preflight
 from t2i_zoo.quiet import quieten
-from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger
+from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger, check_local
 from t2i_zoo.runs import (
     ENVIRONMENT,
     FINISHED,
@@ -207,8 +207,9 @@ class ZooCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """A Trainer with CSV metrics in the run's folder, whole checkpoints, and defaults for the devices."""
         config = self._get(self.config_init, "trainer")
+        check_local(str(config["default_root_dir"]))
         for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
-            if config.get(option, default) != default:
+            if isinstance(self.model, AidedModule) and config.get(option, default) != default:
                 raise T2IError(f"found --trainer.{option}, which does not work with two optimizers: {remedy}")
         folder = self.run_folder
         batches = self.resumed["batches"] if self.resumed and self.subcommand == "fit" else None
@@ -311,7 +312,7 @@ class Check(ZooCLI):
         with torch.device("meta"):
             model = kind(**{**options, **later})
         if isinstance(model, AidedModule):
-            model.check_penalty_options()
+            model.check_training_options()
         given = config.data.as_dict()
         source = given.pop("source")
         built = pkgutil.resolve_name(source["class_path"])(**source.get("init_args", {}))

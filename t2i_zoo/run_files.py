@@ -32,7 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def __init__(self) -> None:
         super().__init__()
         self._thread: Thread | None = None
-        self._error: BaseException | None = None
+        self._failed: tuple[Path, BaseException] | None = None
 
     @property
     def busy(self) -> bool:
@@ -49,11 +49,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path)
             return
         failed = self._finish()
-        if storage_options != "background":  # the new file stands for one that could not be written
+        if storage_options != "background":
             write_checkpoint(checkpoint, Path(path))
-            return
+            if failed is None or failed[0] == Path(path):  # the new file stands for one that could not be written
+                return
         if failed is not None:
-            raise failed
+            raise failed[1]
         self._thread = Thread(target=self._write, args=(_on_host(checkpoint), Path(path)), name="checkpoint")
         self._thread.start()
 
@@ -61,13 +62,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             write_checkpoint(checkpoint, path)
         except BaseException as error:
-            self._error = error
+            self._failed = path, error
 
-    def _finish(self) -> BaseException | None:
-        """Wait for the thread; what it failed with."""
+    def _finish(self) -> tuple[Path, BaseException] | None:
+        """Wait for the thread; the file that it failed to write, and why."""
         if self._thread is not None:
             self._thread.join()
-        failed, self._thread, self._error = self._error, None, None
+        failed, self._thread, self._failed = self._failed, None, None
         return failed
 
     def teardown(self) -> None:
@@ -110,6 +111,15 @@ def size_of(value: Any) -> int:
         return value.nbytes
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return sum(map(size_of, inner))
+
+
+def check_local(folder: str) -> None:
+    """Raise for an address such as ``s3://...``: ``Path`` would turn it into a folder of that name."""
+    if "://" in folder:
+        raise T2IError(
+            f"found --trainer.default_root_dir {folder}, expected a folder of this machine: train in one, and copy it "
+            "afterwards"
+        )
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -14,6 +14,7 @@ from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS, load_model, model_class
+from t2i_zoo.models.dfgan import DFGAN
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.ranges import Count, Fraction, Positive, Range, Share, Sign, Weight, Whole, ranges_of
 
@@ -135,7 +136,11 @@ def test_options_of_penalties_without_a_penalty(
         {"penalty_every": 4, "mode_seeking": 1.0},
         {"matching_power": 4.0, "matching_penalty": 1.0},
     ):
-        GANCLS(**widths, **effective).check_penalty_options()
+        GANCLS(**widths, **effective).check_training_options()
+    idle = DFGAN(generator_width=4, discriminator_width=4, **tiny_options, matching_penalty=0, matching_power=4)
+    with pytest.raises(T2IError, match=r"which does nothing without --model\.matching_penalty"):
+        idle.check_training_options()
+    DFGAN(generator_width=4, discriminator_width=4, **tiny_options, penalty_every=4).check_training_options()
 
 
 def test_noise_of_another_shape(tiny_options: dict[str, Any]) -> None:
@@ -150,6 +155,24 @@ def test_noise_of_another_shape(tiny_options: dict[str, Any]) -> None:
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(T2IError, match=f"found no device '{device}', expected cpu or one of this machine"):
         load_model("gancls_flowers64", device)
+
+
+def test_options_that_gancls_does_not_use(tiny_options: dict[str, Any]) -> None:
+    def check(**options: Any) -> None:
+        GANCLS(generator_width=8, discriminator_width=4, **tiny_options, **options).check_training_options()
+
+    with pytest.raises(T2IError, match=r"mismatch_weight 1.0, which leaves generated images no weight: .*fake_weight"):
+        check(mismatch_weight=1.0)
+    check(mismatch_weight=1.0, fake_weight=1.0)
+    check(large=True, text_norm=True, third_activation=False, interpolation="random", interpolation_weight=1.0)
+    for idle in (
+        {"architecture": "dcgan", "large": True},
+        {"architecture": "dcgan", "third_activation": False},
+        {"light_discriminator": True, "text_norm": True},
+        {"interpolation": "random"},
+    ):
+        with pytest.warns(UserWarning, match=f"{list(idle)[-1]} .* does nothing with this model's other options"):
+            check(**idle)
 
 
 @pytest.mark.parametrize(

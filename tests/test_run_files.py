@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -117,6 +118,17 @@ def test_a_failure_in_the_background_is_raised_by_the_next_save(tmp_path, monkey
         io._thread.join()
     io.save_checkpoint({"value": 4}, path)  # which is newer than the one that failed, and is written
     assert torch.load(path, weights_only=True) == {"value": 4}
+
+
+def test_another_file_does_not_stand_for_one_that_failed(tmp_path, monkeypatch):
+    io = AtomicCheckpointIO()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
+        io.save_checkpoint({"value": 1}, tmp_path / "last.ckpt", "background")
+        io._thread.join()
+    with pytest.raises(T2IError, match=r"last.ckpt .*No space left"):
+        io.save_checkpoint({"value": 1}, tmp_path / "epoch_0001.ckpt")
+    assert (tmp_path / "epoch_0001.ckpt").is_file()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

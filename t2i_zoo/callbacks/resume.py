@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.run_files import AtomicCheckpointIO, check_space
+from t2i_zoo.run_files import AtomicCheckpointIO, check_local, check_space
 
 _NAME = "epoch_{epoch:04d}"
 _APART = 10.0  # seconds between the checkpoints of two epochs; a loss of ten seconds is none
@@ -38,7 +38,7 @@ class ResumePoint(Checkpoint):
         minutes: longest time between two checkpoints of an epoch.
 
     Raises:
-        T2IError: before training, where the disk has no room for two checkpoints.
+        T2IError: before training, where the folder is an address, or the disk has no room for two checkpoints.
     """
 
     def __init__(self, minutes: float = 10.0) -> None:
@@ -51,11 +51,12 @@ class ResumePoint(Checkpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find the place, and see that two checkpoints fit there."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # a collective, so all ranks ask
+        folder = str(trainer.log_dir or trainer.default_root_dir)  # a collective, so all ranks ask
         if stage != "fit" or getattr(trainer, "fast_dev_run", False):
             return
-        self.path = folder / "checkpoints" / "last.ckpt"
-        if trainer.is_global_zero and "://" not in str(folder):
+        check_local(folder)
+        self.path = Path(folder) / "checkpoints" / "last.ckpt"
+        if trainer.is_global_zero:
             moments = 2 * sum(p.nbytes for p in pl_module.parameters() if p.requires_grad)  # Adam's
             check_space(self.path.parent, 2 * (moments + sum(t.nbytes for t in pl_module.state_dict().values())))
 
@@ -75,7 +76,7 @@ class ResumePoint(Checkpoint):
         writer = trainer.strategy.checkpoint_io
         idle = not (isinstance(writer, AtomicCheckpointIO) and writer.busy)
         wanted = idle and (self._saved is None or time.monotonic() - self._since >= _APART)
-        if trainer.strategy.reduce_boolean_decision(wanted, all=False):  # clocks differ
+        if trainer.strategy.reduce_boolean_decision(wanted):  # clocks differ, and one process alone writes
             self.save(trainer, wait=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

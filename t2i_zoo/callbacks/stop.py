@@ -32,15 +32,17 @@ class GracefulStop(L.Callback):
         self.check_every = check_every
         self.signal = 0
         self._former: dict[int, Any] = {}
-        self._max_steps = -1
+        self._max_steps: int | None = None  # while it is hidden
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Hide ``max_steps`` while a checkpoint is restored: with it Lightning would repeat the end of the epoch."""
+        self.signal = 0
         self._max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give ``max_steps`` back where there was nothing to train."""
-        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
+        if self._max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Replace the handlers of both signals, Lightning's too."""
@@ -103,7 +105,8 @@ class GracefulStop(L.Callback):
         self._restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Restore the handlers after a stop or an error, where Lightning calls no ``on_train_end``."""
+        """Restore all after a stop or an error, where Lightning calls no ``on_train_end``."""
+        self.on_fit_end(trainer, pl_module)
         self._restore()
 
     def _restore(self) -> None:

@@ -92,15 +92,15 @@ class AidedModule(Drawing, CompanionModule):
                     parametrizations.spectral_norm(module)
         return discriminator
 
-    def check_penalty_options(self) -> None:
+    def check_training_options(self) -> None:
         """Raise for an option of penalties that would do nothing; a subclass may have penalties of its own.
 
         Called ahead of training alone, so that a run that was trained with such an option can be loaded.
         """
         options, given, own = self.hparams, dict[str, bool](), type(self).discriminator_penalty  # type: ignore[attr-defined]
-        if not (self.matching_penalty or self.own_matching_penalty):
+        if not self.matching_penalty:
             given = {"matching_power": options["matching_power"] != 6}
-        penalised = options["r1"] or options["r2"] or self.matching_penalty or self.own_matching_penalty
+        penalised = options["r1"] or options["r2"] or self.matching_penalty
         if own.__module__ == "t2i_zoo.models.base" and not penalised:
             given |= {"penalty_step": options["penalty_step"] is not None}
             given |= {"penalty_every": options["penalty_every"] > 1 and not options["mode_seeking"]}
@@ -272,10 +272,10 @@ class AidedModule(Drawing, CompanionModule):
         if self.hparams["channels_last"]:
             for network in (self, *self._frozen.values()):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        norms = (nn.BatchNorm1d, nn.BatchNorm2d)
         in_effect = {"r1": self.hparams["r1"], "r2": self.hparams["r2"], "matching_penalty": self.matching_penalty}
         penalty = next((name for name, weight in in_effect.items() if weight), None)
-        if penalty and any(isinstance(m, norms) for m in self.discriminator.modules()):
+        kinds = {type(module).__name__ for module in self.discriminator.modules()}  # TAC-GAN has its own
+        if penalty and any("BatchNorm" in kind for kind in kinds):
             warnings.warn(
                 f"--model.{penalty} with batch norm in the discriminator: each image's gradient depends on the "
                 "others of its batch, so the penalty is not quite the paper's",

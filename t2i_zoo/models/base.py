@@ -242,6 +242,8 @@ class TextToImageGAN(EvaluatedModule):
         with frozen(self.discriminator):
             losses: list[Any] = [self.generator_loss, partial(self._due, self.generator_penalty)]
             for repeat in range(self.generator_steps):
+                if repeat:
+                    torch.clear_autocast_cache()  # it may hold half-precision copies of the former weights
                 drawn = map(self._drawn_again, parts) if repeat or several else parts
                 losses_g = update(optimizer_g, drawn, losses, backward, hold)
         lap("generator")
@@ -304,7 +306,7 @@ class TextToImageGAN(EvaluatedModule):
     def configure_callbacks(self) -> list[Any]:
         """None; Lightning asks for them first of all, ahead of its own check of what two optimizers exclude."""
         if self.trainer.state.fn == "fit":
-            self.check_penalty_options()
+            self.check_training_options()
         for option, (default, remedy) in NOT_FOR_TWO_OPTIMIZERS.items():
             if (value := getattr(self.trainer, option)) != default:
                 raise T2IError(f"found Trainer({option}={value}), which does not work with two optimizers: {remedy}")

@@ -31,7 +31,7 @@ class EvaluatedModule(AidedModule):
         # Lightning would keep the values of every batch, at a cost, without writing them. What a logged batch does not
         # compute, such as a lazy penalty, is logged with its last value.
         self._latest |= values
-        if self.clock % max(self.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
+        if not self.trainer._logger_connector.should_update_logs:  # Lightning's count: the clock may be of another run
             return
         self.log_dict(self._latest, batch_size=count)
         self.check_losses()

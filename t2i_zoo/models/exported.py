@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from t2i_zoo.models.zoo import ZooModule
 
 FORMAT = 1  #: raise it if an older version would read a file wrongly
-_LIVE, _AVERAGE, _JUDGE = "generator.", "generator_ema.", "discriminator."
+_LIVE, _AVERAGE = "generator.", "generator_ema."
+_TRAINING = ("discriminator.", "lecam.", "augment_probability")  # weights and buffers that drawing does not need
 _FOLDERS = ("path", "model", "vocabulary", "expansion", "captions")  #: an encoder's arguments that may name files
 
 
@@ -55,7 +56,7 @@ def pack(model: ZooModule, name: str) -> tuple[dict[str, Tensor], dict[str, Any]
         )
     tensors = {}
     for key, tensor in model.state_dict().items():
-        if not key.startswith((_LIVE, _JUDGE)):
+        if not key.startswith((_LIVE, *_TRAINING)):
             renamed = _LIVE + key.removeprefix(_AVERAGE) if key.startswith(_AVERAGE) else key
             tensors[renamed] = _halved(key, tensor)
     assert model.text_encoder is not None
@@ -188,7 +189,7 @@ def _filled(
     try:
         model = make({k: v for k, v in about["hparams"].items() if not k.startswith("_")})
         missing, unexpected = model.load_state_dict({**tensors, **averages}, strict=False)
-        if odd := [*(key for key in missing if not key.startswith(_JUDGE)), *unexpected]:
+        if odd := [key for key in (*missing, *unexpected) if not key.startswith(_TRAINING)]:
             raise KeyError(f"{odd[0]} is {'missing' if odd[0] in missing else 'unknown'}")
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, T2IError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -80,7 +80,7 @@ class ServingModule(ZooModule):
         """Count a training batch, watch that its loss is finite, and return it."""
         self.clock += 1
         self.note_losses({"train/loss": loss})
-        if self.clock % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]
+        if self.trainer._logger_connector.should_update_logs:
             self.check_losses()
         return loss
 

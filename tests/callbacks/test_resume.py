@@ -45,7 +45,7 @@ class Saves(L.Callback):
 def fit(tmp_path, build_data, build_trainer, tiny_options):
     """``fit(*callbacks, max_epochs=2)``: train and resume in one folder; returns the trainer."""
 
-    def run(*callbacks, resumed=False, folder=tmp_path, **options) -> L.Trainer:
+    def run(*callbacks, resumed=False, folder: Any = tmp_path, **options) -> L.Trainer:
         L.seed_everything(99 if resumed else 3, verbose=False)
         model = GANCLS(
             **{"generator_width": 8, "discriminator_width": 4, "projection_dim": 8, "lr_decay": 0.5},
@@ -169,6 +169,13 @@ def test_without_room_for_two_checkpoints_nothing_starts(fit, monkeypatch, tmp_p
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
     with pytest.raises(T2IError, match=r"found 0 MB free for .*checkpoints, expected \d+ MB for two checkpoints"):
         fit()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_address_is_no_folder(fit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(T2IError, match=r"found --trainer.default_root_dir s3://place/run, expected a folder of this"):
+        fit(folder="s3://place/run")
     assert not list(tmp_path.iterdir())
 
 

@@ -105,6 +105,22 @@ def test_an_error_gives_the_handlers_back_too(fit, handlers):
     assert current() == handlers
 
 
+class Absent(L.Callback):
+    def on_fit_start(self, *args) -> None:
+        raise ValueError("no Stage I")
+
+
+def test_a_callback_serves_for_several_runs(fit, build_trainer):
+    stop = GracefulStop()
+    with pytest.raises(SystemExit):
+        fit(stop, Signals(signal.SIGTERM, at=1))
+    assert fit(stop).clock == 5  # the signal was of the former run
+    trainer = build_trainer(callbacks=[stop, Absent()], max_steps=6)
+    with pytest.raises(ValueError, match="no Stage I"):
+        trainer.fit(fit(stop), fit.data())
+    assert trainer.max_steps == 6
+
+
 def test_without_a_resume_point_it_says_nothing_was_saved(tmp_path, build_data, build_trainer, tiny_options, capsys):
     model = GANCLS(generator_width=8, discriminator_width=4, projection_dim=8, **tiny_options)
     trainer = build_trainer(callbacks=[GracefulStop(), Signals(signal.SIGTERM, at=0)])

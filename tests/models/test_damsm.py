@@ -157,6 +157,8 @@ def test_the_rate_falls_after_each_epoch_down_to_its_floor(build: Any, build_tra
     schedule = build(learning_rate=2e-3).configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
     assert schedule(113) == pytest.approx(0.98**113)
     assert schedule(113) > 0.1 > schedule(114) == schedule(599)
+    schedule = build(learning_rate=1e-4).configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert schedule(1) == schedule(599) == 1  # below the floor from the start
 
 
 def test_the_loss_falls(build: Any, build_data: Any) -> None:
@@ -290,8 +292,9 @@ def test_from_captions_to_pictures_on_the_command_line(
     quick = ["--trainer.max_epochs", "3", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
     quick += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     quick += ["--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "1"]
+    one = ["--trainer.accumulate_grad_batches", "2", "--trainer.gradient_clip_val", "1"]  # optimizer
     widths = [word for k, v in tiny_widths("damsm").items() for word in (f"--model.{k}", str(v).lower())]
-    assert main(["fit", "--config", "damsm_flowers", *place, *quick, *widths]) == 0
+    assert main(["fit", "--config", "damsm_flowers", *place, *quick, *widths, *one]) == 0
     run = tmp_path / "runs" / "damsm_flowers"
     version = run / "version_0"
     kept = {path.name: torch.load(path, weights_only=True) for path in (version / "checkpoints").iterdir()}

@@ -54,6 +54,17 @@ def test_what_is_in_a_file(build: Any, tmp_path: Path) -> None:
     assert load_model(path).unknown_words("a green flower") == ["green"]
 
 
+def test_what_aids_keep_stays_behind(build: Any, tmp_path: Path) -> None:
+    model = build(lecam=0.1, augment_target=0.6, augment=["translation"])
+    path = save(model, tmp_path / "aided.safetensors")
+    tensors, _ = read_weights(path)
+    assert all(key.startswith("generator.") for key in tensors)
+    load_model(path)
+    aside = {"lecam.averages": torch.zeros(2), "lecam.updates": torch.tensor(3), "augment_probability": torch.ones(())}
+    write(tensors | aside, json.dumps(pack(model, "gancls")[1]), path)  # as earlier versions wrote it
+    load_model(path)
+
+
 def test_the_file_is_the_start_of_a_new_run(build: Any, tmp_path: Path) -> None:
     path = save(build(), tmp_path / "small.safetensors")
     with pytest.warns(UserWarning, match="are not in .* and keep their initial values, such as discriminator"):

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -124,6 +125,27 @@ def test_a_loaded_model_trains_on_with_the_seed_of_its_run(trained: Any, build_d
         build_trainer(limit_train_batches=1).fit(model := load_model(trained[1]), build_data())
         ends.append(networks(model)["generator.layers.0.weight"])
     assert not torch.equal(*ends)
+
+
+class Rows(CSVLogger):
+    """The losses that are written, by batch."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.rows = {**getattr(self, "rows", {}), step: metrics["train/generator_loss"]}
+
+
+def test_a_loaded_model_logs_the_batch_that_is_written(
+    trained: Any, build_data: Any, build_trainer: Any, tmp_path: Path
+) -> None:
+    rows = []
+    for clock in (0, 3):  # as of another run
+        model, logger = load_model(trained[1]), Rows(tmp_path)
+        model.clock = clock
+        L.seed_everything(5, verbose=False)
+        build_trainer(limit_train_batches=4, log_every_n_steps=2, logger=logger, max_epochs=2).fit(model, build_data())
+        rows.append(logger.rows)
+    assert rows[0] == pytest.approx(rows[1])
+    assert list(rows[0]) == [1, 3, 5, 7]
 
 
 def test_one_data_module_serves_one_model_after_another(tiny_options: Any, tiny_data: Any, build_trainer: Any) -> None:

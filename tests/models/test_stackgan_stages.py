@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from t2i_zoo.commands.official_states import to_official
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.exported import pack, write
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.models.stackgan import StackGAN
 
@@ -153,6 +155,19 @@ def test_a_text_encoder_is_known_by_its_name_too(build: Any, tmp_path: Path) -> 
     trainer.save_checkpoint(tmp_path / "first.ckpt")
     model = build(**SECOND, stage1=str(tmp_path / "first.ckpt"), text_encoder={"kind": "hashing"})
     assert same(copies(model.generator.stage1), copies(former.generator_ema))
+
+
+def test_an_exported_stage_one_has_its_own_text_encoder(build: Any, tmp_path: Path) -> None:
+    former, path = build(**FIRST), tmp_path / "first.safetensors"
+    tensors, header = pack(former, "stackgan")
+    write(tensors, json.dumps(header), path)
+    model = build(**SECOND, stage1=str(path))
+    for name, tensor in former.generator_ema.state_dict().items():
+        assert torch.allclose(model.generator.stage1.state_dict()[name], tensor, rtol=1e-3)
+    shape = {"dim": 32, "word_dim": 4}
+    words = {"kind": "rnn", "path": "of a DAMSM", "assets": {"words.txt": "a", "shape.json": json.dumps(shape)}}
+    with pytest.raises(T2IError, match=r"has text_encoder HashingEncoder of dimension 32 and this .* RNN"):
+        build(**{**SECOND, "text_encoder": words}, stage1=str(path))
 
 
 def test_what_is_no_stage_one(build: Any, build_data: Any, build_trainer: Any, tmp_path: Path) -> None:

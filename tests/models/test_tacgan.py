@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from math import log
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from t2i_zoo.batch import Fakes
@@ -121,6 +123,26 @@ def test_generator_steps_share_the_noise(build: Any, build_trainer: Any, tiny_da
     assert torch.equal(seen.judged[2], seen.judged[3])  # the generator's first step judges what the discriminator saw
     assert all(not torch.equal(seen.judged[3], later) for later in seen.judged[4:])
     assert not (seen.batch["labels"] == seen.batch["wrong_labels"]).any()
+
+
+class Caching(MixedPrecision):
+    """Autocast that keeps half-precision weights, as it is outside Lightning."""
+
+    def autocast_context_manager(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, cache_enabled=True)
+
+
+def test_the_second_step_draws_with_the_stepped_weights(build: Any, build_trainer: Any, tiny_data: Any) -> None:
+    model = build(learning_rate=0.1)
+    apart: list[float] = []
+
+    def compare(generator: Any, given: Any, drawn: Tensor) -> None:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            apart.append(float((type(generator).forward(copy.deepcopy(generator), *given) - drawn).abs().max()))
+
+    model.generator.register_forward_hook(compare)
+    build_trainer(limit_train_batches=1, plugins=[Caching("bf16-mixed", "cpu")]).fit(model, tiny_data)
+    assert apart == [0.0, 0.0]
 
 
 def test_two_generator_steps_unless_told(build: Any) -> None:

@@ -195,7 +195,9 @@ class DAMSM(RetrievalModule):
     def configure_optimizers(self) -> Any:
         """Adam for all that is trained, with a learning rate that falls after each epoch."""
         rate, least, decay = (self.hparams[key] for key in ("learning_rate", "min_learning_rate", "lr_decay"))
-        falls = math.ceil(math.log(least / rate) / math.log(decay)) if 0 < least < rate and decay < 1 else None
+        falls = None  # how many times; for ever without a least rate
+        if least > 0 and decay < 1:
+            falls = math.ceil(math.log(least / rate) / math.log(decay)) if rate > least else 0
         adam = torch.optim.Adam(self.trained_parameters(), rate, betas=(0.5, 0.999))
         falling = torch.optim.lr_scheduler.LambdaLR(
             adam, lambda epoch: decay ** (epoch if falls is None else min(epoch, falls))

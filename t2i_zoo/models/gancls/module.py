@@ -6,6 +6,7 @@ Authors' code: reedscot/icml2016. PyTorch port: aelnouby/Text-to-Image-Synthesis
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2i_zoo.batch import Batch, Fakes
+from t2i_zoo.errors import T2IError
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.checks import check_image_size
 from t2i_zoo.models.gancls import losses, networks
@@ -97,6 +99,25 @@ class GANCLS(Half, TextToImageGAN):
         several = architecture == "dcgan" or text_norm or interpolation_weight > 0  # batch norm of vectors, or pairs
         least = 2 if several else self.needs.least
         self.needs = replace(self.needs, wrong_images=wrong == "image", wrong_text=wrong == "text", least=least)
+
+    def check_training_options(self) -> None:
+        """Raise where the discriminator would not learn from generated images; warn of options that do nothing."""
+        super().check_training_options()
+        options = self.hparams
+        if options["fake_weight"] is None and options["mismatch_weight"] >= 1:
+            raise T2IError(
+                f"found --model.mismatch_weight {options['mismatch_weight']}, which leaves generated images no weight: "
+                "give it below 1, or --model.fake_weight too, 1 in the PyTorch port"
+            )
+        own = options["architecture"] != "dcgan" and not (options["light_discriminator"] or options["projected"])
+        idle = {
+            "large": options["large"] and options["architecture"] == "dcgan",
+            "third_activation": not (options["third_activation"] or own),
+            "text_norm": options["text_norm"] and not own,
+            "interpolation": options["interpolation"] == "random" and not options["interpolation_weight"],
+        }
+        if found := [f"--model.{name} {options[name]}" for name, nothing in idle.items() if nothing]:
+            warnings.warn(f"{' and '.join(found)} does nothing with this model's other options", stacklevel=2)
 
     def fake(self, batch: Batch) -> Fakes:
         """One forward on the batch's sentences and, with GAN-INT, on B/2 between them: they share batch statistics."""
