@@ -11,6 +11,8 @@ from pathlib import Path
 
 from t2i_zoo.errors import T2IError
 
+#: the lock of a training run, and the configs that other commands save: where one of them is, is the folder of a run
+RUN_FILES = ("run.lock", *(f"config_{command}.yaml" for command in ("validate", "test", "predict")))
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 

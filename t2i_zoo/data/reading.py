@@ -10,7 +10,7 @@ from pathlib import Path
 
 from t2i_zoo.data.notes import remark
 from t2i_zoo.errors import T2IError
-from t2i_zoo.files import refuse_pointer
+from t2i_zoo.files import RUN_FILES, refuse_pointer
 
 
 def read_text(path: Path) -> str:
@@ -110,6 +110,9 @@ def inside(root: Path, name: str) -> Path | None:
 def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
     """Every file below a folder except hidden ones; links are followed, and each folder is read once.
 
+    What runs and caches of text features have written below it is left out: their images are no data, and a source
+    must not count as changed because a run has trained on it.
+
     Args:
         root: where to begin.
         without: a folder to leave out.
@@ -134,6 +137,8 @@ def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
                 f"the folder {folder} cannot be read ({error.strerror}): check its permissions, or change "
                 "--data.source.root"
             ) from error
+        if folder != str(root) and _is_ours({entry.name for entry in entries}):
+            continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -170,6 +175,11 @@ def tree_fingerprint(root: Path, without: Path | None = None) -> str:
             sign = "broken"  # a broken link; it matters only if the source lists it
         digest.update(f"{entry.path[len(str(root)) :]}\0{sign}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _is_ours(names: set[str]) -> bool:
+    """Whether a folder with these files is that of a run, or a segment of a cache of text features."""
+    return not names.isdisjoint(RUN_FILES) or {"keys.npy", "sentence.npy"} <= names
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
