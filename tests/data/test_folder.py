@@ -259,6 +259,19 @@ def test_what_a_run_has_drawn_is_no_data(root: Path, mark: str) -> None:
     assert len(list(walk(run))) == 2
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_mistyped_column_of_classes(root: Path, kind: str) -> None:
+    if kind == "csv":
+        (root / "metadata.csv").write_text("file_name,caption,species\na.jpg,c,tulip\n")
+        names = "file_name, caption, species"
+    else:
+        jsonl(root, {"file_name": "a.jpg", "text": "c"}, {"file_name": "b.PNG", "text": "d", "species": 1})
+        names = "file_name, text, species"
+    error(root, rf"metadata\.{kind}: no column of classes \('sort'\) among {names}: name it with", label="sort")
+    if kind == "csv":
+        assert [record.class_id for record in read(root, label="species")] == [0]
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])
 def test_bad_val_fraction(root: Path, fraction: float) -> None:
     error(root, r"val_fraction is .*--data\.source\.val_fraction", val_fraction=fraction)
