@@ -272,6 +272,15 @@ def test_a_mistyped_column_of_classes(root: Path, kind: str) -> None:
         assert [record.class_id for record in read(root, label="species")] == [0]
 
 
+@pytest.mark.parametrize(("first", "separator"), [("\n", ","), ("\r\n \r\n", ";"), (",,\n", ","), ("sep=;\n\n", ";")])
+def test_a_table_after_blank_lines(root: Path, first: str, separator: str) -> None:
+    rows = [["file_name", "caption"], ["a.jpg", "one"], ["b.PNG", ""]]
+    (root / "metadata.csv").write_bytes((first + "\n".join(map(separator.join, rows[:2]))).encode())
+    assert [record.captions for record in read(root)] == [("one",)]
+    (root / "metadata.csv").write_bytes((first + "\n".join(map(separator.join, rows))).encode())
+    error(root, f"line {first.count(chr(10)) + 3}: the caption is blank")
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])
 def test_bad_val_fraction(root: Path, fraction: float) -> None:
     error(root, r"val_fraction is .*--data\.source\.val_fraction", val_fraction=fraction)
