@@ -85,6 +85,7 @@ def test_shards_of_other_tools(others: Path, tmp_path: Path) -> None:
 
 def test_shards_of_other_tools_are_packed(others: Path) -> None:
     write_tar(others / "train-2.tar", {"a.PNG": png((99, 0, 0)), "a.TXT": b"number 99", "a.CLS": b"kind0"})
+    (others / "._train-2.tar").write_bytes(b"what a Mac leaves beside it")
     records = WebDataset(str(others), stream=False).records()
     assert len(records) == 25
     for record in records:
