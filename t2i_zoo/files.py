@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from t2i_zoo.errors import T2IError
 
+#: the lock of a training run, and the configs that other commands save: where one of them is, is the folder of a run
+RUN_FILES = ("run.lock", *(f"config_{command}.yaml" for command in ("validate", "test", "predict")))
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -37,6 +40,32 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def decode_text(content: bytes, name: object) -> tuple[str, str]:
+    """The text of a file, with newlines for all line endings, and the encoding that it is found to be in.
+
+    UTF-8 with or without a byte order mark (``utf-8-sig``), UTF-16, else Windows-1252 (``cp1252``).
+
+    Args:
+        content: of the file.
+        name: what errors call it.
+
+    Raises:
+        T2IError: if it is none of these.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encodings = ["utf-16"]
+    elif b"\0" in content:  # as UTF-16 without a mark has beside each ASCII letter
+        encodings = ["utf-16-le" if content[1::2].count(0) > content[::2].count(0) else "utf-16-be"]
+    else:
+        encodings = ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        with suppress(UnicodeDecodeError):
+            text = content.decode(encoding)
+            if "\0" not in text:
+                return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
+    raise T2IError(f"{name} is not text in UTF-8, UTF-16 or Windows-1252: save it as UTF-8")
 
 
 def refuse_pointer(path: Path | str, content: bytes | None = None) -> None:

@@ -16,20 +16,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.files import RUN_FILES
 from t2i_zoo.paths import find_weights
 from t2i_zoo.version import __version__
 
 FINISHED = "finished.json"  #: written into the folder of a run that is complete
 ENVIRONMENT = "environment.json"  #: of a run: versions and hardware that it was started with
 LAST = Path("checkpoints") / "last.ckpt"  #: of a run: what it is resumed from
-_LOCK, _CONFIG = "run.lock", "config.yaml"
-_OF_A_START = (
-    _LOCK,
-    _CONFIG,
-    ENVIRONMENT,
-    "hparams.yaml",
-    *(f"config_{name}.yaml" for name in ("validate", "test", "predict")),
-)
+_LOCK, _CONFIG = RUN_FILES[0], "config.yaml"
+_OF_A_START = (*RUN_FILES, _CONFIG, ENVIRONMENT, "hparams.yaml")
 
 
 def run_of_checkpoint(path: Path) -> Path | None:

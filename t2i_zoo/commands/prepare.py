@@ -16,7 +16,7 @@ from t2i_zoo import data
 from t2i_zoo.commands.understood import explained, left_out, preview_of_shards, preview_of_store
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.data.packing import writing
-from t2i_zoo.data.shard_writer import write_shards
+from t2i_zoo.data.shard_writer import PER_SHARD, write_shards
 from t2i_zoo.data.shards import ShardIndex
 from t2i_zoo.data.store import open_store
 from t2i_zoo.data.stream import StreamDataModule
@@ -68,18 +68,29 @@ def _prepare(
     out: str | None,
     per_shard: int,
 ) -> None:
+    if to == "webdataset" and out is None:
+        raise T2IError("found --to webdataset without --out: give the new folder of the shards")
+    if to == "webdataset" and verify:
+        raise T2IError("found --verify true with --to webdataset: leave it out, and verify the shards later")
+    if to == "store" and out is not None:
+        raise T2IError("found --out without --to webdataset: add that, or choose the store's place by --data.cache_dir")
+    if to == "store" and per_shard != PER_SHARD:
+        raise T2IError("found --per_shard without --to webdataset: add that, or leave it out")
     parser = data_parser("prepare")
     config = parser.parse_args(words)
     model = config.model or {}
     options = {**(model.get("init_args") or {}), **model}  # --model.text_encoder has no init_args above it
     kind = named_model(model["class_path"]) if model.get("class_path") else None
     module: CaptionDataModule = parser.instantiate_classes(config).data
+    if isinstance(module, StreamDataModule) and text_encoder and out is None:
+        raise T2IError(
+            "found --text_encoder with streamed shards, of which nothing is encoded: add --to webdataset, which writes "
+            "them with features, or leave it out"
+        )
     encoder = _built(text_encoder or _own_encoder(kind, options))
     reads_words = kind is not None and issubclass(kind, ZooModule) and kind.needs.words
-    if to == "webdataset":
+    if out is not None:
         _write_shards(module, encoder, reads_words, out, per_shard)
-    elif out is not None:
-        raise T2IError("found --out without --to webdataset: add that, or choose the store's place by --data.cache_dir")
     elif isinstance(module, StreamDataModule):
         _describe_shards(module, verify)
     else:
@@ -112,13 +123,10 @@ def _built(text_encoder: str | dict[str, object] | None) -> TextEncoder | None:
 
 
 def _write_shards(
-    module: CaptionDataModule, encoder: TextEncoder | None, reads_words: bool, out: str | None, per_shard: int
+    module: CaptionDataModule, encoder: TextEncoder | None, reads_words: bool, out: str, per_shard: int
 ) -> None:
-    if out is None:
-        raise T2IError("found --to webdataset without --out: give the new folder of the shards")
     folder = Path(out).expanduser().absolute()
-    index, skipped, notes = write_shards(module.spec, folder, encoder, reads_words, per_shard, progress=True)
-    index.understood, index.remarks = notes.facts, notes.remarks()
+    index, skipped = write_shards(module.spec, folder, encoder, reads_words, per_shard, progress=True)
     _say(index, folder)
     for line in left_out(skipped):
         print(line)

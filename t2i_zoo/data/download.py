@@ -231,7 +231,7 @@ def _unpack(remote: Remote, file: Path, folder: Path) -> None:
                     packed.extractall(beside)  # leaves out whatever part of a name leads out of the folder
             else:
                 with tarfile.open(file) as archive:
-                    archive.extractall(beside, filter="data")
+                    _extract(archive, beside)
         except _BROKEN as error:
             raise T2IError(
                 f"{file} cannot be unpacked ({error}): move it elsewhere, and the same command downloads it again"
@@ -249,3 +249,17 @@ def _unpack(remote: Remote, file: Path, folder: Path) -> None:
         last.replace(folder / remote.gives)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Unpack nothing that leads out of the folder, on Python before 3.10.12 and 3.11.4 too, which have no filters."""
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    for member in archive:
+        for name in (member.name, member.linkname):
+            if Path(name).anchor or ".." in Path(name).parts:
+                raise tarfile.TarError(f"{name!r} would lead out of the folder")
+        if not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+            raise tarfile.TarError(f"{member.name!r} is a device")
+    archive.extractall(folder)

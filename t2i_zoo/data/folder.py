@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from t2i_zoo.data.columns import (
+    CLASS_COLUMNS,
     IMAGE_COLUMNS,
     IMAGE_FOLDERS,
     IMAGE_SUFFIXES,
@@ -159,7 +160,7 @@ def _any_tables(names: Names, find: Find) -> list[Path]:
 def _from_tables(names: Names, tables: Sequence[Path], find: Find) -> list[Entry]:
     entries: dict[Path | str, Entry] = {}
     seen = set[tuple[object, tuple[str, ...]]]()
-    used = set[str]()
+    used, named = set[str](), dict[str, None]()
     for table in tables:
         split = split_in(table.name) if len(tables) > 1 and table.parent == names.root else None
         for line, row in table_rows(table, find):
@@ -178,6 +179,10 @@ def _from_tables(names: Names, tables: Sequence[Path], find: Find) -> list[Entry
             stated = row_split(columns.split and row[columns.split], place) or split
             entry.split = merge(entry.split, stated, "split", place)
             used.update(columns.captions)
+            named.update(dict.fromkeys(row))  # of JSON lines each may have others
+    asked = find.keywords["label"]
+    if entries and asked is not None and find(tuple(named)).label is None:
+        raise T2IError(f"{tables[0]}: {missing('classes', 'label', named, asked, CLASS_COLUMNS)}")
     for entry in entries.values():
         if not entry.captions and not entry.lost and isinstance(entry.image, Path):  # it may have a text file as well
             found, _ = captions_in(entry.image.with_suffix(".txt"))

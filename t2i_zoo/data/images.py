@@ -73,11 +73,11 @@ def load_shape(
     """Height and width of what ``load_image`` returns, from the file's header; arguments and errors are the same."""
     if resize != "short_side":
         return size, size
-    from PIL import ExifTags, ImageOps
+    from PIL import ExifTags
 
     with _opened(path, most) as image:
         if image.format == "TIFF":  # newer versions of Pillow have turned its size already
-            ImageOps.exif_transpose(image, in_place=True)
+            _turn(image)
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         whole = (image.height, image.width) if turned else (image.width, image.height)
     left, top, right, bottom = _cut(path, box, whole)
@@ -118,12 +118,12 @@ def load_image(
     Raises:
         T2IError: if the file is missing, truncated or not an image.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with _opened(path, most) as opened:
         if draft and box is None and resize != "short_side":
             opened.draft(None, (2 * size, 2 * size))
-        ImageOps.exif_transpose(opened, in_place=True)
+        _turn(opened)
         image = _rgb(opened)
     if box is not None:
         image = image.crop(_cut(path, box, image.size))
@@ -180,6 +180,16 @@ def _opened(path: Path | Embedded, most: float) -> Iterator[Image]:
     except Exception as error:  # PIL raises a dozen kinds for broken files
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise ImageError(path, f"{type(error).__name__}: {reason}") from error
+
+
+def _turn(image: Image) -> None:
+    """Turn an image upright by its EXIF orientation; Pillow would write the other tags again, and fail at odd ones."""
+    from PIL import ImageOps
+
+    image.getexif()  # which Pillow keeps
+    for name in ("exif", "Raw profile type exif"):
+        image.info.pop(name, None)
+    ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: Image) -> Image:

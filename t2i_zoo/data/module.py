@@ -87,6 +87,9 @@ class CaptionDataModule(_BySource):
         store = open_store(self.spec, self.cache / "stores", progress=True)
         for remark in [*store.remarks(), *store.manifest["remarks"]]:
             print(f"{remark} ({store.folder / 'manifest.json'})", file=sys.stderr)
+        known = self.vocabulary() if self.oversample else frozenset()
+        if unknown := [word for word in self.oversample if word not in known]:
+            print(f"note: no training caption has {', '.join(unknown)}, of --data.oversample", file=sys.stderr)
         if self.encoder is not None:
             self.text_cache(self.encoder.to(self.device)).ensure(store.captions, progress=True)
 
@@ -158,10 +161,11 @@ class CaptionDataModule(_BySource):
         """The planner of one split for this process."""
         store = self.opened
         rows, labels = torch.from_numpy(store.rows(split)), torch.from_numpy(store.labels)
+        groups = None
         if train and self.oversample:
             rows = rows.repeat_interleave(torch.tensor([self._times(row) for row in rows.tolist()]))
             if bool((labels[rows] == labels[rows[0]]).all()):
-                labels = torch.arange(len(labels))  # so that no image is mismatched with itself
+                groups = rows  # so that no image is mismatched with itself
         return Planner(
             rows,
             labels[rows],
@@ -174,6 +178,7 @@ class CaptionDataModule(_BySource):
             train,
             self.seed,
             *self.rank_and_world,
+            groups=groups,
         )
 
     def _times(self, row: int) -> int:

@@ -99,6 +99,7 @@ class Planner:
         train: whether this is the training split; others keep their order and are not augmented.
         seed: of all draws.
         rank, world: number of this process and of all processes.
+        groups: (N,) images of one number are not mismatched with each other; by default their classes.
     """
 
     rows: Tensor
@@ -113,9 +114,10 @@ class Planner:
     seed: int
     rank: int = 0
     world: int = 1
+    groups: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.mismatch = MismatchSampler(self.labels)
+        self.mismatch = MismatchSampler(self.labels if self.groups is None else self.groups)
         self.classes, self.group, self.sizes = torch.unique(self.labels, return_inverse=True, return_counts=True)
         self.by_class = torch.argsort(self.group, stable=True)
         self.starts = torch.cumsum(self.sizes, 0) - self.sizes

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from t2i_zoo import files
 from t2i_zoo.data.notes import remark
 from t2i_zoo.errors import T2IError
-from t2i_zoo.files import refuse_pointer
+from t2i_zoo.files import RUN_FILES, refuse_pointer
 
 
 def read_text(path: Path) -> str:
@@ -40,29 +40,10 @@ def read_bytes(path: Path) -> bytes:
 
 def decode_text(content: bytes, name: str) -> str:
     """As ``read_text``, for bytes; ``name`` is what errors call them."""
-    text = _decoded(content, name)
-    if text is None or "\0" in text:
-        raise T2IError(f"{name} is not text in UTF-8, UTF-16 or Windows-1252: save it as UTF-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _decoded(content: bytes, name: str) -> str | None:
-    """The text, or None if it is in no encoding that is detected."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encodings = ["utf-16"]
-    elif b"\0" in content:  # as UTF-16 without a mark has beside each ASCII letter
-        encodings = ["utf-16-le" if content[1::2].count(0) > content[::2].count(0) else "utf-16-be"]
-    else:
-        encodings = ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if encoding != "utf-8-sig":
-            remark(f"read as {'Windows-1252' if encoding == 'cp1252' else 'UTF-16'}, since it is not UTF-8", name)
-        return text
-    return None
+    text, encoding = files.decode_text(content, name)
+    if encoding != "utf-8-sig":
+        remark(f"read as {'Windows-1252' if encoding == 'cp1252' else 'UTF-16'}, since it is not UTF-8", name)
+    return text
 
 
 def lines_of(text: str) -> tuple[str, ...]:
@@ -110,6 +91,9 @@ def inside(root: Path, name: str) -> Path | None:
 def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
     """Every file below a folder except hidden ones; links are followed, and each folder is read once.
 
+    What runs and caches of text features have written below it is left out: their images are no data, and a source
+    must not count as changed because a run has trained on it.
+
     Args:
         root: where to begin.
         without: a folder to leave out.
@@ -134,6 +118,8 @@ def walk(root: Path, without: Path | None = None) -> Iterator[os.DirEntry[str]]:
                 f"the folder {folder} cannot be read ({error.strerror}): check its permissions, or change "
                 "--data.source.root"
             ) from error
+        if folder != str(root) and _is_ours({entry.name for entry in entries}):
+            continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -170,6 +156,11 @@ def tree_fingerprint(root: Path, without: Path | None = None) -> str:
             sign = "broken"  # a broken link; it matters only if the source lists it
         digest.update(f"{entry.path[len(str(root)) :]}\0{sign}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _is_ours(names: set[str]) -> bool:
+    """Whether a folder with these files is that of a run, or a segment of a cache of text features."""
+    return not names.isdisjoint(RUN_FILES) or {"keys.npy", "sentence.npy"} <= names
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

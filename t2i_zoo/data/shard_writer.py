@@ -15,7 +15,7 @@ from filelock import FileLock
 from PIL import Image
 from webdataset.writer import TarWriter
 
-from t2i_zoo.data.notes import Notes, collecting
+from t2i_zoo.data.notes import collecting
 from t2i_zoo.data.packing import StoreSpec, listing, load, none_readable, on_all_cores, progress_bar
 from t2i_zoo.data.records import Record
 from t2i_zoo.data.shards import FEATURES, INDEX, Shard, ShardIndex, Survey
@@ -34,7 +34,7 @@ def write_shards(
     words: bool = False,
     per_shard: int = PER_SHARD,
     progress: bool = False,
-) -> tuple[ShardIndex, list[str], Notes]:
+) -> tuple[ShardIndex, list[str]]:
     """Write a source as shards into a new folder, all or nothing.
 
     Training images are written in a random order, always the same, so that a shuffle buffer holds all classes. Images
@@ -49,7 +49,7 @@ def write_shards(
         progress: show a progress bar.
 
     Returns:
-        The index, a sentence for each image that was left out, and what was noticed while the source was read.
+        The index, and a sentence for each image that was left out.
 
     Raises:
         T2IError: for what is wrong with the source, an image under ``on_bad_image="raise"``, or the folder.
@@ -69,6 +69,7 @@ def write_shards(
             beside.mkdir()
             try:
                 index, skipped = _write(spec, records, beside, encoder, words, per_shard, progress)
+                index.understood, index.remarks = notes.facts, notes.remarks()
                 (beside / INDEX).write_text(index.to_json(), "utf-8")
                 if folder.exists():
                     folder.rmdir()
@@ -79,7 +80,7 @@ def write_shards(
         raise T2IError(
             f"the shards cannot be written to {folder} ({error.strerror or error}): make room, or choose another --out"
         ) from error
-    return index, [*lost, *lacks, *skipped], notes
+    return index, [*lost, *lacks, *skipped]
 
 
 def _write(

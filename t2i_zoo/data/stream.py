@@ -247,10 +247,11 @@ class Stream:
                 self._done = number + 1
                 batch = list(islice(cycle(good), len(decoded)))  # as large as on the other processes
                 seed = stable_seed(self.data.seed, epoch, self.rank, number)
+                if self._skipped and number + 1 == len(self):  # Lightning asks for nothing behind the last batch
+                    example = next(iter(self._skipped.values()))
+                    count = f"{len(self._skipped)} images cannot be read and are left out"
+                    print(f"{count}, such as: {example}", file=sys.stderr)
                 yield self.data.assemble(batch, self.train and self.data.augment, seed)
-        if self._skipped:
-            example = next(iter(self._skipped.values()))
-            print(f"{len(self._skipped)} images cannot be read and are left out, such as: {example}", file=sys.stderr)
 
     def _decode(self, pair: Pair) -> Pair | None:
         """Add the pixels that the model looks at; None if one of both images cannot be read and is to be left out."""

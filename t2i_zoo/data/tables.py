@@ -115,11 +115,13 @@ def _separated(path: Path, find: Find) -> Iterator[tuple[int, Row]]:
     try:
         for line, cells in _cells(text, separator):
             place = f"{path}, line {line + skipped}"
+            if not any(cell.strip() for cell in cells):
+                continue
             if header is None:
                 header = _header(cells, place, find)
                 if header != [cell.strip() for cell in cells]:
                     yield line + skipped, dict(zip(header, cells, strict=True))
-            elif any(cell.strip() for cell in cells):
+            else:
                 if len(cells) > len(header):
                     raise T2IError(
                         f"{place}: {len(cells)} cells under {len(header)} columns ({', '.join(header)}): put double "
@@ -181,11 +183,12 @@ def _is_image(name: str) -> bool:
 
 
 def _separator(path: Path, text: str, find: Find) -> str:
-    """The separator that gives the first line columns of images and captions, else the most columns."""
+    """The separator that gives the first line that is not blank columns of images and captions, else the most."""
 
     def columns(separator: str) -> tuple[bool, int]:
         try:
-            cells = [name.strip() for name in next(_reader(text.lstrip("\n"), separator, csv.QUOTE_MINIMAL), [])]
+            rows = ([cell.strip() for cell in row] for row in _reader(text, separator, csv.QUOTE_MINIMAL))
+            cells: list[str] = next(filter(any, rows), [])
         except csv.Error:
             return False, 0
         found = find(tuple(cells))

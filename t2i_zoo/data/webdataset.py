@@ -27,7 +27,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 
 _KINDS = (".tar", ".tar.gz", ".tgz")
-_SURVEY = 2  # raise it with any change of what a survey finds
+_SURVEY = 3  # raise it with any change of what a survey finds
 
 
 @dataclass
@@ -117,6 +117,7 @@ class WebDataset(Source):
         check_share(self.val_fraction)
         survey, shards = Survey(), []
         names = sorted(path.name for path in self.path.iterdir() if path.name.lower().endswith(_KINDS))
+        names = [name for name in names if not name.startswith(".")]  # such as ._train-0.tar of a Mac
         divided = 0.0 if any(map(split_in, names)) else self.val_fraction
         with collecting() as notes:
             understood("split", "by the names of the shards")

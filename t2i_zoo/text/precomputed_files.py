@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.files import refuse_pointer
+from t2i_zoo.files import decode_text, refuse_pointer
 from t2i_zoo.legacy import read_reed_t7, read_stackgan, read_tacgan, read_val_captions_t7
 from t2i_zoo.text.char_cnn_rnn_network import ALPHABET, LENGTH, NUMBERS
 
@@ -240,8 +240,8 @@ def _looked_up(part: _Rows, texts: dict[str, Path], folder: str | Path | None) -
                 raise T2IError(
                     f"found no captions of {image} below {folder}: set text_encoder's captions to their folder"
                 )
-            content = file.read_text("utf-8-sig", "replace")  # unlike splitlines, keep U+2028 inside a caption
-            lines[image] = [line for line in content.split("\n") if line.strip()]
+            content, _ = decode_text(file.read_bytes(), file)  # as the sources read it
+            lines[image] = [line for line in content.split("\n") if line.strip()]  # splitlines would cut at U+2028
         count = len(lines[image])
         if count != (part.each or count) or not 0 <= number < count:
             raise T2IError(

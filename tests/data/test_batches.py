@@ -130,6 +130,18 @@ def test_images_with_rare_words_come_more_often(split: Any) -> None:
     for batch in range(len(planner)):
         plan = planner.plan(0, batch, order)
         assert not (plan.rows == plan.wrong_rows).any()
+        assert (plan.labels == -1).all()
+        assert (plan.wrong_labels == -1).all()
+    data.order = "class_balanced"  # of the one class, whose images come as often as in the other order
+    assert data.planner("train", train=True).sizes.tolist() == [len(planner.rows)]
+
+
+def test_an_oversampled_word_that_no_caption_has(capsys: Any, tmp_path: Path) -> None:
+    source, options = SyntheticFlowers(images=64, size=24), {"image_size": 16, "cache_dir": str(tmp_path)}
+    for words, said in (({"red": 2, "bleu": 4}, True), ({"red": 2}, False)):
+        CaptionDataModule(source, **options, oversample=words).prepare_data()
+        note = "note: no training caption has bleu, of --data.oversample\n"
+        assert (note in capsys.readouterr().err) is said
 
 
 @pytest.mark.parametrize("words", [{"Red": 2}, {"red": 0}, {"two words": 2}])

@@ -201,6 +201,39 @@ def test_archives_with_nothing_good_in_them(server: Any, tmp_path: Path) -> None
     assert not list(tmp_path.rglob("in.txt"))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "link", "match"),
+    [
+        ("a/b.txt", tarfile.REGTYPE, "", None),
+        ("a/link.txt", tarfile.SYMTYPE, "../in.txt", r"'\.\./in\.txt' would lead out"),
+        ("link.txt", tarfile.SYMTYPE, "in.txt", None),
+        ("link.txt", tarfile.SYMTYPE, "/etc/passwd", r"'/etc/passwd' would lead out"),
+        ("../out.txt", tarfile.REGTYPE, "", r"'\.\./out\.txt' would lead out"),
+        ("/out.txt", tarfile.REGTYPE, "", r"'/out\.txt' would lead out"),
+        ("pipe", tarfile.FIFOTYPE, "", r"'pipe' is a device"),
+    ],
+)
+def test_archives_on_pythons_without_filters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: bytes, link: str, match: str | None
+) -> None:
+    real = tarfile.TarFile.extractall
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(tarfile.TarFile, "extractall", lambda archive, path: real(archive, path))  # no filter: 3.11.3
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        for member, of in (("in.txt", tarfile.REGTYPE), (name, kind)):
+            info = tarfile.TarInfo(member)
+            info.type, info.linkname = of, link if member == name else ""
+            archive.addfile(info)
+    if match is None:
+        get(Remote("a.tgz", "in.txt"), tmp_path)
+        assert (tmp_path / "in.txt").is_file()
+        assert (tmp_path / name).is_file()
+        return
+    with pytest.raises(T2IError, match=rf"a\.tgz cannot be unpacked \({match}"):
+        get(Remote("a.tgz", "in.txt"), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tgz", ".download.lock"}
+
+
 def test_a_file_put_there_by_hand(tmp_path: Path) -> None:
     content = packed("tgz", {"cvpr/text_c10/a.txt": b"a bird", "cvpr/testclasses.txt": b"x"})
     (tmp_path / "cvpr2016_cub.tar.gz").write_bytes(content)

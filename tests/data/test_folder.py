@@ -8,6 +8,7 @@ import pytest
 from t2i_zoo.data.folder import CaptionFolder
 from t2i_zoo.data.notes import collecting
 from t2i_zoo.data.packing import StoreSpec, listing
+from t2i_zoo.data.reading import tree_fingerprint, walk
 from t2i_zoo.data.records import Record
 from t2i_zoo.errors import T2IError
 
@@ -239,6 +240,45 @@ def test_missing_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nothing.csv", "a.jpg", "../metadata.csv"])
 def test_bad_metadata_name(root: Path, name: str) -> None:
     error(root, r"is no \.jsonl, \.json, \.csv, \.tsv, \.parquet file in .*--data\.source\.metadata", metadata=name)
+
+
+@pytest.mark.parametrize("mark", ["run.lock", "config_predict.yaml"])
+def test_what_a_run_has_drawn_is_no_data(root: Path, mark: str) -> None:
+    (root / "captions").mkdir()
+    for name in NAMES:
+        (root / "captions" / name).with_suffix(".txt").parent.mkdir(exist_ok=True)
+        (root / "captions" / name).with_suffix(".txt").write_text("a caption")
+    before, content = read(root), tree_fingerprint(root)
+    run = root / "runs/gancls_folder/version_0"
+    (run / "samples").mkdir(parents=True)
+    (run / mark).touch()
+    (run / "samples/epoch_0001.png").touch()
+    assert read(root) == before
+    assert tree_fingerprint(root) == content
+    assert [entry.name for entry in walk(run / "samples")] == ["epoch_0001.png"]  # unless that is asked for
+    assert len(list(walk(run))) == 2
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_mistyped_column_of_classes(root: Path, kind: str) -> None:
+    if kind == "csv":
+        (root / "metadata.csv").write_text("file_name,caption,species\na.jpg,c,tulip\n")
+        names = "file_name, caption, species"
+    else:
+        jsonl(root, {"file_name": "a.jpg", "text": "c"}, {"file_name": "b.PNG", "text": "d", "species": 1})
+        names = "file_name, text, species"
+    error(root, rf"metadata\.{kind}: no column of classes \('sort'\) among {names}: name it with", label="sort")
+    if kind == "csv":
+        assert [record.class_id for record in read(root, label="species")] == [0]
+
+
+@pytest.mark.parametrize(("first", "separator"), [("\n", ","), ("\r\n \r\n", ";"), (",,\n", ","), ("sep=;\n\n", ";")])
+def test_a_table_after_blank_lines(root: Path, first: str, separator: str) -> None:
+    rows = [["file_name", "caption"], ["a.jpg", "one"], ["b.PNG", ""]]
+    (root / "metadata.csv").write_bytes((first + "\n".join(map(separator.join, rows[:2]))).encode())
+    assert [record.captions for record in read(root)] == [("one",)]
+    (root / "metadata.csv").write_bytes((first + "\n".join(map(separator.join, rows))).encode())
+    error(root, f"line {first.count(chr(10)) + 3}: the caption is blank")
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])

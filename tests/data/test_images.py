@@ -1,6 +1,7 @@
 """Pictures of every kind come out upright, in RGB and averaged exactly; everything else is named."""
 
 import math
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -125,6 +126,16 @@ def test_the_shape_is_known_from_the_head(tmp_path, name, turn):
     shape = load_shape(path, 19, "short_side")
     assert shape == ((28, 19) if turn in (5, 6, 7, 8) else (19, 28))
     assert load_image(path, 19, "short_side").shape == (*shape, 3)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_a_turned_picture_with_an_odd_tag_is_read(tmp_path, name):
+    """Orientation 6, and an XResolution that is text: Pillow reads it and cannot write it again."""
+    tags = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHI4s", 0x011A, 2, 3, b"72\0\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    path = save(Image.new("RGB", (30, 20)), tmp_path / name, exif=exif)
+    assert load_shape(path, 20, "short_side") == (30, 20)
+    assert load_image(path, 20, "short_side").shape == (30, 20, 3)
 
 
 def test_a_picture_with_broken_exif_is_read(tmp_path):

@@ -85,6 +85,7 @@ def test_shards_of_other_tools(others: Path, tmp_path: Path) -> None:
 
 def test_shards_of_other_tools_are_packed(others: Path) -> None:
     write_tar(others / "train-2.tar", {"a.PNG": png((99, 0, 0)), "a.TXT": b"number 99", "a.CLS": b"kind0"})
+    (others / "._train-2.tar").write_bytes(b"what a Mac leaves beside it")
     records = WebDataset(str(others), stream=False).records()
     assert len(records) == 25
     for record in records:
@@ -312,6 +313,7 @@ def test_writing_leaves_nothing_half(tmp_path: Path, capsys: Any) -> None:
     for i in range(6):
         (root / f"{i}.png").write_bytes(png((i, 0, 0)) if i != 3 else b"<html>")
         (root / f"{i}.txt").write_text(f"number {i}")
+    (root / "x.txt").write_text("of no image")
     words = ["prepare", "--data.source", "CaptionFolder", "--data.source.root", str(root), "--data.image_size", "16"]
     words += ["--to", "webdataset", "--out", str(tmp_path / "shards")]
     assert main(words) == 2
@@ -321,12 +323,21 @@ def test_writing_leaves_nothing_half(tmp_path: Path, capsys: Any) -> None:
     assert main([*words, "--data.on_bad_image", "skip"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("5 images (")
+    index = build(tmp_path / "shards").index
+    assert index.understood["layout"] == "a text file for each image, beside it"
+    assert index.remarks == [f"text files that no image belongs to are not read: {root / 'x.txt'}"]
     assert [line for line in out if line.startswith("skipped: ") and "3.png" in line]
     assert {path.name for path in tmp_path.iterdir() if "shards" in path.name} == {".shards.lock", "shards"}
     assert main(["prepare", *words[1:-2]]) == 2
     assert "found --to webdataset without --out" in capsys.readouterr().err
     assert main(["prepare", *words[1:-4], "--out", "x"]) == 2
     assert "found --out without --to webdataset" in capsys.readouterr().err
+    assert main(["prepare", *words[1:-4], "--per_shard", "20"]) == 2
+    assert "found --per_shard without --to webdataset" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "more"), "--verify", "true"]) == 2
+    assert "found --verify true with --to webdataset" in capsys.readouterr().err
+    assert main(["prepare", "--data.source", "WebDataset", "--text_encoder", "hashing"]) == 2
+    assert "found --text_encoder with streamed shards" in capsys.readouterr().err
 
 
 def test_shards_are_plain_tar_files(shards: Path) -> None:

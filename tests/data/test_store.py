@@ -20,6 +20,8 @@ from t2i_zoo.data import store as store_module
 from t2i_zoo.data.reading import tree_fingerprint
 from t2i_zoo.data.store import StoreSpec, open_store
 from t2i_zoo.errors import T2IError
+from t2i_zoo.text import TextCache
+from t2i_zoo.text.hashing import HashingEncoder
 
 
 def fill(folder, count=12, size=20):
@@ -306,7 +308,9 @@ def test_a_cache_inside_the_source_does_not_outdate_itself(tmp_path, packings, p
         open_store(spec, spec.source.path / place)
         if place == "cache/stores":  # features of captions
             (spec.source.path / f"cache/text/{number}").mkdir(parents=True)
-            (spec.source.path / f"cache/text/{number}/keys.npy").touch()
+            (spec.source.path / f"cache/text/{number}/other.npy").touch()
+        cache = TextCache((spec.source.path / place).parent / "text", HashingEncoder(dim=8))
+        cache.ensure([f"caption {number}"])
     assert len(packings) == 1
     fill(spec.source.path, 13)
     check(open_store(spec, spec.source.path / place), range(13))

@@ -1,5 +1,7 @@
 """Streamed shards give the batches that the packed store gives: what is in them, their order, on any processes."""
 
+import io
+import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -210,3 +212,22 @@ def test_mismatched_captions_follow_the_seed(shards: Path) -> None:
     assert pairs(0) == pairs(0)
     assert pairs(0) != pairs(1)
     assert pairs(0) != pairs(0, epoch=1)
+
+
+def test_a_run_says_how_many_images_it_leaves_out(tmp_path: Path, capsys: Any) -> None:
+    with tarfile.open(tmp_path / "train-0.tar", "w") as archive:
+        for i in range(8):
+            out = io.BytesIO(b"<html>" if i == 3 else b"")
+            if i != 3:
+                Image.new("RGB", (20, 20), (i, 0, 0)).save(out, "png")
+            for name, content in ((f"{i}.png", out.getvalue()), (f"{i}.txt", b"c")):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    options = {"batch_size": 4, "on_bad_image": "skip", "cache_dir": str(tmp_path / "cache")}
+    model = Asks(None)
+    model.needs = BatchNeeds()
+    fit(model, build(tmp_path, **options), tmp_path)
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(said) == 1
+    assert said[0].startswith("1 images cannot be read and are left out, such as: ")

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from published_files import write_pickle, write_reed, write_stackgan, write_t7, write_tacgan
 from safetensors.numpy import save_file
 
+from t2i_zoo.data.reading import lines_of, read_text
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.gancls import GANCLS
@@ -100,6 +101,17 @@ def test_rows_by_picture_and_number(tmp_path: Path) -> None:
     encoder = PrecomputedEncoder(str(tmp_path / "f.npz"), captions=str(texts))
     assert np.array_equal(lookup(encoder, "first"), numbers(2)[1])
     assert np.array_equal(lookup(encoder, "second"), numbers(2)[0])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_caption_files_are_read_as_the_sources_read_them(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.txt").write_bytes("Ein Gänseblümchen\r\nzwei\r\n".encode(encoding))
+    np.savez(tmp_path / "f.npz", sentence=numbers(2), images=np.array(["a.jpg"] * 2), numbers=np.array([0, 1]))
+    encoder = PrecomputedEncoder(str(tmp_path / "f.npz"), captions=str(tmp_path / "text"))
+    (caption, _) = lines_of(read_text(tmp_path / "text/a.txt"))
+    assert caption == "Ein Gänseblümchen"
+    assert np.array_equal(lookup(encoder, caption), numbers(2)[0])
 
 
 @pytest.mark.parametrize(
