@@ -34,6 +34,7 @@ from t2i_zoo.paths import check_new
 from t2i_zoo.pictures import save_beside, to_pil
 from t2i_zoo.sampling import draw_rows
 
+FILES = ("leaderboard.csv", "leaderboard.md", "index.html")
 _SIDE = 128  # images on the page are no larger
 _GAP = 2
 
@@ -88,7 +89,7 @@ def leaderboard(
         raise T2IError(f"found --columns {columns}, expected an integer of at least 1")
     check_batch_size(batch_size)
     folder = Path(out).expanduser()
-    check_new(folder / "leaderboard.csv", folder / "index.html", overwrite=overwrite)
+    check_new(*(folder / name for name in FILES), overwrite=overwrite)
     ema, device = False if live else None, pick_device(device)
     protocols = [load_protocol(name).change(images=images, seed=seed, ema=ema) for name in protocol]
     measures = _networks(protocols, network, weights)
@@ -109,7 +110,7 @@ def leaderboard(
             entry.lines += lines or measure(subject, chosen, looking, photographs, batch_size, device, path)
         if subject.model is not None:
             board.draw(subject.model, protocols[0])
-    return board.write(protocols)
+    return board.write([chosen for chosen, _ in measures])  # with the networks, as they were measured
 
 
 class _Board:
@@ -133,7 +134,7 @@ class _Board:
             first, second = self.data.values()
             raise T2IError(
                 f"found {first} and {second} on different data or splits, expected one on a board: leave one out, or "
-                "give --config NAME or --data.source.split for all"
+                "give --config NAME, --data.source.split or --data.limit for all"
             )
 
     def open(self, subject: Subject, module: CaptionDataModule) -> Entry:
@@ -168,14 +169,10 @@ class _Board:
 
     def write(self, protocols: Sequence[Protocol]) -> Path:
         """Write the table and the page, and return the path of the page."""
-        page = self.out / "index.html"
-        texts = {
-            self.out / "leaderboard.csv": as_csv(self.entries),
-            self.out / "leaderboard.md": as_markdown(self.entries),
-            page: as_page(self.entries, self.captions, protocols),
-        }
-        for path, text in texts.items():
-            with replacing(path) as beside:
+        page = self.out / FILES[-1]
+        texts = as_csv(self.entries), as_markdown(self.entries), as_page(self.entries, self.captions, protocols)
+        for name, text in zip(FILES, texts, strict=True):
+            with replacing(self.out / name) as beside:
                 beside.write_text(text, "utf-8")
         print(f"\n{as_text(self.entries)}\nthe board: {page}")
         return page
@@ -188,10 +185,11 @@ def _first_config(runs: Sequence[str]) -> Path | None:
 
 
 def _which_data(photographs: Photographs) -> str:
-    """What identifies the files and options of a source, its split included, wherever its folder is."""
+    """What identifies the files and options of a source, its split and limit included, wherever its folder is."""
     made = photographs.store.manifest
     options = {name: value for name, value in (made.get("source") or {}).items() if name != "root"}
-    return json.dumps([made.get("source_fingerprint"), options], sort_keys=True, default=str)
+    kept = len(photographs.labels)  # fewer with a limit, which no option of the source tells
+    return json.dumps([made.get("source_fingerprint"), options, kept], sort_keys=True, default=str)
 
 
 def _known(

@@ -9,32 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands.evaluate import find_photographs, find_subject
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.protocol import list_protocols, load_protocol
-
-
-class Small(nn.Module):
-    """An untrained classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 8, 5, 2), nn.Linear(8, 5)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.conv(images).relu().mean((2, 3))
-        return features, self.head(features)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("network") / "small.pt"
-    torch.jit.trace(Small(), torch.zeros(2, 3, 16, 16)).save(str(path))
-    return f"file:{path}"
 
 
 @pytest.fixture

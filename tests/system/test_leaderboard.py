@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from t2i_zoo.__main__ import main
@@ -104,6 +105,33 @@ def test_photographs_stand_beside_without_images(run, tmp_path, monkeypatch):
     assert all(name.startswith("01_") for name in (p.name for p in (tmp_path / "leaderboard" / "pictures").iterdir()))
 
 
+def test_the_page_shows_protocols_with_their_networks(run, network, tmp_path):
+    words = ["--protocol", "tiny", "--network", network, "--out", str(tmp_path / "board"), "--captions", "a flower"]
+    assert main(["leaderboard", str(run), *words]) == 0
+    listed = (tmp_path / "board" / "index.html").read_text("utf-8").partition("<h2>Protocols</h2>")[2]
+    assert f"<td>{load_protocol('tiny').change(network=network).hash}</td>" in listed
+    assert "network file:small.pt" in listed
+
+
+def test_what_is_there_stays_unless_told(run, tmp_path, mistake):
+    own = tmp_path / "board" / "leaderboard.md"
+    own.parent.mkdir()
+    own.write_text("my own words")
+    said = mistake("leaderboard", str(run), *PROTOCOL, "--out", str(own.parent))
+    assert said == f"found {own} already, expected a new name: change --out, or add --overwrite"
+
+
+def test_a_limit_makes_other_data(trained, tmp_path, mistake):
+    config, limited = trained / "config.yaml", tmp_path / "limited.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["data"]["limit"] = 40
+    limited.write_text(yaml.safe_dump(content))
+    command = ["leaderboard", f"untrained:{config}", f"untrained:{limited}", *PROTOCOL, "--out", str(tmp_path / "out")]
+    said = mistake(*command)
+    assert "on different data or splits" in said
+    assert "--data.limit for all" in said
+
+
 def line_of(**more):
     line = {"label": "FID", "metric": "frechet_distance", "value": 60.0, "error": 0.5, "note": "", "images": 30000}
     return {**line, "protocol": "fd_test_30k", "protocol_hash": "abc", "network": "inception_v3_tf", **more}
@@ -157,7 +185,7 @@ def test_other_data_is_refused(run, trained, tmp_path, mistake, words):
 def test_another_split_is_other_data(run, trained, tmp_path, mistake, words):
     assert main(["fit", *words(tmp_path / "other", "--data.source.split", "random")]) == 0
     command = ["leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board")]
-    assert "give --config NAME or --data.source.split for all" in mistake(*command)
+    assert "give --config NAME, --data.source.split or --data.limit for all" in mistake(*command)
     assert main([*command, "--data.source.split", "random"]) == 0
 
 
