@@ -22,9 +22,10 @@ from t2i_zoo.commands.sample import pick_device
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
+from t2i_zoo.hub import WEIGHTS
 from t2i_zoo.metrics.board import Entry, as_csv, as_markdown, as_page, as_text
 from t2i_zoo.metrics.evaluation import repeatable, seeded_noise
-from t2i_zoo.metrics.networks import Network
+from t2i_zoo.metrics.networks import Network, takes_weights
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, read_lines
@@ -32,11 +33,13 @@ from t2i_zoo.models import name_of
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.paths import check_new
 from t2i_zoo.pictures import save_beside, to_pil
+from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.sampling import draw_rows
 
 FILES = ("leaderboard.csv", "leaderboard.md", "index.html")
 _SIDE = 128  # images on the page are no larger
 _GAP = 2
+_COLUMNS = 500  # a JPEG has at most 65,500 pixels a side
 
 
 def leaderboard(
@@ -85,8 +88,8 @@ def leaderboard(
     if not runs or not protocol:
         what = "no run" if not runs else "no --protocol"
         raise T2IError(f"found {what}: write t2i-zoo leaderboard RUN ... --protocol NAME --out FOLDER")
-    if columns < 1:
-        raise T2IError(f"found --columns {columns}, expected an integer of at least 1")
+    if not 1 <= columns <= _COLUMNS:
+        raise T2IError(f"found --columns {columns}, expected an integer from 1 to {_COLUMNS}")
     check_batch_size(batch_size)
     folder = Path(out).expanduser()
     check_new(*(folder / name for name in FILES), overwrite=overwrite)
@@ -144,7 +147,7 @@ class _Board:
         if model is not None:
             about = f"{model.hparams['image_size']} px, {model.clock} batches"
             if not subject.checkpoint.startswith(UNTRAINED):
-                title = f"{title} ({subject.folder.parent.name}/{subject.folder.name})"
+                title = f"{title} ({_place_of(subject)})"
         taken = {entry.title for entry in self.entries}
         titles = [title, *(f"{title} {n}" for n in range(2, len(taken) + 2))]
         title = next(each for each in titles if each not in taken)
@@ -192,6 +195,14 @@ def _which_data(photographs: Photographs) -> str:
     return json.dumps([made.get("source_fingerprint"), options, kept], sort_keys=True, default=str)
 
 
+def _place_of(subject: Subject) -> str:
+    """Where a model is from, in short: its run, the repository or folder that holds it, or its file."""
+    path = Path(subject.checkpoint)
+    if run := run_of_checkpoint(path):
+        return f"{run.parent.name}/{run.name}"
+    return subject.folder.absolute().name if path.name == WEIGHTS else path.stem
+
+
 def _known(
     subject: Subject, protocol: Protocol, network: Network | None, photographs: Photographs
 ) -> list[Line] | None:
@@ -226,8 +237,13 @@ def _networks(
             f"found --network {unused[0]}, which no protocol asks for: leave it out, or name a protocol with a network "
             "as PROTOCOL=NETWORK"
         )
-    result = []
-    for protocol in protocols:
-        wish = named.get(protocol.name) or (general[0] if general and protocol.network == "ask" else None)
-        result.append(ask_network(protocol, wish, weights))
-    return result
+    wanted = [
+        named.get(protocol.name) or (general[0] if general and protocol.network == "ask" else None)
+        for protocol in protocols
+    ]
+    pairs = list(zip(protocols, wanted, strict=True))
+    takes = [takes_weights(wish or protocol.network or "") for protocol, wish in pairs]
+    return [
+        ask_network(protocol, wish, weights if fits or not any(takes) else None)  # which refuses them where none fits
+        for (protocol, wish), fits in zip(pairs, takes, strict=True)
+    ]
