@@ -237,13 +237,10 @@ def _networks(
             f"found --network {unused[0]}, which no protocol asks for: leave it out, or name a protocol with a network "
             "as PROTOCOL=NETWORK"
         )
-    wanted = [
-        named.get(protocol.name) or (general[0] if general and protocol.network == "ask" else None)
-        for protocol in protocols
-    ]
-    pairs = list(zip(protocols, wanted, strict=True))
-    takes = [takes_weights(wish or protocol.network or "") for protocol, wish in pairs]
+    open_one = general[0] if general else None
+    wanted = [named.get(each.name) or (open_one if each.network == "ask" else None) for each in protocols]
+    takes = [takes_weights(wish or each.network or "") for each, wish in zip(protocols, wanted, strict=True)]
     return [
-        ask_network(protocol, wish, weights if fits or not any(takes) else None)  # which refuses them where none fits
-        for (protocol, wish), fits in zip(pairs, takes, strict=True)
+        ask_network(each, wish, weights if fits or not any(takes) else None)  # which refuses them where none fits
+        for each, wish, fits in zip(protocols, wanted, takes, strict=True)
     ]
