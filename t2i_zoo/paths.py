@@ -9,6 +9,8 @@ from t2i_zoo import hub
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import refuse_pointer
 
+_NAMED = 3  # files in a sentence
+
 
 def cache_folder() -> Path:
     """Folder for stores, encoded captions and built-in data: ``$T2I_ZOO_CACHE``, or the system's cache folder."""
@@ -33,7 +35,8 @@ def shipped_generators() -> dict[str, Path]:
 def check_new(*paths: Path, overwrite: bool) -> None:
     """Raise where a file that a command is about to write is there already, unless it may be replaced."""
     if (present := [str(path) for path in paths if path.exists()]) and not overwrite:
-        raise T2IError(f"found {' and '.join(present)} already, expected a new name: change --out, or add --overwrite")
+        named = " and ".join(present[:_NAMED]) + (f" and {more} more" if (more := len(present) - _NAMED) > 0 else "")
+        raise T2IError(f"found {named} already, expected a new name: change --out, or add --overwrite")
 
 
 def find_weights(path: str | Path, local_files_only: bool = False) -> Path:

@@ -56,14 +56,12 @@ def caption_grid(
     from t2i_zoo.fonts import Letters, right_to_left
 
     pictures = [to_pil(row) if isinstance(row, torch.Tensor) else row for row in rows]
-    side = pictures[0][0].width * (scale or max(1, 128 // pictures[0][0].width))
-    cell = side + _GAP
     large, small = Letters(_TEXT, font), Letters(_NOTE, font)
-    width = max(_GAP + cell * max(len(row) for row in rows), 2 * cell + _GAP, 260)
-    wrapped = [_wrap(caption, large, width - 2 * _GAP) for caption in captions]
+    side, width, wrapped, heights = _layout(pictures[0][0].width, max(map(len, rows)), captions, large, scale)
+    cell = side + _GAP
     below = [[_wrap(note, small, cell - _GAP) for note in row] for row in notes or [[]] * len(rows)]
     depths = [max(map(len, row), default=0) * (_NOTE + 2) for row in below]
-    heights = [cell + deep + len(lines) * _LINE + 2 * _GAP for lines, deep in zip(wrapped, depths, strict=True)]
+    heights = [height + deep for height, deep in zip(heights, depths, strict=True)]
     page = Image.new("RGB", (width, sum(heights) + _GAP), "white")
     top = _GAP
     for row, lines, height, said, deep in zip(pictures, wrapped, heights, below, depths, strict=True):
@@ -77,6 +75,25 @@ def caption_grid(
                 small.draw(page, (_GAP + i * cell, top + cell + j * (_NOTE + 2) - 4), text, "#555555")
         top += height
     return page
+
+
+def _layout(
+    side: int, columns: int, captions: Sequence[str], letters: Letters, scale: int | None
+) -> tuple[int, int, list[list[str]], list[int]]:
+    """Side of an image on the page, the page's width, the lines of each caption, and the height of its row."""
+    side *= scale or max(1, 128 // side)
+    cell = side + _GAP
+    width = max(_GAP + cell * columns, 2 * cell + _GAP, 260)
+    wrapped = [_wrap(caption, letters, width - 2 * _GAP) for caption in captions]
+    return side, width, wrapped, [cell + len(lines) * _LINE + 2 * _GAP for lines in wrapped]
+
+
+def grid_size(side: int, columns: int, captions: Sequence[str], font: str | None = None) -> tuple[int, int]:
+    """Width and height of the page that ``caption_grid`` makes of images of ``side`` pixels without notes."""
+    from t2i_zoo.fonts import Letters
+
+    _, width, _, heights = _layout(side, columns, captions, Letters(_TEXT, font), None)
+    return width, sum(heights) + _GAP
 
 
 def attention_page(

@@ -11,7 +11,7 @@ from PIL import Image, ImageChops
 
 from t2i_zoo import pictures
 from t2i_zoo.fonts import Letters
-from t2i_zoo.pictures import caption_grid, interpolate_noise, save_beside, to_pil, to_uint8, truncate_noise
+from t2i_zoo.pictures import caption_grid, grid_size, interpolate_noise, save_beside, to_pil, to_uint8, truncate_noise
 
 
 def plain(*colours: tuple[int, int, int], side: int = 16) -> torch.Tensor:
@@ -70,6 +70,13 @@ def test_pictures_lie_in_rows_and_columns():
     assert blue[1] > red[1] + 32 + 10  # the caption is between
     assert red[0] > 0
     assert red[1] > 0
+
+
+@pytest.mark.parametrize(("side", "columns"), [(16, 1), (16, 3), (300, 2)])
+def test_the_size_of_a_page_is_known_before_it_is_drawn(side, columns):
+    captions = ["first", "a flower with many thin red petals around a bright yellow centre " * 3]
+    rows = [plain(*[RED] * columns, side=side)] * 2
+    assert grid_size(side, columns, captions) == caption_grid(rows, captions).size
 
 
 def test_the_caption_stands_under_its_own_row():

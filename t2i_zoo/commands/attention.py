@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from t2i_zoo.commands.captions import check_caption, notes_on_words
-from t2i_zoo.commands.sample import check_at_least, image_path, pick_device
+from t2i_zoo.commands.sample import check_at_least, check_fits, check_live, image_path, pick_device
 from t2i_zoo.errors import T2IError
 from t2i_zoo.fonts import Letters
 from t2i_zoo.models import load_model
@@ -50,6 +50,7 @@ def attention(
     Letters(1, font)  # raises for a file that is no font
     check_at_least(1, words=words)
     check_at_least(0, seed=seed)
+    check_live(ckpt, live)
     model = load_model(ckpt, pick_device(device))
     if not isinstance(model, AttentiveDrawing):
         raise T2IError(
@@ -64,6 +65,8 @@ def attention(
     if not maps:
         raise T2IError(f"{ckpt} has one branch, and only further ones attend to words: give a run with more branches")
     tokens = model.text_encoder.tokens(text)
-    save_beside(attention_page(images[0], [one[0] for one in maps], tokens, text, words, font=font), path)
+    page = attention_page(images[0], [one[0] for one in maps], tokens, text, words, font=font)
+    check_fits(path, *page.size)
+    save_beside(page, path)
     print(f"{len(maps)} stages, {min(words, len(tokens))} of {len(tokens)} words: {path}")
     return path

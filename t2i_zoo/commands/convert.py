@@ -24,6 +24,8 @@ from t2i_zoo.models.state import read_checkpoint, read_weights, read_words
 from t2i_zoo.paths import check_new, find_weights
 from t2i_zoo.text import build_text_encoder
 
+_WORDS = "captions.pickle"
+
 
 def read_ours(path: Path, official: Official) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Hyperparameters and weights of a checkpoint, a run's folder or a converted file, of the format's model."""
@@ -136,7 +138,12 @@ def _reader(name: str, stand_in: Any, damsm: str) -> tuple[dict[str, Any], dict[
 
 
 def convert_to(
-    name: str, source: str | Path, out: str | Path, ema: bool = True, module_prefix: bool | None = None
+    name: str,
+    source: str | Path,
+    out: str | Path,
+    ema: bool = True,
+    module_prefix: bool | None = None,
+    overwrite: bool = True,
 ) -> list[Path]:
     """Convert a model of the zoo to official .pth files.
 
@@ -146,6 +153,10 @@ def convert_to(
         out: the folder; files are named as in the official code.
         ema: use the moving average of the generator's weights, if there is one.
         module_prefix: put ``module.`` before each key; by default as the official code does.
+        overwrite: replace existing files of these names.
+
+    Raises:
+        T2IError: where the format cannot hold the model, or a file is there that may not be replaced.
     """
     folder, official = Path(out).expanduser(), find_format(name)
     if folder.is_file() or folder.suffix in (".pth", ".safetensors"):
@@ -153,7 +164,13 @@ def convert_to(
     hparams, state = read_ours(Path(source).expanduser(), official)
     prefix = "module." if (official.module_prefix if module_prefix is None else module_prefix) else ""
     paths, contents = list[Path](), dict[str, dict[str, Any]]()
-    for place, weights in to_official(name, hparams, state, ema).items():
+    found, words = (
+        to_official(name, hparams, state, ema),
+        read_words(Path(source).expanduser()) if official.words else [],
+    )
+    files = [*(place.partition(":")[0] for place in found), *([_WORDS] if words else [])]
+    check_new(*(folder / file for file in dict.fromkeys(files)), overwrite=overwrite)
+    for place, weights in found.items():
         named = {prefix + key: tensor.clone() for key, tensor in weights.items()}  # not the storage of a larger one
         file, _, network = place.partition(":")
         if network:
@@ -165,10 +182,10 @@ def convert_to(
         with replacing(folder / file) as partial:  # in the format of before PyTorch 1.6, for the official code
             torch.save(content, partial, _use_new_zipfile_serialization=False)
         paths.append(folder / file)
-    if official.words and (words := read_words(Path(source).expanduser())):
+    if words:
         ixtoword = dict(enumerate(["<end>", *words]))
         table = AttnGANCaptions([], [], ixtoword, {word: number for number, word in ixtoword.items()})
-        paths.append(write_attngan_captions(folder / "captions.pickle", table))
+        paths.append(write_attngan_captions(folder / _WORDS, table))
         print(f"{len(ixtoword)} words, without captions: {paths[-1]}")
     return paths
 
@@ -210,9 +227,7 @@ def convert(
             raise T2IError("found --legacy-mask or --damsm beside --to: they belong to --from")
         if len(src) != 1:
             raise T2IError(f"found {len(src)} things to convert, expected one checkpoint, run or .safetensors file")
-        folder = Path(out).expanduser()
-        check_new(*(sorted(folder.glob("*.pth")) if folder.is_dir() else ()), overwrite=overwrite)
-        convert_to(to, src[0], out, not live, module_prefix)
+        convert_to(to, src[0], out, not live, module_prefix, overwrite)
         return
     if live or module_prefix is not None:
         raise T2IError("found --live or --module-prefix beside --from: they belong to --to")

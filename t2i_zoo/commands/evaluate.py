@@ -25,12 +25,13 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.files import sha256
 from t2i_zoo.hub import is_address
 from t2i_zoo.metrics.evaluation import evaluate as run_protocol
-from t2i_zoo.metrics.networks import Network, build_network
+from t2i_zoo.metrics.networks import Network, build_network, takes_weights
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
 from t2i_zoo.models import load_model
 from t2i_zoo.models.drawing import Drawing
+from t2i_zoo.overview import one_size
 from t2i_zoo.parsing import Parser, find_config, named_model
 from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
@@ -147,9 +148,12 @@ def _initial_model(config: Path) -> Any:
     """The model of a config with its initial weights, the same every time."""
     model = (yaml.safe_load(config.read_text("utf-8")) or {}).get("model") or {}
     model = {"class_path": model} if isinstance(model, str) else model
-    kind = named_model(str(model.get("class_path", "")))
+    kind, options = named_model(str(model.get("class_path", ""))), dict(model.get("init_args") or {})
+    added = one_size(["--config", str(config)])[2:]  # as fit does where only the data have a size
+    if added[:1] == ["--model.image_size"]:
+        options["image_size"] = int(added[1])
     torch.manual_seed(0)
-    return kind(**(model.get("init_args") or {}))
+    return kind(**options)
 
 
 def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -> tuple[Photographs, CaptionDataModule]:
@@ -239,11 +243,13 @@ def ask_network(protocol: Protocol, name: str | None, weights: str | None = None
     """The protocol with the network that was chosen for it, and that network.
 
     Raises:
-        T2IError: if the protocol leaves its network open and none was chosen.
+        T2IError: if the protocol leaves its network open and none was chosen, or for weights that it has no use for.
     """
     if not protocol.needs_network:
         if name:
             raise T2IError(f"found a network {name} for the protocol {protocol.name}, which has none: leave it out")
+        if weights:
+            raise T2IError(f"found --weights for the protocol {protocol.name}, which has no network: leave it out")
         return protocol, None
     protocol = protocol.change(network=name)
     if protocol.network in (None, "ask"):
@@ -252,6 +258,8 @@ def ask_network(protocol: Protocol, name: str | None, weights: str | None = None
             "efficientnet_lite0, torchvision:resnet18, transformers:NAME, checkpoint:PATH or classifier:PATH"
         )
     assert protocol.network is not None
+    if weights and not takes_weights(protocol.network):
+        raise T2IError(f"found --weights and the network {protocol.network}, which has its own: leave out --weights")
     return protocol, build_network(protocol.network, protocol.antialias, load_model, weights)
 
 

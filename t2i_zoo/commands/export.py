@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
-from t2i_zoo.commands.pages import write_page
+from t2i_zoo.commands.pages import FILES, write_page
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing, sha256
 from t2i_zoo.metrics.records import FILE, Line, number, read_lines
@@ -68,10 +68,12 @@ def export(
         raise T2IError(f"found --out {out}, expected {expected} with --to {to}")
     if int8 and to != "onnx":
         raise T2IError(f"found --int8 with --to {to}, expected --to onnx: leave it out")
+    if runtime and to != "web":
+        raise T2IError(f"found --runtime with --to {to}, expected --to web: leave it out")
     page = path if to == "web" else None
     path = path / "generator.onnx" if page else path
     card = path.with_suffix(".md")
-    check_new(path, card, overwrite=overwrite)
+    check_new(*([page / name for name in FILES] if page else [path]), card, overwrite=overwrite)
     source = find_weights(ckpt)
     if source.suffix == ".safetensors" and to == "safetensors":
         raise T2IError(f"{ckpt} is a .safetensors file already, expected a run: copy it, or give a .ckpt file")
@@ -184,7 +186,7 @@ def describe(
         return "\n".join([*lines, *(terms if licence else ()), "", "The card of what it was made from:", "", origin])
     lines += ["", "## Data", "", *_data(config), *terms]
     lines += ["", "## Recipe", "", *_recipe(model, config)]
-    lines += ["", "## Scores", "", *_scores(scores, address or path.name)]
+    lines += ["", "## Scores", "", *_scores(scores, None if graph else address or path.name, precision)]
     return "\n".join(lines) + "\n"
 
 
@@ -253,27 +255,42 @@ def _recipe(model: Drawing, config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _scores(scores: Sequence[Line], name: str) -> list[str]:
+def _scores(scores: Sequence[Line], name: str | None, precision: str) -> list[str]:
+    """The table of scores, or what measures them: a file by its ``name``, or the run where only that can be drawn."""
     if not scores:
-        return [f"None were measured before the export; `t2i-zoo evaluate --ckpt {name}` measures them."]
-    rows = ["| protocol | metric | value | error | chance | photographs |", "|---|---|---|---|---|---|"]
-    latest, real = ({_key(line): line for line in lines} for lines in (scores, read_lines(_REAL)))
-    for key, line in latest.items():
+        measured = f"`t2i-zoo evaluate --ckpt {name}` measures them" if name else "`t2i-zoo evaluate` measures the run"
+        return [f"None were measured before the export; {measured}."]
+    rows = ["| protocol | metric | value | error | images | chance | photographs |", "|---|---|---|---|---|---|---|"]
+    real = {_key(line): line for line in read_lines(_REAL)}
+    latest = {_key(line)[:-1]: line for line in scores}  # of a network that was trained again, the last
+    for line in latest.values():
         network = line["network"] if line["network"] and line["network"] not in line["label"] else ""
         label = f"{line['label']} ({network})" if network else line["label"]
-        beside = real.get(key, {}).get("value")
-        error, chance, floor = ("" if x is None else number(x) for x in (line["error"], line["chance"], beside))
+        beside = real.get(_key(line))
+        error, chance = ("" if x is None else number(x) for x in (line["error"], line["chance"]))
+        reached = "" if beside is None else f"{_noted(beside)}, of {beside['images']} images"
         rows.append(
-            f"| {line['protocol']} {line['protocol_hash']} | {label} | {number(line['value'])} | {error} | {chance} | "
-            f"{floor} |"
+            f"| {line['protocol']} {line['protocol_hash']} | {label} | {_noted(line)} | {error} | {line['images']} | "
+            f"{chance} | {reached} |"
         )
-    said = "Of the checkpoint, before its weights were rounded to half precision; beside them what guessing reaches"
-    return [f"{said}, and what photographs reach where `t2i-zoo evaluate --ckpt real` measured it.", "", *rows]
+    exact = precision == "single precision"
+    said = "Of the checkpoint" + ("" if exact else f", before its weights were rounded to {precision}")
+    return [
+        f"{said}; beside them what guessing reaches, and what photographs reach where `t2i-zoo evaluate --ckpt real` "
+        "measured it.",
+        "",
+        *rows,
+    ]
 
 
-def _key(line: Line) -> tuple[str, ...]:
+def _noted(line: Line) -> str:
+    """A value with its bias or limit in words."""
+    return number(line["value"]) + (f" ({line['note']})" if line["note"] else "")
+
+
+def _key(line: Line) -> tuple[Any, ...]:
     """What two scores that may be compared have in common."""
-    return tuple(line[key] for key in ("protocol_hash", "label", "network", "data"))
+    return tuple(line.get(key) for key in ("protocol_hash", "label", "network", "data", "network_fingerprint"))
 
 
 def _listed(options: Mapping[str, Any]) -> str:

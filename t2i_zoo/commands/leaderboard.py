@@ -22,9 +22,10 @@ from t2i_zoo.commands.sample import pick_device
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
+from t2i_zoo.hub import WEIGHTS
 from t2i_zoo.metrics.board import Entry, as_csv, as_markdown, as_page, as_text
 from t2i_zoo.metrics.evaluation import repeatable, seeded_noise
-from t2i_zoo.metrics.networks import Network
+from t2i_zoo.metrics.networks import Network, takes_weights
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, read_lines
@@ -32,10 +33,13 @@ from t2i_zoo.models import name_of
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.paths import check_new
 from t2i_zoo.pictures import save_beside, to_pil
+from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.sampling import draw_rows
 
+FILES = ("leaderboard.csv", "leaderboard.md", "index.html")
 _SIDE = 128  # images on the page are no larger
 _GAP = 2
+_COLUMNS = 500  # a JPEG has at most 65,500 pixels a side
 
 
 def leaderboard(
@@ -84,11 +88,11 @@ def leaderboard(
     if not runs or not protocol:
         what = "no run" if not runs else "no --protocol"
         raise T2IError(f"found {what}: write t2i-zoo leaderboard RUN ... --protocol NAME --out FOLDER")
-    if columns < 1:
-        raise T2IError(f"found --columns {columns}, expected an integer of at least 1")
+    if not 1 <= columns <= _COLUMNS:
+        raise T2IError(f"found --columns {columns}, expected an integer from 1 to {_COLUMNS}")
     check_batch_size(batch_size)
     folder = Path(out).expanduser()
-    check_new(folder / "leaderboard.csv", folder / "index.html", overwrite=overwrite)
+    check_new(*(folder / name for name in FILES), overwrite=overwrite)
     ema, device = False if live else None, pick_device(device)
     protocols = [load_protocol(name).change(images=images, seed=seed, ema=ema) for name in protocol]
     measures = _networks(protocols, network, weights)
@@ -109,7 +113,7 @@ def leaderboard(
             entry.lines += lines or measure(subject, chosen, looking, photographs, batch_size, device, path)
         if subject.model is not None:
             board.draw(subject.model, protocols[0])
-    return board.write(protocols)
+    return board.write([chosen for chosen, _ in measures])  # with the networks, as they were measured
 
 
 class _Board:
@@ -133,7 +137,7 @@ class _Board:
             first, second = self.data.values()
             raise T2IError(
                 f"found {first} and {second} on different data or splits, expected one on a board: leave one out, or "
-                "give --config NAME or --data.source.split for all"
+                "give --config NAME, --data.source.split or --data.limit for all"
             )
 
     def open(self, subject: Subject, module: CaptionDataModule) -> Entry:
@@ -143,7 +147,7 @@ class _Board:
         if model is not None:
             about = f"{model.hparams['image_size']} px, {model.clock} batches"
             if not subject.checkpoint.startswith(UNTRAINED):
-                title = f"{title} ({subject.folder.parent.name}/{subject.folder.name})"
+                title = f"{title} ({_place_of(subject)})"
         taken = {entry.title for entry in self.entries}
         titles = [title, *(f"{title} {n}" for n in range(2, len(taken) + 2))]
         title = next(each for each in titles if each not in taken)
@@ -168,14 +172,10 @@ class _Board:
 
     def write(self, protocols: Sequence[Protocol]) -> Path:
         """Write the table and the page, and return the path of the page."""
-        page = self.out / "index.html"
-        texts = {
-            self.out / "leaderboard.csv": as_csv(self.entries),
-            self.out / "leaderboard.md": as_markdown(self.entries),
-            page: as_page(self.entries, self.captions, protocols),
-        }
-        for path, text in texts.items():
-            with replacing(path) as beside:
+        page = self.out / FILES[-1]
+        texts = as_csv(self.entries), as_markdown(self.entries), as_page(self.entries, self.captions, protocols)
+        for name, text in zip(FILES, texts, strict=True):
+            with replacing(self.out / name) as beside:
                 beside.write_text(text, "utf-8")
         print(f"\n{as_text(self.entries)}\nthe board: {page}")
         return page
@@ -188,10 +188,19 @@ def _first_config(runs: Sequence[str]) -> Path | None:
 
 
 def _which_data(photographs: Photographs) -> str:
-    """What identifies the files and options of a source, its split included, wherever its folder is."""
+    """What identifies the files and options of a source, its split and limit included, wherever its folder is."""
     made = photographs.store.manifest
     options = {name: value for name, value in (made.get("source") or {}).items() if name != "root"}
-    return json.dumps([made.get("source_fingerprint"), options], sort_keys=True, default=str)
+    kept = len(photographs.labels)  # fewer with a limit, which no option of the source tells
+    return json.dumps([made.get("source_fingerprint"), options, kept], sort_keys=True, default=str)
+
+
+def _place_of(subject: Subject) -> str:
+    """Where a model is from, in short: its run, the repository or folder that holds it, or its file."""
+    path = Path(subject.checkpoint)
+    if run := run_of_checkpoint(path):
+        return f"{run.parent.name}/{run.name}"
+    return subject.folder.absolute().name if path.name == WEIGHTS else path.stem
 
 
 def _known(
@@ -228,8 +237,10 @@ def _networks(
             f"found --network {unused[0]}, which no protocol asks for: leave it out, or name a protocol with a network "
             "as PROTOCOL=NETWORK"
         )
-    result = []
-    for protocol in protocols:
-        wish = named.get(protocol.name) or (general[0] if general and protocol.network == "ask" else None)
-        result.append(ask_network(protocol, wish, weights))
-    return result
+    open_one = general[0] if general else None
+    wanted = [named.get(each.name) or (open_one if each.network == "ask" else None) for each in protocols]
+    takes = [takes_weights(wish or each.network or "") for each, wish in zip(protocols, wanted, strict=True)]
+    return [
+        ask_network(each, wish, weights if fits or not any(takes) else None)  # which refuses them where none fits
+        for each, wish, fits in zip(protocols, wanted, takes, strict=True)
+    ]

@@ -20,6 +20,7 @@ from t2i_zoo.text.hashing import HashingEncoder
 RUNTIME = "onnxruntime-web@1.30.0"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 OWN_FILES = ("index.html", "page.mjs", "encoder.mjs")
+FILES = ("generator.onnx", "about.json", *OWN_FILES, *RUNTIME_FILES)  #: all that a page consists of
 _SMALL = 64  # tensors of fewer numbers stay in single precision
 
 

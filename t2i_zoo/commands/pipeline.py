@@ -97,13 +97,14 @@ def steps_of(config: str, words: Sequence[str], folder: Path | None = None) -> l
     Args:
         config: a path, or the bare name of a packaged config.
         words: options of ``fit``, those of single steps among them.
-        folder: of the config's own run; by default ``--trainer.default_root_dir``, or ``runs/NAME``.
+        folder: of the config's own run; by default ``--trainer.default_root_dir``, the config's, or ``runs/NAME``.
 
     Raises:
         T2IError: for a run that does not exist, and that no config of its name makes.
     """
     path = Path(find_config(config))
-    chosen = yaml.safe_load(path.read_text("utf-8-sig")).get("model") or {}
+    content = yaml.safe_load(path.read_text("utf-8-sig"))
+    chosen = content.get("model") or {}
     chosen = {"class_path": chosen} if isinstance(chosen, str) else chosen
     options = chosen.get("init_args") or {}
     own, result = _pairs(words), list[Step]()
@@ -116,7 +117,8 @@ def steps_of(config: str, words: Sequence[str], folder: Path | None = None) -> l
         place = given.get(f"--model.{name}") or options.get(name)
         if place and place not in ("untrained", "null"):
             result += _steps_before(name, place, [*shared, *inner], path)
-    folder = folder or Path(given.get("--trainer.default_root_dir") or Path("runs") / path.stem)
+    root = given.get("--trainer.default_root_dir") or (content.get("trainer") or {}).get("default_root_dir")
+    folder = folder or Path(root or Path("runs") / path.stem)
     return [*result, Step(str(path), folder, _flat(own))]
 
 

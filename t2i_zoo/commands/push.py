@@ -66,8 +66,11 @@ def push(
         found = " ".join(repository) or ("both" if repository else "no repository")
         raise T2IError(f"found {found}, expected user/name or --to-folder FOLDER: t2i-zoo push --ckpt RUN user/name")
     if to_folder is not None:
+        if private or revision:
+            which = "--private" if private else f"--revision {revision}"
+            raise T2IError(f"found {which} beside --to-folder, which pushes nothing: leave it out")
         folder = Path(to_folder).expanduser()
-        check_new(*(folder / name for name in (WEIGHTS, CONFIG, CARD)), overwrite=overwrite)
+        check_new(*(folder / name for name in (WEIGHTS, CONFIG, CARD, GRID)), overwrite=overwrite)
         write_repository(ckpt, folder, folder.name, text, about, licence)
         print(f"{folder} holds what t2i-zoo push would upload: t2i-zoo sample --model {folder} draws with it")
         return folder

@@ -8,9 +8,10 @@ import io
 import json
 import math
 import os
+import re
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,21 +98,21 @@ def render(run: Path) -> str:
 
     config, text = _config(run / "config.yaml")
     rows = _rows(run / "metrics.csv")
-    environment = run / ENVIRONMENT
-    place = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(loader=place, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = json.loads(place.read_text("utf-8")) if (place := run / ENVIRONMENT).is_file() else {}
+    templates = jinja2.FileSystemLoader(Path(__file__).parent)
+    page = jinja2.Environment(loader=templates, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters["number"] = number
     return page.get_template("report.html.jinja").render(
         name=f"{run.resolve().parent.name} / {run.resolve().name}",
         state=_state(run),
-        facts=_facts(run, config, rows),
+        facts=_facts(run, config, rows, environment),
         charts=_charts(rows),
         width=_WIDTH,
         height=_HEIGHT,
         grids=_grids(run),
         scores=_scores(run),
         config=text,
-        environment=json.loads(environment.read_text("utf-8")) if environment.is_file() else {},
+        environment=environment,
         version=__version__,
     )
 
@@ -160,7 +161,9 @@ def _state(run: Path) -> str:
     return "not finished"
 
 
-def _facts(run: Path, config: dict[str, Any], rows: Sequence[dict[str, float]]) -> dict[str, str]:
+def _facts(
+    run: Path, config: dict[str, Any], rows: Sequence[dict[str, float]], environment: Mapping[str, str]
+) -> dict[str, str]:
     """What the head of the page says of a run, in words; what is unknown is left out."""
     model, data = config.get("model") or {}, config.get("data") or {}
     source = data.get("source")
@@ -179,12 +182,12 @@ def _facts(run: Path, config: dict[str, Any], rows: Sequence[dict[str, float]]) 
         "epochs": f"{epochs} of {planned}" if planned else epochs,
         "batches": f"{batches:,}",
         "seed": config.get("seed_everything"),
-        "speed": _speed(run, batches / epochs if epochs else 0, data.get("batch_size")),
+        "speed": _speed(run, batches / epochs if epochs else 0, data.get("batch_size"), environment),
     }
     return {name: str(value) for name, value in named.items() if value not in (None, "")}
 
 
-def _speed(run: Path, batches: float, size: Any) -> str:
+def _speed(run: Path, batches: float, size: Any, environment: Mapping[str, str]) -> str:
     """Images per second of a usual epoch, samples included, by the times at which the samples were written.
 
     The median over pairs of grids leaves out the pauses of a run that was resumed.
@@ -194,6 +197,8 @@ def _speed(run: Path, batches: float, size: Any) -> str:
     if not pairs or not batches:
         return ""
     seconds = statistics.median(pairs)
+    many = re.match(r"(\d+) x ", environment.get("device", ""))  # processes, each with batches of this size
+    size = size * int(many[1]) if many and isinstance(size, int) else size
     images = f"{batches * size / seconds:.3g} images/s, " if isinstance(size, int) else ""
     return f"{images}{seconds:.3g} s per epoch"
 

@@ -21,16 +21,18 @@ from t2i_zoo.models import load_model
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.models.state import read_checkpoint
 from t2i_zoo.paths import check_new, find_weights, shipped_generators
-from t2i_zoo.pictures import caption_grid, save_beside, save_images, truncate_noise
+from t2i_zoo.pictures import caption_grid, grid_size, save_beside, save_images, truncate_noise
 from t2i_zoo.sampling import draw_between, draw_rows, for_drawing, images_at_once
 from t2i_zoo.version import __version__
 
 if TYPE_CHECKING:
     from t2i_zoo.models.stream import STREAM
 
-_ROWS = 200  # of a grid: a JPEG has at most 65,535 pixels a side
+_ROWS = 200  # of a grid
 _COLUMNS = 64  # of a grid beside a folder that has all images
+_PATHS = 4  # between two captions
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_LARGEST = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  #: pixels a side, of libjpeg and of WebP
 
 
 def sample(
@@ -106,7 +108,9 @@ def sample(
     if truncation is not None and not 0 < truncation <= 1:
         raise T2IError(f"found --truncation {truncation}, expected a number above 0 and up to 1, such as 0.88")
     path, singles = image_path(out), Path(folder).expanduser() if folder else None
-    check_new(path, *([singles / "captions.json"] if singles else []), overwrite=overwrite)
+    rows = _PATHS if interpolate else max(len(captions), 1)
+    names = ["captions.json", *(f"{_name(i, j)}.png" for i in range(rows) for j in range(n))]
+    check_new(path, *(singles / name for name in names if singles), overwrite=overwrite)
     Letters(1, font)  # raises for a file that is no font
     generator = _load(source, captions, live, pick_device(device))
     writer = caption_writer(source, stream, generator.device) if redescribe else None
@@ -117,7 +121,7 @@ def sample(
 
     rng = torch.Generator().manual_seed(seed)
     if interpolate is not None:
-        noise = truncated(generator, generator.noise(4, rng), truncation)
+        noise = truncated(generator, generator.noise(_PATHS, rng), truncation)
         titles = [f"{interpolate[0]}  ->  {interpolate[1]}"] * len(noise)
         draw: Any = partial(draw_between, generator, interpolate, n, noise)
     else:
@@ -125,6 +129,8 @@ def sample(
         noise = truncated(generator, noise, truncation)
         titles = captions or [""]
         draw = partial(draw_rows, generator, titles, noise)
+    page = (_ROWS, _COLUMNS if singles else n)
+    check_fits(path, *grid_size(generator.hparams["image_size"], min(n, page[1]), titles[:_ROWS], font))
     about, notes = about_images(generator, seed, truncation), [list[str]() for _ in titles]
     from rich.console import Console
     from rich.progress import Progress
@@ -136,23 +142,23 @@ def sample(
 
         def see(row: int, column: int, images: Tensor) -> None:
             if singles:
-                names = [f"{row:04d}_{column + j:02d}" for j in range(len(images))]
+                names = [_name(row, column + j) for j in range(len(images))]
                 save_images(images, [titles[row]] * len(images), singles, names, about)
             if writer is not None:
                 notes[row] += writer.describe(images)
             bar.advance(task, len(images))
 
-        page = (_ROWS, _COLUMNS if singles else n)
         rows = draw(ema=not live, batch_size=at_once, see=see, page=page)
     for title, said in zip(titles, notes if writer else [], strict=False):
         print("\n  ".join([title, *said]))
     if singles:
-        named = {f"{i:04d}_{j:02d}.png": title for i, title in enumerate(titles) for j in range(n)}
+        named = {f"{_name(i, j)}.png": title for i, title in enumerate(titles) for j in range(n)}
         with replacing(singles / "captions.json") as partly:
             partly.write_text(json.dumps(named, indent=1, ensure_ascii=False), "utf-8")
         print(f"one by one: {singles}")
     shown = [said[: len(rows[0])] for said in notes[:_ROWS]] if writer else None
     grid = caption_grid(rows, titles[:_ROWS], notes=shown, font=font)
+    check_fits(path, *grid.size)  # with notes it is higher
     save_beside(grid, path, {"Description": "\n".join(titles[:_ROWS]), **about})
     rest = f", of the first {_ROWS} of {len(titles)} captions" if len(titles) > _ROWS else ""
     rest = f" of {n} for each caption{rest}" if len(rows[0]) < n else rest
@@ -180,8 +186,7 @@ def truncated(model: Drawing, noise: Tensor, truncation: float | None) -> Tensor
 
 def _load(source: str, captions: Sequence[str], live: bool, device: str) -> Drawing:
     """The model, if it can draw what is asked for."""
-    if live and find_weights(source).suffix == ".safetensors":
-        raise T2IError(f"found --live and {source}, which holds no other weights than it draws with: leave out --live")
+    check_live(source, live)
     model = load_model(source, device)
     if not isinstance(model, Drawing):
         raise T2IError(f"{source} holds a {type(model).__name__}, which draws no images: give a run of a GAN")
@@ -211,6 +216,17 @@ def caption_writer(source: str, stream: str | None, device: torch.device) -> STR
     return writer
 
 
+def _name(row: int, column: int) -> str:
+    """The name of a single image, without its suffix."""
+    return f"{row:04d}_{column:02d}"
+
+
+def check_live(source: str, live: bool) -> None:
+    """Raise where the last weights are asked for and the file holds the averaged ones alone."""
+    if live and find_weights(source).suffix == ".safetensors":
+        raise T2IError(f"found --live and {source}, which holds no other weights than it draws with: leave out --live")
+
+
 def check_at_least(least: int, **options: int) -> None:
     """Raise for an option below ``least``, or too large for a seed."""
     for name, value in options.items():
@@ -224,6 +240,16 @@ def image_path(out: str) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         raise T2IError(f"found --out {out}, expected a file name that ends in {', '.join(SUFFIXES)}")
     return path
+
+
+def check_fits(path: Path, width: int, height: int) -> None:
+    """Raise for a page that is larger than a file of its kind can be."""
+    kind = path.suffix.lower()
+    if max(width, height) > (most := _LARGEST.get(kind, 2**31 - 1)):
+        raise T2IError(
+            f"found a page of {width:,} x {height:,} pixels, expected at most {most:,} a side in a {kind} file: "
+            "change --out to a .png file"
+        )
 
 
 def pick_device(wish: str) -> str:

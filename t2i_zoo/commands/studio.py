@@ -23,7 +23,7 @@ from t2i_zoo.commands.sample import about_images, caption_writer, truncated
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS, load_model
 from t2i_zoo.models.drawing import Drawing
-from t2i_zoo.paths import shipped_generators
+from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.pictures import save_images, to_pil
 from t2i_zoo.runs import LAST
 from t2i_zoo.sampling import draw_between, draw_rows, for_drawing
@@ -54,14 +54,19 @@ class Studio:
 
     def __init__(self, runs: Path, files: Sequence[str] = (), device: str = "cpu", stream: str | None = None) -> None:
         self.runs, self.files, self.device, self.stream = runs, files, device, stream
-        self._models: OrderedDict[tuple[str, float], Drawing] = OrderedDict()
+        self._models: OrderedDict[tuple[str, int], Drawing] = OrderedDict()
         self._folder, self._number = tempfile.TemporaryDirectory(prefix="t2i-zoo-"), itertools.count()
         self._lock = Lock()  # one at a time: two models on two threads of a CPU are not faster
 
     def generators(self) -> dict[str, str]:
-        """What can be drawn with, by the name that the page shows: shipped generators, then files, then runs."""
-        found = {name: name for name in shipped_generators()}
-        found |= {Path(file).name: file for file in self.files}
+        """What can be drawn with, by the name that the page shows: shipped generators, then files, then runs.
+
+        A file whose name is taken has its path as its name.
+        """
+        found = {name: str(path) for name, path in shipped_generators().items()}
+        for file in self.files:
+            place = Path(file).expanduser().absolute()
+            found[str(place) if place.name in found else place.name] = file
         for run in sorted(self.runs.glob("*/version_*")):
             if (run / LAST).is_file() and _draws(run):
                 found[str(run.relative_to(self.runs))] = str(run)
@@ -81,8 +86,8 @@ class Studio:
         source = self.generators().get(name)
         if source is None:
             raise T2IError(f"found no generator {name!r} any more: reload the page")
-        last = Path(source) / LAST
-        key = source, last.stat().st_mtime if last.is_file() else 0.0
+        path = find_weights(source)
+        key = str(path), path.stat().st_mtime_ns
         if key not in self._models:
             model = load_model(source, self.device)
             if not isinstance(model, Drawing):

@@ -15,6 +15,7 @@ from t2i_zoo.metrics.published import DATA, MARKS, Published, comparable, publis
 from t2i_zoo.metrics.records import Line, number
 
 _NONE = "-"
+_FURTHER = ("error", "images", "note")  #: columns of the CSV file beside a value
 
 
 @dataclass
@@ -75,14 +76,18 @@ def _with_error(row: Published) -> str:
 
 
 def as_csv(entries: Sequence[Entry]) -> str:
-    """The table with a row for each model; values and errors in separate columns, with all digits."""
+    """The table with a row for each model; values, errors, numbers of images and notes in separate columns.
+
+    Values have all digits.
+    """
     keys, text = _keys(entries), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     headings = [f"{key.label} [{key.protocol} {key.hash}]" for key in keys]
-    writer.writerow(["model", "about", *(name for h in headings for name in (h, f"{h} error")), "published"])
+    columns = [name for head in headings for name in (head, *(f"{head} {more}" for more in _FURTHER))]
+    writer.writerow(["model", "about", *columns, "published"])
     for entry in entries:
         lines = [entry.line(key) or {} for key in keys]
-        cells = [line.get(name) for line in lines for name in ("value", "error")]  # None becomes an empty cell
+        cells = [line.get(name) for line in lines for name in ("value", *_FURTHER)]  # None becomes an empty cell
         writer.writerow([entry.title, entry.about, *cells, entry.published(entry.lines)])
     return text.getvalue()
 
@@ -121,17 +126,26 @@ def _rows(entries: Sequence[Entry]) -> list[Row]:
         lines = [entry.line(key) for entry in entries]
         pairs = [(entry, line) for entry, line in zip(entries, lines, strict=True) if line is not None]
         known = [f"{entry.title}: {text}" for entry, line in pairs if (text := entry.published([line]))]
-        cells = [_NONE if line is None else _shown(line) for line in lines]
+        differ = len({line["images"] for _, line in pairs}) > 1  # as of photographs, which limits what they tell
+        cells = [_NONE if x is None else _shown(x) + (f", {x['images']} images" if differ else "") for x in lines]
         rows.append(Row(key.label, f"{key.protocol} {key.hash}", cells, "; ".join(known) or _NONE))
     return rows
 
 
 def as_markdown(entries: Sequence[Entry]) -> str:
-    """The table with a row for each score, with significant digits."""
+    """The table with a row for each score, with significant digits; below it what limits scores."""
     titles, abouts = ([getattr(entry, name) for entry in entries] for name in ("title", "about"))
     table = [["score", "protocol", *titles, "published"], ["---"] * (len(entries) + 3), ["", "", *abouts, ""]]
     table += [[row.score, row.protocol, *row.cells, row.published] for row in _rows(entries)]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in table)
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in table]
+    notes = [f"- {label}, {title}: {note}\n" for label, title, note in _notes(entries)]
+    folded = ["\n<details><summary>Notes</summary>\n\n", *notes, "\n</details>\n"] if notes else []
+    return "".join([*lines, *folded])
+
+
+def _notes(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
+    """Each bias or limit of a score in words, after label and model."""
+    return list(dict.fromkeys((x["label"], e.title, x["note"]) for e in entries for x in e.lines if x["note"]))
 
 
 def as_text(entries: Sequence[Entry]) -> str:
@@ -157,7 +171,7 @@ def as_page(entries: Sequence[Entry], captions: Sequence[str], protocols: Sequen
     return page.get_template("board.html.jinja").render(
         entries=entries,
         rows=_rows(entries),
-        notes=dict.fromkeys((x["label"], e.title, x["note"]) for e in entries for x in e.lines if x["note"]),
+        notes=_notes(entries),
         captions=captions,
         drawn=[entry for entry in entries if entry.strips],
         published=[row for key in keys for row in published(key)],

@@ -99,6 +99,11 @@ class Network:
         return torch.cat([self.dual.sentence_codes(list(part)).float() for part in parts])
 
 
+def takes_weights(name: str) -> bool:
+    """Whether ``weights`` of ``build_network`` change the network ``name``."""
+    return name.partition(":")[0] in ("torchvision", INCEPTION, LITE0, DFGAN_INCEPTION)
+
+
 def build_network(
     name: str,
     antialias: bool = True,

@@ -168,6 +168,13 @@ def test_refusals(flowers, make_job, make_pointing, monkeypatch):
         FlowerMasks(replace(flowers)).read(torch.tensor([0]))
 
 
+def test_a_limit_leaves_no_row_its_mask(cache_folder):
+    module = CaptionDataModule(SyntheticFlowers(images=72, size=24), image_size=16, limit=30)
+    kept = Photographs(open_store(module.spec, module.cache / "stores"), 16)
+    with pytest.raises(T2IError, match=rf"found {len(kept.labels)} of 72 drawn flowers, .* leave out --data\.limit"):
+        FlowerMasks(kept)
+
+
 @pytest.fixture
 def damsm_run(tmp_path, build_data, build_trainer, tiny_widths):
     """A DAMSM that was trained for two batches."""

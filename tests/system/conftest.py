@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from t2i_zoo.__main__ import main
 
@@ -34,6 +36,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Pat
     folder = tmp_path_factory.mktemp("trained") / "run"
     assert main(["fit", *words(folder, "--trainer.max_epochs", "2", "--model.learning_rate", "0.01")]) == 0
     return folder / "version_0"
+
+
+class Small(nn.Module):
+    """An untrained classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 5, 2), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.conv(images).relu().mean((2, 3))
+        return features, self.head(features)
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What ``--network`` takes: a small network in a file."""
+    path = tmp_path_factory.mktemp("network") / "small.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.jit.trace(Small(), torch.zeros(2, 3, 16, 16)).save(str(path))
+    return f"file:{path}"
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,18 @@ def test_it_offers_shipped_generators_files_and_runs_of_gans(studio: Studio, run
         (folder / "last.ckpt").touch()
         (folder.parent / "config.yaml").write_text(config)
     assert list(Studio(tmp_path, ["own.safetensors"]).generators()) == [*shipped_generators(), "own.safetensors"]
+
+
+def test_a_name_that_is_taken_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = next(iter(shipped_generators()))
+    found = Studio(tmp_path, ["a/own.safetensors", "b/own.safetensors", name]).generators()
+    assert found[name] == str(shipped_generators()[name])
+    own = {"own.safetensors": "a/own.safetensors", str(tmp_path / "b/own.safetensors"): "b/own.safetensors"}
+    assert {key: file for key, file in found.items() if key not in shipped_generators()} == {
+        **own,
+        str(tmp_path / name): name,
+    }
 
 
 def test_images_are_those_of_sample_and_say_how_they_came_about(studio: Studio, run: str, trained: Path) -> None:
@@ -109,6 +122,19 @@ def test_a_run_that_was_trained_on_is_loaded_anew(studio: Studio, run: str) -> N
         assert studio.model(run) is not first
     finally:
         os.utime(last, (stat.st_atime, stat.st_mtime))
+
+
+def test_a_file_that_was_written_again_is_loaded_anew(trained: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "own.ckpt"))
+    for given, file in ((own, own), (trained.parent, trained / "checkpoints" / "last.ckpt")):
+        studio, stat = Studio(tmp_path, [str(given)]), file.stat()
+        first = studio.model(given.name)
+        assert studio.model(given.name) is first
+        try:
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1000))
+            assert studio.model(given.name) is not first
+        finally:
+            os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def test_without_gradio_it_names_the_extra(mistake: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,6 +186,20 @@ def test_words_of_the_authors_evaluation(
     assert model.encode([long]).mask.sum() == count
 
 
+def test_only_files_of_the_format_are_in_the_way(encoder: dict[str, Path], tmp_path: Path, mistake: Any) -> None:
+    words = ["convert", "--to", "attngan_damsm", str(encoder["converted"]), "--out", str(tmp_path)]
+    (tmp_path / "other.pth").write_text("mine")
+    for name in ("captions.pickle", "text_encoder.pth"):
+        own = tmp_path / name
+        own.write_text("mine")
+        assert mistake(*words).startswith(f"found {own} already, expected a new name")
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["other.pth", name])
+        own.unlink()
+    assert main(words) == 0
+    assert (tmp_path / "other.pth").read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0
+
+
 def test_a_converted_file_reads_sentences_by_itself(encoder: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     moved = encoder["converted"].rename(tmp_path / "moved.safetensors")
     out = tmp_path / "own.safetensors"

@@ -9,32 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands.evaluate import find_photographs, find_subject
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.protocol import list_protocols, load_protocol
-
-
-class Small(nn.Module):
-    """An untrained classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 8, 5, 2), nn.Linear(8, 5)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.conv(images).relu().mean((2, 3))
-        return features, self.head(features)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("network") / "small.pt"
-    torch.jit.trace(Small(), torch.zeros(2, 3, 16, 16)).save(str(path))
-    return f"file:{path}"
 
 
 @pytest.fixture
@@ -151,6 +130,12 @@ def test_a_checkpoint_without_its_run(run, network, tmp_path, mistake):
         (["--protocol", "agreement_synthetic", "--data.sourse", "x"], "found no option --data.sourse: did you mean"),
         (["--protocol", "agreement_synthetic", "--model", "x"], "found no option --model"),
         (["--protocol", "agreement_synthetic", "--network", "a"], "found a network a for the protocol agreement_s"),
+        (
+            ["--protocol", "agreement_synthetic", "--weights", "a.pt"],
+            "found --weights for the protocol agreement_synth",
+        ),
+        (["--protocol", "tiny", "--network", "file:a.pt", "--weights", "a"], "found --weights and the network file:a"),
+        (["--protocol", "rprec_clip", "--weights", "a"], "found --weights and the network transformers:"),
         (["--protocol", "rprec_clip", "--network", "clip"], "found the network 'clip', expected inception_v3_tf"),
         (["--protocol", "rprec_damsm", "--network", "file:nowhere.pt"], "found no network file nowhere.pt"),
     ],
@@ -174,6 +159,15 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_is_drawn(traine
     (tmp_path / "file").write_text("")
     words = ["--protocol", "agreement_synthetic", "--images", "8", "--out", str(tmp_path / "file" / "m.jsonl")]
     assert "give another --out" in mistake("evaluate", "--ckpt", str(trained), *words)
+
+
+def test_untrained_models_have_the_size_of_the_data_as_in_training(tmp_path):
+    config = tmp_path / "short.yaml"
+    for head, size in (("", 64), ("data: {image_size: 32}", 32), ("data: {image_size: 16}", 16)):
+        config.write_text(f"{head}\nmodel: {{class_path: GANCLS, init_args: {{generator_width: 4}}}}\n")
+        assert find_subject(f"untrained:{config}").model.hparams["image_size"] == size
+    config.write_text("data: {image_size: 16}\nmodel: {class_path: GANCLS, init_args: {image_size: 32}}\n")
+    assert find_subject(f"untrained:{config}").model.hparams["image_size"] == 32
 
 
 def test_a_config_may_name_its_model_alone(tmp_path):

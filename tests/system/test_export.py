@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.commands.export import export
+from t2i_zoo.commands.export import _scores, export
 from t2i_zoo.models import load_model
 
 RED = "a flower with red petals"
@@ -76,7 +76,8 @@ def test_the_card(trained, tmp_path, capsys):
     assert len(rows) == 4
     for row in rows:
         _, _, label, value, *_ = (cell.strip() for cell in row.split("|"))
-        assert any(line.startswith(label) and value in line for line in table.splitlines())
+        value, _, note = value.rstrip(")").partition(" (")
+        assert any(line.startswith(label) and value in line and note in line for line in table.splitlines())
 
 
 def test_own_terms_stand_before_the_card_of_what_it_was_made_from(exported, tmp_path):
@@ -98,6 +99,32 @@ def test_the_card_has_scores_of_what_is_exported_alone(trained, tmp_path):
     export(str(run), tmp_path / "mine.safetensors")
     rows = [line for line in (tmp_path / "mine.md").read_text().splitlines() if "agreement of petal colour" in line]
     assert len(rows) == 1
+
+
+def score(checkpoint, fingerprint, value, images, note=""):
+    """A line of metrics.jsonl."""
+    shared = {"metric": "r_precision", "label": "R-precision", "error": None, "chance": 0.01, "network": "DAMSM"}
+    shared |= {"protocol": "rprec_damsm", "protocol_hash": "abc", "data": "flowers", "checkpoint": checkpoint}
+    return {**shared, "network_fingerprint": fingerprint, "value": value, "images": images, "note": note}
+
+
+def test_photographs_stand_beside_scores_of_the_same_network_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photographs = [score("real", "first", 0.9, 50, "biased"), score("real", "second", 0.8, 60)]
+    Path("runs/real").mkdir(parents=True)
+    Path("runs/real/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in photographs))
+    for fingerprint, value, reached in (
+        ("first", "0.4 (few)", "0.9 (biased), of 50 images"),
+        ("second", "0.4 (few)", "0.8, of 60 images"),
+        ("third", "0.4 (few)", ""),
+    ):
+        lines = [score("own", "first", 0.3, 100), score("own", fingerprint, 0.4, 100, "few")]
+        said, _, _, _, *rows = _scores(lines, "a.safetensors", "half precision")
+        assert "rounded to half precision" in said
+        (cells,) = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)  # the last of the protocol
+        assert cells == ["rprec_damsm abc", "R-precision (DAMSM)", value, "", "100", "0.01", reached]
+    assert "rounded" not in _scores(lines, None, "single precision")[0]
+    assert "rounded to 8-bit integers" in _scores(lines, None, "8-bit integers")[0]
 
 
 def test_a_card_of_a_checkpoint_alone_says_what_is_unknown(trained, tmp_path):
@@ -139,6 +166,7 @@ def test_which_generator(trained, exported, mistake):
     assert both.startswith("found both --model and --ckpt, expected one")
     live = mistake("sample", "--model", str(exported), "--live", *text)
     assert live == f"found --live and {exported}, which holds no other weights than it draws with: leave out --live"
+    assert mistake("attention", "--ckpt", str(exported), "--text", RED, "--live") == live
 
 
 def test_a_graph_of_a_run_and_of_a_file(exported, trained, tmp_path, capsys):
@@ -155,5 +183,7 @@ def test_a_graph_of_a_run_and_of_a_file(exported, trained, tmp_path, capsys):
         exec(block, values)  # as the card shows it
         assert values["images"].shape == (1, 3, 16, 16)
         assert card.count("## Data") == 1
+        if ckpt == trained:  # of the graph, which no command draws with
+            assert "None were measured before the export; `t2i-zoo evaluate` measures the run.\n" in card
     assert main(["export", "--ckpt", str(trained), "--to", "onnx", "--out", str(tmp_path / "a.pt2")]) == 2
     assert "expected a file name that ends in .onnx with --to onnx" in capsys.readouterr().err

@@ -199,6 +199,14 @@ def test_a_plain_folder(run, tmp_path, mistake):
     assert str(tmp_path) not in card
     torch.testing.assert_close(drawn(load_model(folder)), drawn(load_model(run)), rtol=0, atol=0.02)
     assert mistake(*words).startswith(f"found {folder / 'model.safetensors'} and")
+    for more in (["--private"], ["--revision", "v1"]):
+        said = mistake(*words, "--overwrite", *more)
+        assert said == f"found {' '.join(more)} beside --to-folder, which pushes nothing: leave it out"
+    own = tmp_path / "own" / "samples.png"
+    own.parent.mkdir()
+    own.write_text("mine")
+    said = mistake("push", "--ckpt", str(run), "--to_folder", str(own.parent), "--text", RED)
+    assert said.startswith(f"found {own} already")
     again = tmp_path / "again"  # of what was downloaded
     assert main(["push", "--ckpt", str(folder), "--to_folder", str(again)]) == 0
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()

@@ -8,11 +8,15 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 from PIL import Image
 
 from t2i_zoo.__main__ import main
+from t2i_zoo.commands.evaluate import Subject
+from t2i_zoo.commands.leaderboard import _Board, _networks
 from t2i_zoo.metrics.board import Entry, as_csv, as_markdown, as_page
 from t2i_zoo.metrics.protocol import load_protocol
 
@@ -92,16 +96,64 @@ def test_photographs_stand_beside_without_images(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     protocols = ["agreement_synthetic", "diversity_caption"]
     assert main(["leaderboard", "real", str(run), "--protocol", *protocols, "--images", "8"]) == 0
-    table = (tmp_path / "leaderboard" / "leaderboard.md").read_text()
+    table = (tmp_path / "leaderboard" / "leaderboard.md").read_text().partition("\n\n")[0]
     head, _, about, first, *_, last = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
     assert head == ["score", "protocol", "photographs", "GANCLS (gancls/version_0)", "published"]
     assert about[2:4] == ["", "16 px, 6 batches"]
     assert first[0] == "agreement of petal colour"
     assert first[1].startswith("agreement_synthetic ")
-    assert all(re.fullmatch(r"[\d.]+( ± [\d.]+)? \(chance [\d.]+\)", cell) for cell in first[2:4])
+    assert all(re.fullmatch(r"[\d.]+( ± [\d.]+)? \(chance [\d.]+\)(, \d images)?", cell) for cell in first[2:4])
     assert last[1].startswith("diversity_caption ")
     assert last[2] == "-" != last[3]  # of photographs it is 1 by definition
     assert all(name.startswith("01_") for name in (p.name for p in (tmp_path / "leaderboard" / "pictures").iterdir()))
+
+
+def test_the_page_shows_protocols_with_their_networks(run, network, tmp_path):
+    words = ["--protocol", "tiny", "--network", network, "--out", str(tmp_path / "board"), "--captions", "a flower"]
+    assert main(["leaderboard", str(run), *words]) == 0
+    listed = (tmp_path / "board" / "index.html").read_text("utf-8").partition("<h2>Protocols</h2>")[2]
+    assert f"<td>{load_protocol('tiny').change(network=network).hash}</td>" in listed
+    assert "network file:small.pt" in listed
+
+
+def test_weights_are_for_the_networks_that_take_them(network):
+    protocols, wishes = [load_protocol(name) for name in ("tiny", "fmd_5k", "agreement_synthetic")], ["tiny=" + network]
+    (_, own), (_, resnet), (_, none) = _networks(protocols, [*wishes, "fmd_5k=torchvision:resnet18"], "random")
+    assert (own.label, resnet.label, none) == ("small", "resnet18", None)
+
+
+def test_titles_tell_files_apart(tmp_path):
+    board, where = _Board(tmp_path, ["a flower"], 1), tmp_path / "gan" / "version_1"
+    model = SimpleNamespace(hparams={"image_size": 16}, clock=6)
+    for path, folder in (
+        (where / "checkpoints" / "last.ckpt", where),
+        (Path("first.safetensors"), Path()),
+        (Path("second.safetensors"), Path()),
+        (tmp_path / "pushed" / "model.safetensors", tmp_path / "pushed"),
+        (tmp_path / "snapshots" / "abc" / "model.safetensors", Path("runs") / "somebody_flowers"),
+    ):
+        board.open(Subject(model, "GANCLS", str(path), "", folder, None), SimpleNamespace(source=None))
+    places = ["gan/version_1", "first", "second", "pushed", "somebody_flowers"]
+    assert [entry.title for entry in board.entries] == [f"GANCLS ({place})" for place in places]
+
+
+def test_what_is_there_stays_unless_told(run, tmp_path, mistake):
+    own = tmp_path / "board" / "leaderboard.md"
+    own.parent.mkdir()
+    own.write_text("my own words")
+    said = mistake("leaderboard", str(run), *PROTOCOL, "--out", str(own.parent))
+    assert said == f"found {own} already, expected a new name: change --out, or add --overwrite"
+
+
+def test_a_limit_makes_other_data(trained, tmp_path, mistake):
+    config, limited = trained / "config.yaml", tmp_path / "limited.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["data"]["limit"] = 40
+    limited.write_text(yaml.safe_dump(content))
+    command = ["leaderboard", f"untrained:{config}", f"untrained:{limited}", *PROTOCOL, "--out", str(tmp_path / "out")]
+    said = mistake(*command)
+    assert "on different data or splits" in said
+    assert "--data.limit for all" in said
 
 
 def line_of(**more):
@@ -127,7 +179,22 @@ def test_published_numbers_say_whether_they_may_be_compared():
     assert "roughly" not in other
     birds = Entry("AttnGAN", "", "attngan", "CUB200", [line_of()])
     assert "23.98" in as_markdown([birds])
-    assert as_csv([entry]).splitlines()[1].startswith('StackGAN,256 px,60.0,0.5,"frechet_distance 55.28')
+    assert as_csv([entry]).splitlines()[1].startswith('StackGAN,256 px,60.0,0.5,30000,,"frechet_distance 55.28')
+
+
+def test_numbers_of_images_and_notes_stand_in_every_table():
+    model = Entry("StackGAN", "", "stackgan", "Flowers102", [line_of()])
+    photographs = Entry("photographs", "", None, "Flowers102", [line_of(images=500, note="biased upwards")])
+    table = as_markdown([model, photographs])
+    assert "| 60.00 ± 0.50, 30000 images | 60.00 ± 0.50, 500 images |" in table
+    assert table.endswith("\n- FID, photographs: biased upwards\n\n</details>\n")
+    assert "images |" not in as_markdown([model, model])
+    head, _, last = csv.reader(as_csv([model, photographs]).splitlines())
+    assert dict(zip(head, last, strict=True)) == {
+        **{"model": "photographs", "about": "", "published": "", "FID [fd_test_30k abc]": "60.0"},
+        **{f"FID [fd_test_30k abc] {name}": value for name, value in (("error", "0.5"), ("images", "500"))},
+        "FID [fd_test_30k abc] note": "biased upwards",
+    }
 
 
 def test_the_page_folds_what_is_long_and_escapes_what_is_html():
@@ -157,7 +224,7 @@ def test_other_data_is_refused(run, trained, tmp_path, mistake, words):
 def test_another_split_is_other_data(run, trained, tmp_path, mistake, words):
     assert main(["fit", *words(tmp_path / "other", "--data.source.split", "random")]) == 0
     command = ["leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board")]
-    assert "give --config NAME or --data.source.split for all" in mistake(*command)
+    assert "give --config NAME, --data.source.split or --data.limit for all" in mistake(*command)
     assert main([*command, "--data.source.split", "random"]) == 0
 
 
@@ -168,6 +235,12 @@ def test_another_split_is_other_data(run, trained, tmp_path, mistake, words):
         (["somewhere"], "found no --protocol: write"),
         (["somewhere", "--protocol", "tiny", "--network", "a", "b"], "found the networks a and b: say which is whose"),
         (["somewhere", "--protocol", "tiny", "--columns", "0"], "found --columns 0"),
+        (["somewhere", "--protocol", "tiny", "--columns", "501"], "found --columns 501, expected an integer from 1 to"),
+        (
+            ["somewhere", "--protocol", "agreement_synthetic", "--weights", "a"],
+            "found --weights for the protocol agree",
+        ),
+        (["somewhere", "--protocol", "tiny", "--network", "file:a", "--weights", "a"], "found --weights and the net"),
         (["somewhere", "--protocol", "is_10x", "--network", "a"], "found --network a, which no protocol asks for"),
         (
             ["somewhere", "--protocol", "agreement_synthetic", "--network", "agreement_synthetic=a"],

@@ -166,6 +166,19 @@ def test_steps_of_packaged_configs() -> None:
     assert len(steps_of("attngan_synthetic", ["--model.damsm", "null"])) == 1
 
 
+def test_a_config_may_say_where_its_run_is(tmp_path: Path) -> None:
+    config = tmp_path / "own.yaml"
+    for trainer, folder in (
+        ("{default_root_dir: elsewhere}", "elsewhere"),
+        ("{max_epochs: 1}", "runs/own"),
+        ("", "runs/own"),
+    ):
+        config.write_text(f"model: GANCLS\ntrainer: {trainer}\n")
+        assert [step.folder for step in steps_of(str(config), [])] == [Path(folder)]
+        (step,) = steps_of(str(config), ["--trainer.default_root_dir", "here"])
+        assert step.folder == Path("here")
+
+
 def test_the_data_are_those_of_every_step() -> None:
     data = ["--data.source", "CaptionFolder", "--data.source.root", "my", "--data.on_bad_image", "skip"]
     own = ["--data.batch_size", "4", "--data.resize", "stretch"]

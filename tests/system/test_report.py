@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -60,6 +63,19 @@ def test_runs_that_did_not_end(run):
     page = render(run)
     for sentence in ("None were drawn yet.", "No batch was logged yet.", "None were measured", "Not recorded."):
         assert sentence in page
+
+
+def test_images_of_all_processes_count(run):
+    def speed():
+        return float(re.search(r"([\d.e+]+) images/s", render(run))[1])
+
+    for number, name in enumerate(("epoch_0001.png", "epoch_0002.png")):
+        os.utime(run / "samples" / name, (number, number))  # a second per epoch
+    alone, about = speed(), run / "environment.json"
+    about.write_text(json.dumps({"device": "4 x NVIDIA H200"}))
+    assert speed() == 4 * alone
+    about.unlink()
+    assert speed() == alone
 
 
 def test_long_curves_keep_their_means():

@@ -144,6 +144,33 @@ def test_single_pictures_in_a_folder(draw, tmp_path, drawn_rows):
             assert picture.tobytes() == to_pil(drawn_rows[0][1][i])[j].tobytes()
 
 
+@pytest.mark.parametrize("words", [["--text", RED, BLUE], ["--interpolate", RED, BLUE]])
+def test_single_pictures_stay_unless_told(words, trained, tmp_path, mistake):
+    own = tmp_path / "singles" / "0001_01.png"
+    own.parent.mkdir()
+    own.write_text("mine")
+    command = ["sample", "--ckpt", str(trained), *words, "--n", "2", "--folder", str(own.parent)]
+    said = mistake(*command, "--out", str(tmp_path / "grid.png"))
+    assert said == f"found {own} already, expected a new name: change --out, or add --overwrite"
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["0001_01.png"]
+    own = own.rename(own.with_name("0009_01.png"))  # of no caption here
+    assert main([*command, "--out", str(tmp_path / "grid.png")]) == 0
+    assert own.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("out", "n", "most"), [("a.webp", 125, "16,383"), ("a.jpg", 497, "65,500")])
+def test_a_page_that_the_file_cannot_hold_is_refused_before_drawing(out, n, most, trained, tmp_path, monkeypatch):
+    words = {"out": str(tmp_path / out), "batch_size": 64}
+    monkeypatch.setattr(command, "draw_rows", lambda *given, **named: pytest.fail("drawn in vain"))
+    with pytest.raises(T2IError, match=f"pixels, expected at most {most} a side in a {out[1:]} file: change --out to"):
+        sample(str(trained), [RED], n=n, **words)
+    monkeypatch.undo()
+    assert not (tmp_path / out).exists()
+    if n < 200:  # the widest that there is
+        with Image.open(sample(str(trained), [RED], n=n - 1, **words)) as page:
+            assert page.width <= 16_383 < page.width + 132
+
+
 def test_a_large_number_of_images_goes_to_the_folder_as_it_is_drawn(draw, trained, drawn_rows, tmp_path, capsys):
     draw("--text", RED, BLUE, "--n", "70", "--batch-size", "16", "--folder", str(tmp_path / "singles"))
     out, err = capsys.readouterr()

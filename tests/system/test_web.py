@@ -94,6 +94,19 @@ def test_a_folder_with_a_generator_in_half_precision(
     assert "expected a folder" in mistake(*words[:5], "--out", "page.onnx")
 
 
+def test_files_of_another_page_stay_unless_told(trained: Path, runtime: str, tmp_path: Path, mistake: Any) -> None:
+    words = ["export", "--ckpt", str(trained), "--to", "web", "--out", str(tmp_path), "--runtime", runtime]
+    for name in ("index.html", "about.json", RUNTIME_FILES[0]):
+        own = tmp_path / name
+        own.write_text("mine")
+        assert mistake(*words).startswith(f"found {own} already, expected a new name")
+        own.unlink()
+    for name in OWN_FILES + RUNTIME_FILES:
+        (tmp_path / name).touch()
+    assert f"{OWN_FILES[2]} and 3 more already" in mistake(*words)
+    assert "expected --to web" in mistake(*words[:3], "--out", str(tmp_path / "a.safetensors"), "--runtime", runtime)
+
+
 def test_what_a_browser_cannot_run_is_refused(trained: Path, tmp_path: Path, mistake: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("T2I_ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))

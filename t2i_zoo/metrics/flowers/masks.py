@@ -24,7 +24,8 @@ class FlowerMasks:
         photographs: the images whose masks are read.
 
     Raises:
-        T2IError: for data other than ``SyntheticFlowers``, and for a store that lacks some of its images.
+        T2IError: for data other than ``SyntheticFlowers``, and for a store that lacks some of its images, as with a
+            limit.
     """
 
     def __init__(self, photographs: Photographs) -> None:
@@ -40,6 +41,11 @@ class FlowerMasks:
             raise T2IError(
                 f"found drawn flowers of which {missing} cannot be read, expected all, to match masks by number: "
                 f"draw them in another folder than {source['root']} with --data.source.root"
+            )
+        if (found := len(photographs.labels)) != (drawn := int(source["images"])):  # a row would not tell its mask
+            raise T2IError(
+                f"found {found} of {drawn} drawn flowers, expected all, to match masks by number: leave out "
+                "--data.limit"
             )
         self._folder, self._side = Path(source["root"]) / "masks", int(source["size"])
 
