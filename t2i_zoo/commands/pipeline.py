@@ -156,15 +156,25 @@ def run_step(step: Step) -> bool:
 
 
 def run_to_end(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
-    """Run a command, let it save what it has at SIGTERM and Ctrl-C, and return its exit status."""
-    process = subprocess.Popen(command, env=env)
-    former = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # Ctrl-C reaches it without us
+    """Run a command, let it save what it has at SIGTERM and Ctrl-C, and return its exit status.
+
+    That is 0 or 130 after a stop, also where the command had only begun and died of the signal.
+    """
+    process, stopped = subprocess.Popen(command, env=env), False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        process.terminate()
+
+    former = signal.signal(signal.SIGTERM, stop)
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return process.wait()
+        status = process.wait()
+    except KeyboardInterrupt:  # which reaches the command without us
+        stopped, status = True, process.wait()
     finally:
         signal.signal(signal.SIGTERM, former)
+    return 130 if stopped and status else status
 
 
 def _pairs(words: Sequence[str]) -> Pairs:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,14 @@ def test_a_stopped_arm_is_not_scored_and_ends_the_study(
     monkeypatch.setattr(study, "run_to_end", real)
     assert main(["study", str(file), "--out", str(out), "--minutes", "0.004"]) == 0
     assert [line["arm"] for line in lines(out)] == ["plain", "bounded"]
+
+
+def test_a_signal_before_the_training_listens_is_a_stop_too() -> None:
+    main_thread, former = threading.get_ident(), signal.getsignal(signal.SIGTERM)
+    threading.Timer(1.0, lambda: signal.pthread_kill(main_thread, signal.SIGTERM)).start()
+    assert study.run_to_end([sys.executable, "-c", "import time; time.sleep(60)"]) == 130
+    assert signal.getsignal(signal.SIGTERM) == former
+    assert study.run_to_end([sys.executable, "-c", "raise SystemExit(3)"]) == 3
 
 
 def test_an_arm_that_fails_does_not_keep_the_others_from_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
