@@ -14,7 +14,6 @@ from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS, load_model, model_class
-from t2i_zoo.models.dfgan import DFGAN
 from t2i_zoo.models.gancls import GANCLS
 from t2i_zoo.ranges import Count, Fraction, Positive, Range, Share, Sign, Weight, Whole, ranges_of
 
@@ -137,10 +136,6 @@ def test_options_of_penalties_without_a_penalty(
         {"matching_power": 4.0, "matching_penalty": 1.0},
     ):
         GANCLS(**widths, **effective).check_training_options()
-    idle = DFGAN(generator_width=4, discriminator_width=4, **tiny_options, matching_penalty=0, matching_power=4)
-    with pytest.raises(T2IError, match=r"which does nothing without --model\.matching_penalty"):
-        idle.check_training_options()
-    DFGAN(generator_width=4, discriminator_width=4, **tiny_options, penalty_every=4).check_training_options()
 
 
 def test_noise_of_another_shape(tiny_options: dict[str, Any]) -> None:

@@ -98,9 +98,10 @@ class AidedModule(Drawing, CompanionModule):
         Called ahead of training alone, so that a run that was trained with such an option can be loaded.
         """
         options, given, own = self.hparams, dict[str, bool](), type(self).discriminator_penalty  # type: ignore[attr-defined]
-        if not self.matching_penalty:
+        if not (self.matching_penalty or self.own_matching_penalty):
             given = {"matching_power": options["matching_power"] != 6}
-        penalised = options["r1"] or options["r2"] or self.matching_penalty
+        # a config of DF-GAN may have options of its own penalty, which another option then leaves out
+        penalised = options["r1"] or options["r2"] or self.matching_penalty or self.own_matching_penalty
         if own.__module__ == "t2i_zoo.models.base" and not penalised:
             given |= {"penalty_step": options["penalty_step"] is not None}
             given |= {"penalty_every": options["penalty_every"] > 1 and not options["mode_seeking"]}

@@ -236,7 +236,6 @@ WRITERS = {
     "attention": "attention --ckpt RUN --text a --out FILE.png",
     "export": "export --ckpt RUN --out FILE.safetensors",
     "convert": "convert a.pth --from stackgan_v1 --out FILE.safetensors",
-    "convert back": "convert RUN --to aelnouby_gancls --out FOLDER",
     "benchmark": "benchmark --config gancls_synthetic --out FILE.json",
     "leaderboard": "leaderboard RUN --protocol tiny --out FOLDER",
 }
@@ -245,7 +244,7 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_no_command_replaces_a_file_unasked(name, trained, mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files = ("FILE.png", "FILE.safetensors", "FILE.json", "FOLDER/captions.json", "FOLDER/a.pth", "FOLDER/index.html")
+    files = ("FILE.png", "FILE.safetensors", "FILE.json", "FOLDER/captions.json", "FOLDER/index.html")
     for file in files:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("precious", "utf-8")
