@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from small import Small
+from torch import Tensor
 
 from t2i_zoo.data import CaptionDataModule, SyntheticFlowers
 from t2i_zoo.data.store import open_store
@@ -48,18 +49,6 @@ def make_job(flowers: Photographs) -> Callable[..., Job]:
         return Job(draws, flowers, network, lambda kind: given[kind], **more)
 
     return make
-
-
-class Small(nn.Module):
-    """A classifier in a file of your own: eight features, five classes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 8, 5, 2), nn.Linear(8, 5)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.conv(images).relu().mean((2, 3))
-        return features, self.head(features)
 
 
 def small_file(folder: Path) -> Path:

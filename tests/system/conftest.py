@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from small import Small
 
 from t2i_zoo.__main__ import main
 
@@ -36,18 +36,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Pat
     folder = tmp_path_factory.mktemp("trained") / "run"
     assert main(["fit", *words(folder, "--trainer.max_epochs", "2", "--model.learning_rate", "0.01")]) == 0
     return folder / "version_0"
-
-
-class Small(nn.Module):
-    """An untrained classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 8, 5, 2), nn.Linear(8, 5)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.conv(images).relu().mean((2, 3))
-        return features, self.head(features)
 
 
 @pytest.fixture(scope="session")
