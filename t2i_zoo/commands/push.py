@@ -74,6 +74,8 @@ def push(
         write_repository(ckpt, folder, folder.name, text, about, licence)
         print(f"{folder} holds what t2i-zoo push would upload: t2i-zoo sample --model {folder} draws with it")
         return folder
+    if overwrite:
+        raise T2IError("found --overwrite without --to-folder; a push to the hub adds a commit: leave it out")
     address = f"hf://{repository[0]}" + (f"@{revision}" if revision else "")
     with TemporaryDirectory() as folder_name:
         write_repository(ckpt, Path(folder_name), address, text, about, licence)

@@ -112,6 +112,8 @@ class CaptionFolder(Source):
         if not tables:
             entries = from_text_files(names)
             if any(entry.captions for entry in entries):
+                for option in (name for name, column in find.keywords.items() if column is not None):
+                    remark(f"--data.source.{option} names a column and text files have none", find.keywords[option])
                 return entries, []
             tables = _any_tables(names, find)
             if not tables:

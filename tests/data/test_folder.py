@@ -299,3 +299,11 @@ def test_captions_without_a_word_are_named_with_their_line(root: Path, kind: str
         assert sum("🌸" in record.captions for record in read(root)) == 1
     wanted = f"captions without a word; some text encoders read nothing in them: {root / place} ('🌸')"
     assert wanted in notes.remarks()
+
+
+def test_a_column_is_named_where_captions_are_in_text_files(root: Path) -> None:
+    for name in NAMES:
+        (root / name).with_suffix(".txt").write_text("one", "utf-8")
+    with collecting() as notes:
+        read(root, label="kind")
+    assert notes.remarks() == ["--data.source.label names a column and text files have none: kind"]

@@ -202,6 +202,7 @@ def test_a_plain_folder(run, tmp_path, mistake):
     for more in (["--private"], ["--revision", "v1"]):
         said = mistake(*words, "--overwrite", *more)
         assert said == f"found {' '.join(more)} beside --to-folder, which pushes nothing: leave it out"
+    assert "found --overwrite without --to-folder" in mistake("push", "--ckpt", str(run), "a/b", "--overwrite")
     own = tmp_path / "own" / "samples.png"
     own.parent.mkdir()
     own.write_text("mine")
