@@ -17,7 +17,7 @@ TRAINING = {
     "fit": "train a model from a config, resume it (--ckpt_path last) or fine-tune it (--model.weights FILE)",
     "validate": "losses on held-out images",
     "test": "losses on the test split",
-    "predict": "one image for each caption of the test split, as files",
+    "predict": "one generated image for each image of the test split, as files",
 }
 VERBS = {
     "pipeline": "train a config and all runs that it builds on, or resume them",

@@ -175,14 +175,18 @@ def one_size(words: Sequence[str]) -> list[str]:
     """The words with the image size of the model as that of the data too, or the other way round, if one is given.
 
     What the command line says precedes the configs. Where it says both, or nothing at all but the configs say both,
-    the words stay as they are.
+    the sizes stay as they are. The load size follows, see ``load_follows``.
     """
+    return load_follows(_same_size(words))
+
+
+def _same_size(words: Sequence[str]) -> list[str]:
     path = _chosen(words, "model")
     if path is None or "image_size" not in class_arguments("model", path):
         return list(words)
     given: dict[str, Any] = {flag[2:]: value for flag, value in _flags(words) if flag.endswith(".image_size")}
     if not given:
-        configs = [_read(value) for flag, value in _flags(words) if flag in ("--config", "-c") and value]
+        configs = _configs(words)
         for name, inner in (("model.image_size", "model.init_args.image_size"), ("data.image_size",) * 2):
             sizes = [size for config in configs if (size := _within(config, inner)) is not None]
             given |= {name: sizes[-1]} if sizes else {}
@@ -190,6 +194,28 @@ def one_size(words: Sequence[str]) -> list[str]:
         return list(words)
     ((name, size),) = given.items()
     return [*words, "--data.image_size" if name == "model.image_size" else "--model.image_size", str(size)]
+
+
+def load_follows(words: Sequence[str]) -> list[str]:
+    """The words with the load size of the configs in proportion to the image size, if they give only the latter.
+
+    A smaller image would otherwise be a small part of a picture, and a larger one larger than the picture.
+    """
+    given, configs = dict(_flags(words)), _configs(words)
+    size = given.get("--data.image_size", "")
+    sides = [_within(config, "data.image_size") or _within(config, "model.init_args.image_size") for config in configs]
+    side = next((side for side in reversed(sides) if side), None)
+    loads = [data["load_size"] for config in configs if "load_size" in (data := _within(config, "data") or {})]
+    load = loads[-1] if loads else None
+    if "--data.load_size" in given or not (size.isdecimal() and isinstance(side, int) and isinstance(load, int)):
+        return list(words)
+    following = round(load * int(size) / side)
+    return [*words, "--data.load_size", str(following)] if following != load else list(words)
+
+
+def _configs(words: Sequence[str]) -> list[Any]:
+    """The contents of the configs that the words name, in order."""
+    return [_read(value) for flag, value in _flags(words) if flag in ("--config", "-c") and value]
 
 
 def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:

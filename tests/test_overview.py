@@ -13,7 +13,7 @@ from t2i_zoo.__main__ import TRAINING, VERBS, main
 from t2i_zoo.data import SOURCES
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS
-from t2i_zoo.overview import CALLBACKS, GROUPS, check_flags, one_size, sketch_of, training_help
+from t2i_zoo.overview import CALLBACKS, GROUPS, check_flags, load_follows, one_size, sketch_of, training_help
 from t2i_zoo.parsing import hands_on, packaged_configs
 from t2i_zoo.signatures import options_of
 
@@ -189,6 +189,36 @@ def test_one_image_size_is_enough(words: str, added: str) -> None:
     assert one_size(both) == both
     without = ["--config", "damsm_synthetic", *words.split()]  # a DAMSM takes any size
     assert one_size(without) == without
+
+
+@pytest.mark.parametrize(
+    ("words", "added"),
+    [
+        ("--config gancls_synthetic --model.image_size 64", "--data.image_size 64 --data.load_size 64"),
+        ("--config tacgan_flowers --data.image-size=64", "--model.image_size 64 --data.load_size 64"),
+        ("--config tacgan_flowers --model.image_size 64 --data.image_size 64", "--data.load_size 64"),
+        ("--config damsm_folder --data.image_size 64", "--data.load_size 76"),  # 75.98
+        ("--config tacgan_flowers --model.image_size 64 --data.load_size 76", "--data.image_size 64"),
+        ("--config tacgan_flowers --model.image_size 64 --data.load-size=null", "--data.image_size 64"),
+        ("--config tacgan_flowers --model.image_size 128", "--data.image_size 128"),
+        ("--config gancls_flowers --model.image_size 32", "--data.image_size 32"),  # whose load size is open
+        ("--config tacgan_flowers --model.image_size big", "--data.image_size big"),
+        ("--config tacgan_flowers", ""),
+    ],
+)
+def test_the_load_size_of_a_config_follows_the_image_size(words: str, added: str) -> None:
+    assert one_size(words.split()) == [*words.split(), *added.split()]
+
+
+def test_the_load_size_follows_what_configs_say_together() -> None:
+    words = ["--config", "tacgan_flowers", "--config", '{"data": {"load_size": null}}', "--data.image_size", "64"]
+    assert load_follows(words) == words
+    words[3] = '{"data": {"image_size": 64}}'
+    assert load_follows(words) == words  # a config is taken at its word
+    words[-1] = "32"
+    assert load_follows(words) == [*words, "--data.load_size", "64"]
+    short = '{"model": {"class_path": "TACGAN", "init_args": {"image_size": 128}}, "data": {"load_size": 152}}'
+    assert load_follows(["--config", short, "--data.image_size", "64"])[-2:] == ["--data.load_size", "76"]
 
 
 def test_completion_scripts_know_every_command_and_flag() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from t2i_zoo.commands.sample import pick_device
 from t2i_zoo.commands.studio import LONGEST, MOST, Studio
 from t2i_zoo.errors import T2IError
+from t2i_zoo.hub import is_address
+from t2i_zoo.paths import shipped_generators
 from t2i_zoo.version import __version__
 
 EXAMPLE = "this flower has pink petals and a yellow center"
@@ -36,7 +38,8 @@ def app(
     """Draw in the browser: with shipped generators, your runs and exported files, side by side.
 
     Args:
-        files: Exported files, checkpoints or folders of runs to offer beside the shipped generators.
+        files: Exported files, checkpoints, folders of runs or addresses of the hub to offer beside the shipped
+            generators.
         runs: Folder of runs; all of its GANs are offered.
         stream: Run of the STREAM that describes images again; by default the one that a MirrorGAN was trained with.
         device: Device such as cpu, cuda, cuda:1 or mps; auto uses the GPU if there is one.
@@ -45,19 +48,19 @@ def app(
         open_browser: Open the page in a browser.
 
     Raises:
-        T2IError: without gradio, or if the port is taken.
+        T2IError: for a file that is not there, without gradio, or if the port is taken.
     """
     if not 0 <= port < 2**16:
         raise T2IError(f"found --port {port}, expected 0 to 65535")
-    missing = [file for file in files if not Path(file).expanduser().exists()]
-    if missing:
+    own = [file for file in files if is_address(file) or Path(file).expanduser().exists()]
+    if missing := [file for file in files if file not in own and file not in shipped_generators()]:
         raise T2IError(f"found no file or run {missing[0]}: correct its name")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import: it would call home
     try:
         import gradio as gr
     except ImportError:
         raise T2IError('the page needs gradio: pip install "t2i-zoo[app]"') from None
-    studio = Studio(Path(runs), files, pick_device(device), stream)
+    studio = Studio(Path(runs), own, pick_device(device), stream)
     page = build_page(studio)
     Thread(target=studio.warm, daemon=True).start()
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # no web fonts

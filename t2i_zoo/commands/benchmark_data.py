@@ -18,6 +18,7 @@ from t2i_zoo.data.plan import Plan
 from t2i_zoo.data.records import Embedded, Record
 from t2i_zoo.data.stream import StreamDataModule
 from t2i_zoo.errors import T2IError
+from t2i_zoo.overview import one_size
 
 
 def decode_batch(records: Sequence[Record], plan: Plan, module: CaptionDataModule) -> list[Tensor]:
@@ -135,5 +136,5 @@ def _ratio(store: Sequence[float], files: Sequence[float]) -> float:
 def run(words: Sequence[str], window: int, rounds: int) -> dict[str, Any]:
     """Parse the data options of ``fit``, from the same configs, and measure."""
     parser = data_parser("benchmark --what data")
-    module: CaptionDataModule = parser.instantiate_classes(parser.parse_args(words)).data
+    module: CaptionDataModule = parser.instantiate_classes(parser.parse_args(one_size(words))).data
     return benchmark_data(module, window, rounds)

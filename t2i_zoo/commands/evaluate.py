@@ -31,7 +31,7 @@ from t2i_zoo.metrics.protocol import Protocol, load_protocol
 from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
 from t2i_zoo.models import load_model
 from t2i_zoo.models.drawing import Drawing
-from t2i_zoo.overview import one_size
+from t2i_zoo.overview import load_follows, one_size
 from t2i_zoo.parsing import Parser, find_config, named_model
 from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.runs import run_of_checkpoint
@@ -172,7 +172,7 @@ def find_photographs(subject: Subject, words: Sequence[str], size: int | None) -
             what = f"beside {subject.checkpoint}" if subject.model is not None else "for --ckpt real"
             raise T2IError(f"found no config.yaml {what}: choose the data with --config NAME or --data.source")
     parser = data_options("evaluate")
-    config = parser.parse_args(_data_only(words))
+    config = parser.parse_args(_data_only(load_follows(words)))
     model_size = subject.model.needs.sizes[-1] if subject.model is not None and subject.model.needs.sizes else None
     side = size or model_size or config.data.image_size
     if config.data.load_size:  # the same crop at every size

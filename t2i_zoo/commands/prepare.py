@@ -27,7 +27,7 @@ from t2i_zoo.files import sha256
 from t2i_zoo.models.base import TextToImageGAN
 from t2i_zoo.models.companions import reader
 from t2i_zoo.models.zoo import ZooModule
-from t2i_zoo.overview import CALLBACKS
+from t2i_zoo.overview import CALLBACKS, one_size
 from t2i_zoo.parsing import Parser, named_model
 from t2i_zoo.text import TextEncoder, build_text_encoder
 
@@ -77,7 +77,7 @@ def _prepare(
     if to == "store" and per_shard != PER_SHARD:
         raise T2IError("found --per_shard without --to webdataset: add that, or leave it out")
     parser = data_parser("prepare")
-    config = parser.parse_args(words)
+    config = parser.parse_args(one_size(words))
     model = config.model or {}
     options = {**(model.get("init_args") or {}), **model}  # --model.text_encoder has no init_args above it
     kind = named_model(model["class_path"]) if model.get("class_path") else None

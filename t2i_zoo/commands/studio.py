@@ -21,6 +21,7 @@ from torch import Tensor
 from t2i_zoo.commands.captions import check_caption, notes_on_words
 from t2i_zoo.commands.sample import about_images, caption_writer, truncated
 from t2i_zoo.errors import T2IError
+from t2i_zoo.hub import is_address
 from t2i_zoo.models import MODELS, load_model
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.paths import find_weights, shipped_generators
@@ -47,13 +48,15 @@ class Studio:
 
     Args:
         runs: folder whose runs are offered, looked at anew each time.
-        files: exported files, checkpoints and folders of runs beside them.
+        files: exported files, checkpoints, folders of runs and addresses of the hub beside them; what an address names
+            is downloaded here, once.
         device: where models draw.
         stream: run of the STREAM that writes captions; by default the one that a MirrorGAN was trained with.
     """
 
     def __init__(self, runs: Path, files: Sequence[str] = (), device: str = "cpu", stream: str | None = None) -> None:
-        self.runs, self.files, self.device, self.stream = runs, files, device, stream
+        self.runs, self.device, self.stream = runs, device, stream
+        self.files = {file: str(find_weights(file)) if is_address(file) else file for file in files}
         self._models: OrderedDict[tuple[str, int], Drawing] = OrderedDict()
         self._folder, self._number = tempfile.TemporaryDirectory(prefix="t2i-zoo-"), itertools.count()
         self._lock = Lock()  # one at a time: two models on two threads of a CPU are not faster
@@ -61,12 +64,13 @@ class Studio:
     def generators(self) -> dict[str, str]:
         """What can be drawn with, by the name that the page shows: shipped generators, then files, then runs.
 
-        A file whose name is taken has its path as its name.
+        A file whose name is taken has its path as its name, and one of the hub always its address.
         """
         found = {name: str(path) for name, path in shipped_generators().items()}
-        for file in self.files:
+        for file, source in self.files.items():
             place = Path(file).expanduser().absolute()
-            found[str(place) if place.name in found else place.name] = file
+            name = file if is_address(file) else place.name
+            found[str(place) if name in found else name] = source
         for run in sorted(self.runs.glob("*/version_*")):
             if (run / LAST).is_file() and _draws(run):
                 found[str(run.relative_to(self.runs))] = str(run)

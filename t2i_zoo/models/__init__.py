@@ -56,7 +56,7 @@ MODELS: dict[str, Entry] = {
     ),
     "damsm": Entry(
         "t2i_zoo.models.damsm.DAMSM",
-        "DAMSM, image and text encoders that AttnGAN, MirrorGAN and DM-GAN build on (Xu et al. 2018, arXiv 1711.10485)",
+        "DAMSM, image and text encoders for AttnGAN, MirrorGAN, DM-GAN and DF-GAN (Xu et al. 2018, arXiv 1711.10485)",
         "encoder",
     ),
     "attngan": Entry(

@@ -148,6 +148,12 @@ class TextToImageGAN(EvaluatedModule):
         self.text_encoder = build_text_encoder(text_encoder := reader(text_encoder, damsm))
         if not (self.conditional or self.text_is_optional):
             raise T2IError(f"found --model.text_encoder none, but {type(self).__name__} reads text: choose an encoder")
+        if self.needs.words and not self.text_encoder.word_dim:
+            kind = text_encoder["kind"] if isinstance(text_encoder, dict) else text_encoder
+            raise T2IError(
+                f"found --model.text_encoder {kind}, which has no word vectors, but {type(self).__name__} reads words: "
+                "choose an encoder that has them, such as hashing"
+            )
         # The files that rebuild the encoder are kept in checkpoints only, not in the hyperparameters of a run.
         bare = {k: v for k, v in text_encoder.items() if k != "assets"} if isinstance(text_encoder, dict) else None
         self.hparams["text_encoder"] = bare or text_encoder

@@ -67,6 +67,6 @@ class EvaluatedModule(AidedModule):
         self._evaluate("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One generated image for each caption of the test split."""
+        """One generated image for each image of the test split, from one of its captions."""
         rng = torch.Generator().manual_seed(int(batch["index"][0]))
         return {"images": self.generate(self.encode(batch), rng=rng), "captions": batch["captions"]}

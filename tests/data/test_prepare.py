@@ -217,3 +217,11 @@ def test_every_image_that_cannot_be_read_is_listed(run, tmp_path):
     skipped = [line for line in out.splitlines() if line.startswith("skipped: ")]
     assert len(skipped) == 3
     assert not any("on_bad_image" in line for line in skipped)  # that advice has been followed
+
+
+def test_the_sizes_are_those_of_training(tmp_path, capsys, monkeypatch):
+    """``fit`` would otherwise pack again."""
+    monkeypatch.setenv("T2I_ZOO_CACHE", str(tmp_path))
+    words = ["--data.source.images", "24", "--data.source.size", "16", "--model.image_size", "16"]
+    assert main(["prepare", "--config", "gancls_synthetic", *words]) == 0
+    assert len(list(tmp_path.glob("stores/syntheticflowers-16px-*/manifest.json"))) == 1

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += sorted((ROOT / "t2i_zoo" / "models").glob("*/README.md"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-WRITTEN_BY_A_PAGE = {"loggers.yaml"}  # configs that a page tells the reader to save
+WRITTEN_BY_A_PAGE = {"loggers.yaml", "evaluation.yaml"}  # configs that a page tells the reader to save
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -116,14 +116,24 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
-def test_the_loggers_of_the_readme_parse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "loggers.yaml").write_text(next(b for b in blocks(ROOT / "README.md", "yaml") if "logger" in b))
+def test_the_loggers_of_the_first_run_parse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loggers.yaml").write_text(blocks(ROOT / "docs" / "first_run.md", "yaml")[0])
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", "gancls_synthetic", "--config", str(tmp_path / "loggers.yaml"), "--print_config"])
     assert stop.value.code == 0
     loggers = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"]
     assert [entry["class_path"].rpartition(".")[2] for entry in loggers] == ["TensorBoardLogger", "WandbLogger"]
     assert loggers[1]["init_args"]["offline"] is True
+
+
+def test_the_evaluation_of_the_metrics_page_parses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = [code for code in blocks(ROOT / "docs" / "metrics.md", "yaml") if "callbacks" in code]
+    (tmp_path / "evaluation.yaml").write_text(code)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "gancls_synthetic", "--config", str(tmp_path / "evaluation.yaml"), "--print_config"])
+    assert stop.value.code == 0
+    (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    assert callback["init_args"]["protocol"] == "agreement_synthetic"
 
 
 def test_a_whole_encoder_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

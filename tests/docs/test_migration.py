@@ -37,7 +37,9 @@ def test_every_option_exists(code: str) -> None:
             assert protocol[1] in list_protocols()
         for verb in re.findall(r"t2i-zoo (\w+)", here):
             assert verb in {*VERBS, "fit", "predict"}
-        for flag in re.findall(r"--(?!ckpt\b|text\b|text-file\b|truncation\b|protocol\b|config\b)[\w.]+", here):
+        for flag in re.findall(
+            r"--(?!ckpt\b|text\b|text-file\b|truncation\b|protocol\b|network\b|config\b)[\w.]+", here
+        ):
             if flag.startswith("--damsm."):
                 assert any("damsm" in step.config for step in steps_of(config, [flag, "1"]))
                 name, kind = flag.removeprefix("--damsm.model."), "DAMSM"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from t2i_zoo.models import model_class
 from t2i_zoo.models.attentive import AttentiveGAN
 from t2i_zoo.models.attngan import AttnGAN
 from t2i_zoo.models.damsm import DAMSM
+from t2i_zoo.models.dmgan import DMGAN
 from t2i_zoo.models.mirrorgan import MirrorGAN
 from t2i_zoo.models.stream import STREAM
 from t2i_zoo.nn import WordAttention, discriminator_loss
@@ -214,7 +216,7 @@ def test_a_resumed_run_notices_other_networks(runs: dict[str, str], tmp_path: Pa
 
 
 def test_what_is_missing_or_wrong_is_said_before_training(
-    runs: dict[str, str], build_trainer: Any, build_data: Any
+    runs: dict[str, str], build_trainer: Any, build_data: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(T2IError, match=r"--model\.damsm runs/damsm_x is not there: train one, as .*damsm_flowers"):
         AttnGAN(damsm="runs/damsm_x", **SMALL)
@@ -222,6 +224,11 @@ def test_what_is_missing_or_wrong_is_said_before_training(
         AttnGAN(damsm=runs["damsm"], text_encoder="hashing", **SMALL)
     with pytest.raises(T2IError, match=r"image_size 24 with 3 branches, expected a power of two of at least 32"):
         AttnGAN(**{**SMALL, "image_size": 24})
+    np.savez(tmp_path / "f.npz", sentence=np.ones((1, 6), np.float32), captions=np.array(["a flower"]))
+    known = {"kind": "precomputed", "path": str(tmp_path / "f.npz")}
+    for kind in (AttnGAN, MirrorGAN, DMGAN):
+        with pytest.raises(T2IError, match=rf"precomputed, which has no word vectors, but {kind.__name__} reads words"):
+            kind(text_encoder=known, **SMALL)
     trainer, data = build_trainer(), build_data(image_size=32)
     with pytest.raises(T2IError, match=r"found no --model\.damsm: .* or set --model\.damsm_weight 0"):
         trainer.fit(AttnGAN(text_encoder={"kind": "hashing", "dim": 32}, **SMALL), data)

@@ -140,6 +140,7 @@ def test_a_file_that_was_written_again_is_loaded_anew(trained: Path, tmp_path: P
 def test_without_gradio_it_names_the_extra(mistake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert mistake("app", "--port", "0") == 'the page needs gradio: pip install "t2i-zoo[app]"'
+    assert "needs gradio" in mistake("app", "flowers64", "hf://user/name", "--port", "0")
     assert "correct its name" in mistake("app", "nothing.safetensors")
     assert "0 to 65535" in mistake("app", "--port", "70000")
 

@@ -98,6 +98,13 @@ def test_a_smaller_size_shows_the_same_part_of_the_photographs(run):
     assert cuts == [(19 / 16, 16), (10 / 8, 8), (2.0, 16), (2.0, 8)]
 
 
+def test_another_image_size_than_the_configs_shows_the_same_part_of_the_photographs():
+    words = ["--config", "gancls_synthetic", "--data.image_size", "16"]
+    words += ["--data.source.images", "24", "--data.source.size", "16"]
+    photographs, module = find_photographs(find_subject("real"), words, None)
+    assert (module.spec.load_size, photographs.size) == (16, 16)
+
+
 def test_no_last_weights_in_an_exported_file(run, tmp_path, mistake):
     assert main(["export", "--ckpt", str(run), "--out", str(tmp_path / "mine.safetensors")]) == 0
     said = mistake(

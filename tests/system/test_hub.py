@@ -14,8 +14,10 @@ from hub_server import TOKEN, Hub
 from huggingface_hub import constants, utils
 
 from t2i_zoo.__main__ import main
+from t2i_zoo.commands.studio import Studio
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import list_models, load_model
+from t2i_zoo.paths import shipped_generators
 
 NAME = "somebody/flowers"
 ADDRESS = f"hf://{NAME}"
@@ -97,6 +99,15 @@ def test_there_and_back(run, hub, tmp_path, monkeypatch, capsys):
     assert main(["evaluate", "--ckpt", ADDRESS, *scores]) == 0
     assert Path("runs/somebody_flowers/metrics.jsonl").is_file()
     assert main(["export", "--ckpt", ADDRESS, "--to", "torch-export", "--out", "g.pt2"]) == 0
+
+
+def test_the_page_draws_with_an_address_and_asks_the_hub_once(run, hub, tmp_path):
+    push(run)
+    studio = Studio(tmp_path / "none", [ADDRESS])
+    assert list(studio.generators()) == [*shipped_generators(), ADDRESS]
+    hub.commit(NAME, "main", {"model.safetensors": b""})  # of no use if it were fetched now
+    drawn, _ = studio.draw([ADDRESS], RED, 2, seed=0)
+    assert len(drawn) == 2
 
 
 def test_fine_tuning_from_the_hub(run, hub, words, tmp_path):
