@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from t2i_zoo.data import SOURCES
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import MODELS
+from t2i_zoo.paths import experiments_folder, shipped_generators
 from t2i_zoo.signatures import options_of
 
+DATA = "t2i_zoo.data.module.CaptionDataModule"
 CHOSEN = ("model", "data.source")  #: options whose value is a class with arguments of its own
 NAMES: dict[Any, str] = {
     int: "an integer",
@@ -55,9 +58,13 @@ def sentence(parser: Any, message: str, error: BaseException | None) -> str:
             return f"found too little after {flag}, {said.replace('argument', 'value')}"
         return f"found a wrong {flag}: {said}"
     if unknown := _after(text, "unrecognized arguments: "):
+        if not unknown.startswith("-"):
+            return _stray_word(parser, unknown)
         return _unknown_option(parser, unknown.split()[0].partition("=")[0])
     if isinstance(error, KeyError) and "accept" in text:
         quoted = text.split("'")[1::2]  # of a group and its option, of a subcommand and its option, or of an option
+        if text.startswith("Option") and (early := _without_class(quoted[0])):
+            return early
         return _unknown_option(parser, ".".join(quoted) if text.startswith("Group") else quoted[-1])
     if missing := _after(text, "arguments are required: "):
         keys = [
@@ -103,20 +110,66 @@ def _subcommands(parser: Any) -> dict[str, Any]:
 def unknown_option(name: str, flags: Sequence[str]) -> str:
     """The sentence about an option that is none of ``flags``, which have no dashes in front."""
     plain = name.lstrip("-")
-    near = difflib.get_close_matches(plain, flags, 1, 0.6) or [
-        flag for flag in flags if difflib.get_close_matches(plain, [flag.rpartition(".")[2]], 1, 0.75)
-    ]
+    last = plain.rpartition(".")[2]
+    same = [flag for flag in flags if flag.rpartition(".")[2] == last]  # --root for --data.source.root
+    near = difflib.get_close_matches(plain, same, 1, 0.0) or difflib.get_close_matches(plain, flags, 1, 0.6)
+    near = near or [flag for flag in flags if difflib.get_close_matches(plain, [flag.rpartition(".")[2]], 1, 0.75)]
     hint = f"did you mean --{near[0]}?" if near else "--help lists what there is"
     return f"found no option {f'--{plain}' if '.' in name or name != plain else repr(name)}: {hint}"
 
 
 def _unknown_option(parser: Any, name: str) -> str:
-    flags = [flag.lstrip("-") for flag in known_flags(parser)]
-    # the parser of one class does not know the option that chose the class
-    bases = [base for base in CHOSEN if base in flags or not parser.exit_on_error]
-    flags = flags if parser.exit_on_error else []
-    flags += [f"{base}.{argument}" for base in bases for argument in ("class_path", *class_arguments(base))]
+    flags, plain = _plain_flags(parser), name.lstrip("-")
+    if plain in ("model", "ckpt", "run", "runs"):  # what is drawn with or looked at, by its name in another command
+        runs = any(each.dest in ("run", "runs") for each in parser._actions)
+        if runs or "ckpt" in flags:
+            return f"found no option --{plain}: {f'write {parser.prog} RUN' if runs else 'did you mean --ckpt?'}"
     return unknown_option(name, flags)
+
+
+def _plain_flags(parser: Any) -> list[str]:
+    """Flags without dashes, those of classes that options choose and those that a command hands on included."""
+    flags = [flag.lstrip("-") for flag in known_flags(parser)]
+    if getattr(parser, "hands_on", False):
+        flags += ["config", *(f"data.{option.name}" for option in options_of(DATA))]
+    # the parser of one class does not know the option that chose the class
+    bases = [base for base in CHOSEN if {base, "config"} <= {*flags} or not parser.exit_on_error]
+    flags = flags if parser.exit_on_error else []
+    return flags + [f"{base}.{argument}" for base in bases for argument in ("class_path", *class_arguments(base))]
+
+
+def _without_class(name: str) -> str | None:
+    """The sentence about an option of a class that nothing before it chose; None where that is not clear."""
+    bases = [base for base in CHOSEN if name in class_arguments(base)]
+    if len(bases) != 1:
+        return None
+    (base,) = bases
+    owners = [path.rpartition(".")[2] for path in _paths(base) if name in class_arguments(base, path)]
+    return (
+        f"found --{base}.{name} and before it no --{base} that takes it: put --config NAME in front, or "
+        f"--{base} with {', '.join(owners)}"
+    )
+
+
+def _stray_word(parser: Any, text: str) -> str:
+    """The sentence about words that belong to no option."""
+    flags = _plain_flags(parser)
+    word = text if Path(text).exists() else text.split()[0]  # a path with blanks
+    weights = next((flag for flag in ("model", "ckpt") if flag in flags and f"{flag}.class_path" not in flags), None)
+    folder = Path(word).expanduser()
+    if "config" in flags and (folder.suffix == ".yaml" or (experiments_folder() / f"{word}.yaml").is_file()):
+        hint = f"write --config {word}"
+    elif weights and word in shipped_generators():
+        hint = f"write --{weights} {word}"
+    elif "ckpt" in flags and folder.exists():
+        hint = f"write --ckpt {word}"
+    elif "data.source.root" in flags and folder.is_dir():
+        hint = f"write --data.source.root {word}"
+    elif "text" in flags or "captions" in flags:
+        hint = "put quotes around a caption of several words"
+    else:
+        hint = "write each value after its option, and quotes around one with blanks"
+    return f"found the word {word!r}, which no option takes: {hint}"
 
 
 def _wrong_value(parser: Any, key: str, message: str, error: BaseException | None) -> str:

@@ -14,13 +14,12 @@ import yaml  # type: ignore[import-untyped]
 
 from t2i_zoo.data import SOURCES
 from t2i_zoo.errors import T2IError
-from t2i_zoo.mistakes import class_arguments, class_path_of, unknown_option
+from t2i_zoo.mistakes import DATA, class_arguments, class_path_of, unknown_option
 from t2i_zoo.models import MODELS
 from t2i_zoo.parsing import Parser, add_options, find_config, hands_on
 from t2i_zoo.signatures import Option, copied, options_of
 
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
-DATA = "t2i_zoo.data.module.CaptionDataModule"
 #: callbacks of ``fit`` whose options are on the command line, by their prefix
 CALLBACKS = {
     "samples": "t2i_zoo.callbacks.samples.SampleGrid",

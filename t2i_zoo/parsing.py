@@ -126,7 +126,13 @@ class Paragraphs(jsonargparse.DefaultHelpFormatter):
 
 
 class Parser(Sentence, jsonargparse.ArgumentParser):
-    """The parser of the commands that are no part of Lightning's."""
+    """The parser of the commands that are no part of Lightning's.
+
+    Attributes:
+        hands_on: whether the command takes options of ``fit`` too, which another parser reads.
+    """
+
+    hands_on = False
 
 
 def add_options(parser: Parser, function: Callable[..., Any], skip: Sequence[str] = ()) -> None:
@@ -188,7 +194,8 @@ def command_parser(function: Callable[..., Any]) -> Parser:
         description=about,
         formatter_class=Paragraphs,
     )
-    add_options(parser, function, ("words",) if hands_on(function) else ())
+    parser.hands_on = hands_on(function)
+    add_options(parser, function, ("words",) if parser.hands_on else ())
     return parser
 
 

@@ -32,11 +32,17 @@ def shipped_generators() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 
-def check_new(*paths: Path, overwrite: bool) -> None:
-    """Raise where a file that a command is about to write is there already, unless it may be replaced."""
+def check_new(*paths: Path, overwrite: bool, option: str = "--out") -> None:
+    """Raise where a file that a command is about to write is there already, unless it may be replaced.
+
+    Args:
+        paths: of the files.
+        overwrite: whether they may be replaced.
+        option: the one that names them.
+    """
     if (present := [str(path) for path in paths if path.exists()]) and not overwrite:
         named = " and ".join(present[:_NAMED]) + (f" and {more} more" if (more := len(present) - _NAMED) > 0 else "")
-        raise T2IError(f"found {named} already, expected a new name: change --out, or add --overwrite")
+        raise T2IError(f"found {named} already, expected a new name: change {option}, or add --overwrite")
 
 
 def find_weights(path: str | Path, local_files_only: bool = False) -> Path:

@@ -48,7 +48,7 @@ WRITTEN = {
     "--n 3": {"n": 3},
     "--n=3": {"n": 3},
     "a b": {"runs": ("a", "b")},
-    "a --live b": "no option 'b'",  # words without a flag stand together
+    "a --live b": "the word 'b', which no option takes",  # words without a flag stand together
     "--live --text a b": {"live": True, "text": ["a", "b"]},
     "--text a b --n 3 --text c": {"text": ["a", "b", "c"], "n": 3},
     "--live=true": {"live": True},

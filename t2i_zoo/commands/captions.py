@@ -65,6 +65,13 @@ def usable(
     return kept, [f"caption {n} of {len(captions)} is left out: {reason}" for n, reason in reasons.items()]
 
 
+def note_on_quotes(captions: Sequence[str]) -> list[str]:
+    """A note where the captions of an option look like the words of one, which the shell divides without quotes."""
+    if len(captions) < 2 or any(len(words_of(caption)) != 1 for caption in captions):
+        return []
+    return [f"{len(captions)} captions of one word each: put quotes around a caption of several words"]
+
+
 def notes_on_words(model: CaptionReader, captions: Sequence[str]) -> list[str]:
     """Which words the text encoder does not know, which ones no training caption holds, and what has no word."""
     encoder, notes = model.text_encoder, list[str]()

@@ -28,7 +28,7 @@ from t2i_zoo.metrics.evaluation import evaluate as run_protocol
 from t2i_zoo.metrics.networks import Network, build_network, takes_weights
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import Protocol, load_protocol
-from t2i_zoo.metrics.records import FILE, Line, append_lines, headline, lines_of, table
+from t2i_zoo.metrics.records import FILE, Line, append_lines, check_appendable, headline, lines_of, table
 from t2i_zoo.models import load_model
 from t2i_zoo.models.drawing import Drawing
 from t2i_zoo.overview import load_follows, one_size
@@ -211,7 +211,7 @@ def measure(
     out: Path,
 ) -> list[Line]:
     """Carry out a protocol, print the table, append its lines to the file ``out`` and return them."""
-    append_lines(out, [])  # it can be written, or the scores would be lost
+    check_appendable(out)  # or the scores would be lost
     with _bar(f"{protocol.name}: {subject.name}") as tell:
         report = run_protocol(protocol, photographs, subject.model, network, device, batch_size, tell)
     about = {

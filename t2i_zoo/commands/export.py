@@ -47,8 +47,8 @@ def export(
 
     Args:
         ckpt: A .ckpt file, or the folder of a run; for a graph also a .safetensors file of a generator, or its name.
-        out: The file to write, which ends in .safetensors, .onnx or .pt2; its card has the same name and ends in .md.
-            For the web, the folder.
+        out: The file to write, which ends in .safetensors, .onnx or .pt2. The card of flowers.safetensors is
+            flowers.md, that of flowers.onnx is flowers.onnx.md. For the web, the folder.
         to: Format of the file.
         int8: Store the weights of an ONNX file as 8-bit integers, for CPUs.
         runtime: For the web, the folder dist of npm's onnxruntime-web; by default npm is asked for it once.
@@ -65,14 +65,17 @@ def export(
     path = Path(out).expanduser()
     if path.suffix != (suffix := {"safetensors": ".safetensors", "web": "", **SUFFIXES}[to]):
         expected = f"a file name that ends in {suffix}" if suffix else "a folder"
-        raise T2IError(f"found --out {out}, expected {expected} with --to {to}")
+        other = {".safetensors": "safetensors", **{end: kind for kind, end in SUFFIXES.items()}}.get(path.suffix)
+        hint = f": change it, or write --to {other}" if other else ""
+        raise T2IError(f"found --out {out}, expected {expected} with --to {to}{hint}")
     if int8 and to != "onnx":
         raise T2IError(f"found --int8 with --to {to}, expected --to onnx: leave it out")
     if runtime and to != "web":
         raise T2IError(f"found --runtime with --to {to}, expected --to web: leave it out")
     page = path if to == "web" else None
     path = path / "generator.onnx" if page else path
-    card = path.with_suffix(".md")
+    # of a file beside one of another format; a page has a folder of its own
+    card = path.with_name(f"{path.name}.md") if to in SUFFIXES else path.with_suffix(".md")
     check_new(*([page / name for name in FILES] if page else [path]), card, overwrite=overwrite)
     source = find_weights(ckpt)
     if source.suffix == ".safetensors" and to == "safetensors":
@@ -258,7 +261,8 @@ def _recipe(model: Drawing, config: Mapping[str, Any]) -> list[str]:
 def _scores(scores: Sequence[Line], name: str | None, precision: str) -> list[str]:
     """The table of scores, or what measures them: a file by its ``name``, or the run where only that can be drawn."""
     if not scores:
-        measured = f"`t2i-zoo evaluate --ckpt {name}` measures them" if name else "`t2i-zoo evaluate` measures the run"
+        command = f"t2i-zoo evaluate --ckpt {name} --config CONFIG --protocol NAME"
+        measured = f"`{command}` measures them" if name else "`t2i-zoo evaluate` measures the run"
         return [f"None were measured before the export; {measured}."]
     rows = ["| protocol | metric | value | error | images | chance | photographs |", "|---|---|---|---|---|---|---|"]
     real = {_key(line): line for line in read_lines(_REAL)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from t2i_zoo.commands.captions import check_caption, note_on_quotes
 from t2i_zoo.commands.evaluate import (
     REAL,
     UNTRAINED,
@@ -24,6 +26,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.hub import WEIGHTS
 from t2i_zoo.metrics.board import Entry, as_csv, as_markdown, as_page, as_text
+from t2i_zoo.metrics.evaluation import check as check_protocol
 from t2i_zoo.metrics.evaluation import repeatable, seeded_noise
 from t2i_zoo.metrics.networks import Network, takes_weights
 from t2i_zoo.metrics.photographs import Photographs
@@ -97,17 +100,27 @@ def leaderboard(
     protocols = [load_protocol(name).change(images=images, seed=seed, ema=ema) for name in protocol]
     measures = _networks(protocols, network, weights)
     board = _Board(folder, list(captions), columns)
-    for run in runs:
+    for caption in captions:
+        check_caption(caption)
+    for note in note_on_quotes(captions):
+        print(f"note: {note}", file=sys.stderr)
+
+    def find(run: str) -> tuple[Subject, list[tuple[Photographs, CaptionDataModule]]]:
+        """A run, and the photographs of each protocol."""
         subject = find_subject(run, device, live)
         if run == REAL:
             subject = subject._replace(config=_first_config(runs))
-        sets = [find_photographs(subject, words, chosen.size) for chosen, _ in measures]
-        for photographs, _ in sets:
-            board.check_data(run, photographs)
+        return subject, [find_photographs(subject, words, chosen.size) for chosen, _ in measures]
+
+    for run in runs:  # all of them, before the first is measured; one model at a time is in memory
+        board.check(run, *find(run), measures)
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        subject, sets = find(run)
         entry = board.open(subject, sets[0][1])
         for (chosen, looking), (photographs, _) in zip(measures, sets, strict=True):
-            if subject.model is None and set(chosen.metrics) == {"caption_diversity"}:
-                continue  # of photographs it is 1 by definition
+            if _needless(subject, chosen):
+                continue
             lines = None if again else _known(subject, chosen, looking, photographs)
             path = subject.folder / FILE
             entry.lines += lines or measure(subject, chosen, looking, photographs, batch_size, device, path)
@@ -130,8 +143,29 @@ class _Board:
         self.entries: list[Entry] = []
         self.data: dict[str, str] = {}  # what identifies the data: the first run on it
 
-    def check_data(self, run: str, photographs: Photographs) -> None:
-        """Raise for a run on other data than those of the runs before."""
+    def check(
+        self,
+        run: str,
+        subject: Subject,
+        sets: Sequence[tuple[Photographs, CaptionDataModule]],
+        measures: Sequence[tuple[Protocol, Network | None]],
+    ) -> None:
+        """Raise for a run that cannot be measured or cannot draw the captions, or on other data than the runs before.
+
+        Args:
+            run: as the command names it.
+            subject: what it is.
+            sets: its photographs for each protocol.
+            measures: the protocols with their networks.
+        """
+        for (chosen, looking), (photographs, _) in zip(measures, sets, strict=True):
+            self._check_data(run, photographs)
+            if not _needless(subject, chosen):
+                check_protocol(chosen, photographs, subject.model, looking)
+        if subject.model is not None and subject.model.conditional and self.captions:
+            subject.model.encode(self.captions)
+
+    def _check_data(self, run: str, photographs: Photographs) -> None:
         self.data.setdefault(_which_data(photographs), run)
         if len(self.data) > 1:
             first, second = self.data.values()
@@ -179,6 +213,11 @@ class _Board:
                 beside.write_text(text, "utf-8")
         print(f"\n{as_text(self.entries)}\nthe board: {page}")
         return page
+
+
+def _needless(subject: Subject, protocol: Protocol) -> bool:
+    """Whether these are photographs of which the protocol measures nothing, since the diversity is 1 by definition."""
+    return subject.model is None and set(protocol.metrics) == {"caption_diversity"}
 
 
 def _first_config(runs: Sequence[str]) -> Path | None:

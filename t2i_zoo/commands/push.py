@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 
+from t2i_zoo.commands.captions import check_caption, note_on_quotes
 from t2i_zoo.commands.export import card_of, load_generator, write_weights
 from t2i_zoo.errors import T2IError
-from t2i_zoo.files import sha256
+from t2i_zoo.files import replacing, sha256
 from t2i_zoo.hub import CARD, CONFIG, GRID, LIBRARY, WEIGHTS, upload
 from t2i_zoo.models import MODELS
 from t2i_zoo.models.drawing import Drawing
@@ -25,6 +28,7 @@ from t2i_zoo.pictures import caption_grid
 from t2i_zoo.runs import run_of_checkpoint
 from t2i_zoo.sampling import draw_rows
 
+_FILES = (WEIGHTS, CONFIG, CARD, GRID)
 _BIBTEX = Path(__file__).parents[1] / "models" / "citations.bib"
 _LARGE = ("assets", "vocabulary", "words")  #: entries of a header that only the file of the weights has
 
@@ -46,7 +50,7 @@ def push(
     token in the environment variable HF_TOKEN.
 
     Args:
-        repository: Where to push it, as user/name.
+        repository: Where to push it, as user/name or hf://user/name.
         ckpt: A .ckpt or .safetensors file, the folder of a run, or the name of a generator of the package.
         to_folder: Write the files into this folder instead; the other commands load it by its path.
         private: Make a new repository private.
@@ -62,24 +66,30 @@ def push(
     Raises:
         T2IError: where the run is no GAN, or the hub refuses the files.
     """
-    if (len(repository) != 1) == (to_folder is None) or not all(map(_is_name, repository)):
-        found = " ".join(repository) or ("both" if repository else "no repository")
+    names = [name.removeprefix("hf://") for name in repository]
+    if (len(names) != 1) == (to_folder is None) or not all(map(_is_name, names)):
+        folders = [] if to_folder is None else [f"--to-folder {to_folder}"]
+        found = " and ".join([*repository, *folders]) or "no repository"
         raise T2IError(f"found {found}, expected user/name or --to-folder FOLDER: t2i-zoo push --ckpt RUN user/name")
+    for caption in text:
+        check_caption(caption)
     if to_folder is not None:
         if private or revision:
             which = "--private" if private else f"--revision {revision}"
             raise T2IError(f"found {which} beside --to-folder, which pushes nothing: leave it out")
         folder = Path(to_folder).expanduser()
-        check_new(*(folder / name for name in (WEIGHTS, CONFIG, CARD, GRID)), overwrite=overwrite)
-        write_repository(ckpt, folder, folder.name, text, about, licence)
+        if folder.exists() and folder.samefile(find_weights(ckpt).parent):  # whose card knows more than its file
+            raise T2IError(f"found --ckpt {ckpt} in --to-folder {to_folder}, expected another folder")
+        check_new(*(folder / name for name in _FILES), overwrite=overwrite, option="--to-folder")
+        with _repository(ckpt, folder.name, text, about, licence) as made:
+            _copy(made, folder)
         print(f"{folder} holds what t2i-zoo push would upload: t2i-zoo sample --model {folder} draws with it")
         return folder
     if overwrite:
         raise T2IError("found --overwrite without --to-folder; a push to the hub adds a commit: leave it out")
-    address = f"hf://{repository[0]}" + (f"@{revision}" if revision else "")
-    with TemporaryDirectory() as folder_name:
-        write_repository(ckpt, Path(folder_name), address, text, about, licence)
-        commit = upload(Path(folder_name), repository[0], private, revision)
+    address = f"hf://{names[0]}" + (f"@{revision}" if revision else "")
+    with _repository(ckpt, address, text, about, licence) as made:
+        commit = upload(made, names[0], private, revision)
     print(f'{commit}\nt2i-zoo sample --model {address} --text "..." draws with it')
     return commit
 
@@ -88,28 +98,35 @@ def _is_name(repository: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", repository) is not None
 
 
-def write_repository(
-    ckpt: str,
-    folder: Path,
-    address: str,
-    text: Sequence[str] = (),
-    about: str | None = None,
-    licence: str | None = None,
-) -> None:
-    """Write the files of a repository into a folder; see ``push``."""
-    source, weights = find_weights(ckpt), folder / WEIGHTS
+@contextmanager
+def _repository(ckpt: str, address: str, text: Sequence[str], about: str | None, licence: str | None) -> Iterator[Path]:
+    """A temporary folder with the files of a repository, all of them or an error; see ``push``."""
+    source = find_weights(ckpt)
     model = load_generator(ckpt, source)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    for note in note_on_quotes(text):
+        print(f"note: {note}", file=sys.stderr)
+    with TemporaryDirectory() as name:
+        folder, weights = Path(name), Path(name) / WEIGHTS
+        grid = _grid(model, source, folder / GRID, text)
         if source.suffix == ".safetensors":
             shutil.copyfile(source, weights)
         else:
             write_weights(model, weights)
         (folder / CONFIG).write_text(json.dumps(_config(weights), indent=1) + "\n", "utf-8")
-        grid = _grid(model, source, folder / GRID, text)
         (folder / CARD).write_text(_card(model, source, weights, grid, address, about, licence), "utf-8")
+        yield folder
+
+
+def _copy(made: Path, folder: Path) -> None:
+    """Copy the files of a repository into a folder, each whole."""
+    try:
+        for path in made.iterdir():
+            with replacing(folder / path.name) as partial:
+                shutil.copyfile(path, partial)
     except OSError as error:
-        raise T2IError(f"cannot write {error.filename or folder} ({error.strerror}): give another folder") from error
+        raise T2IError(
+            f"cannot write {error.filename or folder} ({error.strerror}): give another --to-folder"
+        ) from error
 
 
 def _config(weights: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.metrics.records import FILE, Line, number, read_lines
 from t2i_zoo.paths import check_new
-from t2i_zoo.runs import ENVIRONMENT, FINISHED, newest_run
+from t2i_zoo.runs import ENVIRONMENT, FINISHED, newest_run, run_of_checkpoint
 from t2i_zoo.version import __version__
 
 _GRIDS = 24  # at most, evenly spread: each is about 100 kB of the page
@@ -41,7 +41,7 @@ def report(*run: str, out: str = "report.html", overwrite: bool = False) -> Path
     environment. A run that goes on, was stopped or has crashed is shown as far as it came.
 
     Args:
-        run: Folder of the run, or the folder above it, which means the newest run.
+        run: Folder of the run, a checkpoint in it, or the folder above it, which means the newest run.
         out: File of the page, which ends in .html.
         overwrite: Replace an existing page.
 
@@ -52,9 +52,10 @@ def report(*run: str, out: str = "report.html", overwrite: bool = False) -> Path
         T2IError: where there is no run, or the page cannot be written.
     """
     path = Path(out).expanduser()
-    if len(run) != 1 or path.suffix != ".html":
-        found = f"--out {out}" if len(run) == 1 else f"{len(run)} runs"
-        raise T2IError(f"found {found}, expected one: t2i-zoo report RUN --out report.html")
+    if len(run) != 1:
+        raise T2IError(f"found {len(run)} runs, expected one: t2i-zoo report RUN --out report.html")
+    if path.suffix != ".html":
+        raise T2IError(f"found --out {out}, expected a file name that ends in .html")
     folder = find_run(Path(run[0]).expanduser())
     check_new(path, overwrite=overwrite)
     page = render(folder)
@@ -68,7 +69,8 @@ def report(*run: str, out: str = "report.html", overwrite: bool = False) -> Path
 
 
 def find_run(folder: Path) -> Path:
-    """The folder itself if it has a config.yaml or metrics.csv, or the newest run in it."""
+    """The folder itself if it has a config.yaml or metrics.csv, the newest run in it, or the run of a checkpoint."""
+    folder = (run_of_checkpoint(folder) or folder) if folder.is_file() else folder
     found = folder if any((folder / name).is_file() for name in ("config.yaml", "metrics.csv")) else newest_run(folder)
     if found is None:
         raise T2IError(f"found no run in {folder}: give the folder of a run, such as runs/gancls_synthetic/version_0")

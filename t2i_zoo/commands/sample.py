@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from t2i_zoo.commands.captions import check_caption, notes_on_words, read_captions, usable
+from t2i_zoo.commands.captions import check_caption, note_on_quotes, notes_on_words, read_captions, usable
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import replacing
 from t2i_zoo.fonts import Letters
@@ -110,13 +111,14 @@ def sample(
     path, singles = image_path(out), Path(folder).expanduser() if folder else None
     rows = _PATHS if interpolate else max(len(captions), 1)
     names = ["captions.json", *(f"{_name(i, j)}.png" for i in range(rows) for j in range(n))]
-    check_new(path, *(singles / name for name in names if singles), overwrite=overwrite)
+    check_new(path, overwrite=overwrite)
+    check_new(*(singles / name for name in names if singles), overwrite=overwrite, option="--folder")
     Letters(1, font)  # raises for a file that is no font
     generator = _load(source, captions, live, pick_device(device))
     writer = caption_writer(source, stream, generator.device) if redescribe else None
     checks = [check_caption, lambda caption: generator.encode([caption])]
     captions, left_out = usable(captions, checks, skip=interpolate is None)
-    for note in [*left_out, *notes_on_words(generator, captions)]:
+    for note in [*left_out, *note_on_quotes(text), *notes_on_words(generator, captions)]:
         print(f"note: {note}", file=sys.stderr)
 
     rng = torch.Generator().manual_seed(seed)
@@ -275,4 +277,6 @@ def find_generator(name: str) -> str:
     if is_address(name) or Path(name).expanduser().exists():
         return name
     expected = ", ".join(shipped) or "a file, since none came with this installation"
-    raise T2IError(f"found no generator {name!r} in the package, expected {expected}: correct --model")
+    near = difflib.get_close_matches(name, shipped, 1)
+    hint = f"did you mean {near[0]}?" if near else "correct --model"
+    raise T2IError(f"found no generator {name!r} in the package, expected {expected}: {hint}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.metrics.base import Job, Score, View, ZooMetric, check_finite
-from t2i_zoo.metrics.draws import Draws, draw_captions
+from t2i_zoo.metrics.draws import Draws, check_images, draw_captions
 from t2i_zoo.metrics.networks import Network
 from t2i_zoo.metrics.photographs import Photographs
 from t2i_zoo.metrics.protocol import METRICS, Protocol
@@ -140,7 +140,7 @@ def _halves(protocol: Protocol, photographs: Photographs, split: str, rows: Tens
 
 
 def check(protocol: Protocol, photographs: Photographs, model: Any, network: Network | None) -> None:
-    """Raise if model, network or data lack what the protocol's metrics ask for; generates nothing."""
+    """Raise if model, network or data lack what the protocol asks for; generates nothing."""
     for name in protocol.metrics:
         metric = METRICS[name]
         if metric.needs_network and network is None:
@@ -170,6 +170,9 @@ def check(protocol: Protocol, photographs: Photographs, model: Any, network: Net
         )
     if model is not None and model.conditional and not photographs.captions:
         raise T2IError("found a model that reads captions and data without any: choose data with captions")
+    photographs.split(protocol.reference)
+    if model is not None:
+        check_images(protocol.images, protocol.samples_per_caption)
 
 
 def _standardise(images: Tensor, size: int, bits: int) -> Tensor:

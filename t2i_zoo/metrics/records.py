@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -50,6 +51,17 @@ def append_lines(path: Path, lines: Sequence[Line]) -> None:
         os.write(handle, text.encode())
     finally:
         os.close(handle)
+
+
+def check_appendable(path: Path) -> None:
+    """Raise where lines cannot be appended to a file; leaves nothing behind, not even an empty file."""
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            TemporaryFile(dir=next(each for each in path.parents if each.exists())).close()
+    except OSError as error:
+        raise T2IError(f"cannot write {path} ({error.strerror}): give another --out") from error
 
 
 def read_lines(path: Path) -> list[Line]:

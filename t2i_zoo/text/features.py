@@ -144,6 +144,5 @@ def check_not_blank(captions: Sequence[str], words: Sequence[Sized] | None = Non
     for number, (caption, found) in enumerate(zip(captions, words or [c.strip() for c in captions], strict=True), 1):
         if not len(found):
             raise T2IError(
-                f"Caption {number} of {len(captions)} is {caption!r}, which has no word to encode: "
-                "give it a word, or choose an encoder that reads characters, such as hashing."
+                f"Caption {number} of {len(captions)} is {caption!r}, which has no word to encode: give it a word."
             )

@@ -168,6 +168,17 @@ def test_a_place_that_cannot_be_written_is_named_before_anything_is_drawn(traine
     assert "give another --out" in mistake("evaluate", "--ckpt", str(trained), *words)
 
 
+def test_a_failed_evaluation_leaves_no_file(trained, tmp_path, monkeypatch, mistake):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.jsonl").write_text("{}\n")
+    words = ["--config", str(trained / "config.yaml"), "--protocol", "diversity_caption"]
+    for out in ([], ["--out", "there.jsonl"]):
+        said = mistake("evaluate", "--ckpt", "real", *words, *out)
+        assert said.startswith("found caption_diversity for real images")
+    assert [path.name for path in tmp_path.iterdir()] == ["there.jsonl"]
+    assert (tmp_path / "there.jsonl").read_text() == "{}\n"
+
+
 def test_untrained_models_have_the_size_of_the_data_as_in_training(tmp_path):
     config = tmp_path / "short.yaml"
     for head, size in (("", 64), ("data: {image_size: 32}", 32), ("data: {image_size: 16}", 16)):

@@ -84,7 +84,7 @@ def test_own_terms_stand_before_the_card_of_what_it_was_made_from(exported, tmp_
     graph = tmp_path / "small.pt2"
     words = ["--ckpt", str(exported), "--to", "torch-export", "--out", str(graph), "--licence", "Mine alone."]
     assert main(["export", *words]) == 0
-    card = graph.with_suffix(".md").read_text("utf-8")
+    card = (tmp_path / "small.pt2.md").read_text("utf-8")
     assert "weights in single precision" in card
     own, _, former = card.partition("The card of what it was made from:")
     assert "## Licence\n\nMine alone.\n" in own
@@ -131,7 +131,9 @@ def test_a_card_of_a_checkpoint_alone_says_what_is_unknown(trained, tmp_path):
     alone = shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "model.ckpt")
     export(str(alone), tmp_path / "a.safetensors")
     card = (tmp_path / "a.md").read_text("utf-8")
-    for sentence in ("has no config.yaml that names its data", "Not stated.", "None were measured before the export"):
+    command = "t2i-zoo evaluate --ckpt a.safetensors --config CONFIG --protocol NAME"
+    unmeasured = f"None were measured before the export; `{command}` measures them."
+    for sentence in ("has no config.yaml that names its data", "Not stated.", unmeasured):
         assert sentence in card
 
 
@@ -151,6 +153,9 @@ def test_mistakes(trained, exported, tmp_path, mistake):
     assert mistake("export", "--ckpt", str(trained), "--out", "a.pt").startswith(
         "found --out a.pt, expected a file name"
     )
+    for out_of, to in (("a.onnx", "onnx"), ("a.pt2", "torch-export")):
+        said = mistake("export", "--ckpt", str(trained), "--out", out_of)
+        assert said.endswith(f"with --to safetensors: change it, or write --to {to}")
     assert mistake("export", "--ckpt", "nowhere", *out).startswith("found no checkpoint at nowhere")
     assert "is a .safetensors file already" in mistake("export", "--ckpt", str(exported), *out)
     (tmp_path / "file").write_text("")
@@ -173,7 +178,7 @@ def test_a_graph_of_a_run_and_of_a_file(exported, trained, tmp_path, capsys):
     for ckpt in (trained, exported):
         path = tmp_path / f"{ckpt.stem}.pt2"
         assert main(["export", "--ckpt", str(ckpt), "--to", "torch-export", "--out", str(path)]) == 0
-        model, card = load_model(ckpt), path.with_suffix(".md").read_text("utf-8")
+        model, card = load_model(ckpt), path.with_name(f"{path.name}.md").read_text("utf-8")
         noise, text = model.noise(3), model.encode([RED] * 3)
         images = torch.export.load(path).module()(noise=noise, sentence=text.sentence)
         torch.testing.assert_close(images, model.generate([RED] * 3, noise=noise), rtol=0, atol=1e-4)

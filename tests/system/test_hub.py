@@ -134,7 +134,8 @@ def test_revisions_and_private_repositories(run, hub, monkeypatch, mistake):
 
 
 def test_what_the_hub_refuses(run, hub, monkeypatch, mistake):
-    push(run)
+    assert main(["push", "--ckpt", str(run), ADDRESS]) == 0  # as the other commands name it
+    assert hub.files(NAME, "main")[1]
     assert mistake("sample", "--model", "hf://somebody/else", "--text", RED).startswith("found no repository somebody")
     assert mistake("sample", "--model", "hf://flowers", "--text", RED).startswith("found hf://flowers, expected hf://")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
@@ -209,7 +210,12 @@ def test_a_plain_folder(run, tmp_path, mistake):
     assert "\nMine alone.\n" in card
     assert str(tmp_path) not in card
     torch.testing.assert_close(drawn(load_model(folder)), drawn(load_model(run)), rtol=0, atol=0.02)
-    assert mistake(*words).startswith(f"found {folder / 'model.safetensors'} and")
+    said = mistake(*words)
+    assert said.startswith(f"found {folder / 'model.safetensors'} and")
+    assert said.endswith("change --to-folder, or add --overwrite")
+    own_card = mistake("push", "--ckpt", str(folder), "--to-folder", str(folder), "--overwrite")
+    assert own_card == f"found --ckpt {folder} in --to-folder {folder}, expected another folder"
+    assert (folder / "README.md").read_text("utf-8") == card
     for more in (["--private"], ["--revision", "v1"]):
         said = mistake(*words, "--overwrite", *more)
         assert said == f"found {' '.join(more)} beside --to-folder, which pushes nothing: leave it out"
@@ -222,8 +228,32 @@ def test_a_plain_folder(run, tmp_path, mistake):
     again = tmp_path / "again"  # of what was downloaded
     assert main(["push", "--ckpt", str(folder), "--to_folder", str(again)]) == 0
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
-    for words in ([], ["a/b", "--to_folder", str(again)], ["a/b/c"], ["a/b", "c/d"]):
-        assert "expected user/name or --to-folder FOLDER" in mistake("push", "--ckpt", str(run), *words)
+    for found, words in {
+        "no repository": [],
+        f"a/b and --to-folder {again}": ["a/b", "--to_folder", str(again)],
+        "a/b/c": ["a/b/c"],
+        "a/b and c/d": ["a/b", "c/d"],
+    }.items():
+        said = mistake("push", "--ckpt", str(run), *words)
+        assert said.startswith(f"found {found}, expected user/name or --to-folder FOLDER: ")
+
+
+def test_nothing_is_written_before_everything_is_drawn(run, tmp_path, mistake, monkeypatch, capsys):
+    folder = tmp_path / "folder"
+    words = ["push", "--ckpt", str(run), "--to_folder", str(folder), "--text"]
+    assert mistake(*words, RED, " ").startswith("found a blank caption ' '")
+    with monkeypatch.context() as patch:
+        patch.setattr("t2i_zoo.commands.push.draw_rows", lambda *given: (_ for _ in ()).throw(T2IError("not drawn")))
+        assert mistake(*words, RED) == "not drawn"
+    assert not folder.exists()
+    folder.write_text("a file")
+    assert mistake(*words, RED).startswith(f"cannot write {folder}")
+    folder.unlink()
+    assert main([*words, "red", "blue"]) == 0
+    assert "note: 2 captions of one word each: put quotes" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("README.md", "config.json", "model.safetensors", "samples.png"),
+    ]
 
 
 def test_every_generator_has_its_citation():

@@ -218,7 +218,8 @@ def test_other_data_is_refused(run, trained, tmp_path, mistake, words):
     assert main(["fit", *words(tmp_path / "other", "--data.source.seed", "3")]) == 0
     said = mistake("leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board"))
     assert re.match(r"found .*gancls/version_0 and .*other on different data or splits, expected one on a board", said)
-    assert not (tmp_path / "board" / "index.html").exists()
+    assert not (tmp_path / "board").exists()
+    assert not (run / "metrics.jsonl").exists()
 
 
 def test_another_split_is_other_data(run, trained, tmp_path, mistake, words):
@@ -226,6 +227,27 @@ def test_another_split_is_other_data(run, trained, tmp_path, mistake, words):
     command = ["leaderboard", str(run), str(tmp_path / "other"), *PROTOCOL, "--out", str(tmp_path / "board")]
     assert "give --config NAME, --data.source.split or --data.limit for all" in mistake(*command)
     assert main([*command, "--data.source.split", "random"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["nowhere", *PROTOCOL], "found no checkpoint at nowhere"),
+        (["untrained:skipthought_flowers", *PROTOCOL], "untrained:skipthought_flowers holds a SkipThought"),
+        ([*PROTOCOL, "--captions", "a flower", ""], "found a blank caption ''"),
+        (
+            [*PROTOCOL, "--images", "12"],
+            "found --images 12, expected a multiple of the protocol's 8 images per caption",
+        ),
+        ([*PROTOCOL, "--out", "file/board"], "file/board: "),
+    ],
+)
+def test_nothing_is_measured_before_everything_is_checked(more, message, run, tmp_path, monkeypatch, mistake):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    assert mistake("leaderboard", str(run), *more).startswith(message)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

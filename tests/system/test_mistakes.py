@@ -19,7 +19,10 @@ OPTIONS = {  # words after `fit` and a whole config: what the sentence must hold
     "--samples.row 3": "did you mean --samples.rows?",
     "--checkpoint.every_n_epoch 3": "did you mean --checkpoint.every_n_epochs?",
     "--zebra 3": "no option --zebra: --help lists what there is",
-    "stray": "no option 'stray'",
+    "stray": "found the word 'stray', which no option takes: write each value after its option",
+    "gancls_synthetic": "found the word 'gancls_synthetic', which no option takes: write --config gancls_synthetic$",
+    "--images 3": "no option --images: did you mean --data.source.images",
+    "--data.images 3": "no option --data.images: did you mean --data.source.images",
     "--trainer.max_epochs many": "found --trainer.max_epochs many, expected an integer or null",
     "--trainer.max_epochs=-3": "max_epochs.*-3",
     "--trainer.devices x": "--trainer.*devices",
@@ -141,6 +144,47 @@ def test_a_resumed_run_takes_no_overrides(trained, mistake):
     assert "--model.weights" in said
 
 
+WORDS = {  # which are known in another place, or belong to another option
+    "prepare --data.source.root jl": "found --data.source.root and before it no --data.source that takes it: put "
+    "--config NAME in front, or --data.source with Flowers102, CaptionFolder, ",
+    "fit --data.source.root jl --config gancls_synthetic": "found --data.source.root and before it no --data.source",
+    "prepare --config gancls_folder --data.root jl": "found no option --data.root: did you mean --data.source.root?",
+    "prepare --config gancls_folder --root jl": "found no option --root: did you mean --data.source.root?",
+    "prepare --batch-size 3": "found no option --batch-size: did you mean --data.batch_size?",
+    "prepare --config gancls_folder jl": "found the word 'jl', which no option takes: write --data.source.root jl",
+    "prepare jl": "found the word 'jl', which no option takes: write --data.source.root jl",
+    "prepare gancls_folder": "found the word 'gancls_folder', which no option takes: write --config gancls_folder",
+    "sample flowers64 --text a": "found the word 'flowers64', which no option takes: write --model flowers64",
+    "sample jl --text a": "found the word 'jl', which no option takes: write --ckpt jl",
+    "attention flowers64 --text a": "found the word 'flowers64', which no option takes: write --ckpt flowers64",
+    "attention --model jl --text a": "found no option --model: did you mean --ckpt?",
+    "report --ckpt jl": "found no option --ckpt: write t2i-zoo report RUN",
+    "leaderboard --ckpt jl --protocol tiny": "found no option --ckpt: write t2i-zoo leaderboard RUN",
+    "sample --model flower64 --text a": "found no generator 'flower64' in the package, expected flowers128, flowers64",
+    "sample --model flowers64 --text=a red flower": "found the word 'red', which no option takes: put quotes around a",
+    "sample --noise_dim 3 --text a": "found no option --noise_dim: --help lists what there is",  # of fit
+}
+
+
+@pytest.mark.parametrize("line", WORDS)
+def test_words_in_the_wrong_place(line, mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jl").mkdir()
+    assert mistake(*line.split()).startswith(WORDS[line])
+
+
+def test_a_stray_folder_with_a_blank_in_its_name(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my pictures").mkdir()
+    said = mistake("prepare", "--config", "gancls_folder", "my pictures")
+    assert said == "found the word 'my pictures', which no option takes: write --data.source.root my pictures"
+
+
+def test_the_nearest_generator_is_named(mistake):
+    assert mistake("sample", "--model", "flower64", "--text", "a").endswith(": did you mean flowers64?")
+    assert mistake("sample", "--model", "xyz", "--text", "a").endswith(": correct --model")
+
+
 @pytest.fixture(scope="module")
 def wrong_files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wrong")
@@ -249,7 +293,8 @@ def test_no_command_replaces_a_file_unasked(name, trained, mistake, tmp_path, mo
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("precious", "utf-8")
     said = mistake(*WRITERS[name].replace("RUN", str(trained)).split())
-    assert re.search(r"found \S+ already, expected a new name: change --out, or add --overwrite", said)
+    option = "--folder" if "--folder" in WRITERS[name] else "--out"
+    assert re.search(rf"found \S+ already, expected a new name: change {option}, or add --overwrite", said)
     assert all(path.read_text("utf-8") == "precious" for path in tmp_path.rglob("*.*") if path.is_file())
 
 

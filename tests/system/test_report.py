@@ -13,7 +13,7 @@ from browser import asked, browser, elsewhere, needs_chromium
 from PIL import Image
 
 from t2i_zoo.__main__ import main
-from t2i_zoo.commands.report import _thinned, render
+from t2i_zoo.commands.report import _thinned, find_run, render
 from t2i_zoo.runs import lock
 
 
@@ -43,6 +43,7 @@ def test_the_page(run, tmp_path, capsys):
     assert "http" not in text.replace("https://", "http://", 0).partition("<h2>Config</h2>")[0]
     assert main(["report", str(run.parent), "--out", str(tmp_path / "newest.html")]) == 0  # the folder above it
     assert (tmp_path / "newest.html").read_text("utf-8") == text
+    assert find_run(run / "checkpoints" / "last.ckpt") == run.resolve()
 
 
 def test_runs_that_did_not_end(run):
@@ -87,8 +88,10 @@ def test_long_curves_keep_their_means():
 
 def test_mistakes(run, tmp_path, mistake):
     assert mistake("report").startswith("found 0 runs, expected one: t2i-zoo report RUN")
-    assert mistake("report", str(run), "--out", "a.pdf").startswith("found --out a.pdf, expected one")
+    assert mistake("report", str(run), "--out", "a.pdf").endswith("expected a file name that ends in .html")
     assert mistake("report", str(tmp_path / "none")).startswith(f"found no run in {tmp_path / 'none'}")
+    (tmp_path / "alone.ckpt").write_text("")
+    assert mistake("report", str(tmp_path / "alone.ckpt")).startswith(f"found no run in {tmp_path / 'alone.ckpt'}")
     page = tmp_path / "a.html"
     page.write_text("mine")
     assert mistake("report", str(run), "--out", str(page)).startswith(f"found {page} already")

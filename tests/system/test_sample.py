@@ -226,6 +226,16 @@ def test_words_that_no_training_caption_holds_are_named(draw, capsys):
     assert said.count("note: ") == 1
 
 
+def test_captions_of_one_word_each_may_lack_their_quotes(draw, capsys):
+    note = "note: 3 captions of one word each: put quotes around a caption of several words\n"
+    draw("--text", "a", "red", "flower", "--n", "1")
+    assert note in capsys.readouterr().err
+    draw("--text", "a red", "red", "flower", "--n", "1")
+    assert "quotes" not in capsys.readouterr().err
+    draw("--text", "red", "--n", "1")
+    assert "quotes" not in capsys.readouterr().err
+
+
 def test_one_odd_caption_does_not_prevent_the_others(draw, drawn_rows, capsys):
     draw("--text", RED, " ", "\U0001f338", "a\udce4", "--n", "1")
     assert drawn_rows[0][0] == [RED, "\U0001f338"]
