@@ -154,7 +154,9 @@ def test_notes_are_no_lines_of_code(tiny_options: Any, tmp_path: Path, capsys: A
         quieten()
         GANCLS(**tiny_options, **TINY, weights=str(tmp_path / "half.safetensors"))
         warnings.warn("of others", stacklevel=1)
-    assert capsys.readouterr().err == f"note: {tmp_path / 'half.safetensors'} holds no discriminator, which begins anew\n"
+    assert (
+        capsys.readouterr().err == f"note: {tmp_path / 'half.safetensors'} holds no discriminator, which begins anew\n"
+    )
     assert [str(warning.message) for warning in recwarn] == ["of others"]
 
 
