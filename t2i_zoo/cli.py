@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from t2i_zoo import data
 from t2i_zoo.callbacks import GracefulStop, PredictionWriter, further_checkpoints
 from t2i_zoo.data.module import CaptionDataModule
 from t2i_zoo.errors import T2IError
-from t2i_zoo.files import replacing
-from t2i_zoo.loggers import Choice, finish, further_loggers, tell_config
+from t2i_zoo.loggers import Choice, finish, further_loggers
 from t2i_zoo.mistakes import own_error
 from t2i_zoo.models import MODELS, model_class
 from t2i_zoo.models.aids import AidedModule
@@ -31,45 +29,21 @@ from t2i_zoo.preflight import preflight
 from t2i_zoo.quiet import quieten
 from t2i_zoo.run_files import AtomicCheckpointIO, RunLogger, check_local
 from t2i_zoo.runs import (
-    ENVIRONMENT,
-    FINISHED,
     check_no_overrides,
+    check_resumable,
     default_options,
-    environment,
+    is_complete,
     lock,
+    note_finished,
     remove_failed_start,
     resolve_checkpoint,
     run_of_checkpoint,
 )
-from t2i_zoo.version import __version__
+from t2i_zoo.saved_config import SaveConfig
 
 
 class _Parser(Sentence, LightningArgumentParser):
     """Lightning's parser with our sentences."""
-
-
-class SaveConfig(SaveConfigCallback):
-    """Save the resolved config as ``config.yaml`` in the run's folder, from which ``fit --config`` repeats the run.
-
-    Commands other than ``fit`` take other options, so each of them writes its own file beside it.
-    """
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Save on rank zero, under the name of the command."""
-        self.config_filename = "config.yaml" if stage == "fit" else f"config_{getattr(stage, 'value', stage)}.yaml"
-        self.config = self.config.clone()
-        if "ckpt_path" in self.config:
-            self.config["ckpt_path"] = None
-        super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Give it to the other loggers too, and note in the run's folder what it is started with."""
-        if stage == "fit":
-            about = json.dumps(environment(trainer.strategy.root_device, trainer.world_size), indent=1)
-            with replacing(Path(trainer.loggers[0].log_dir) / ENVIRONMENT) as partial:
-                partial.write_text(about + "\n", "utf-8")
-        for logger in trainer.loggers[1:]:
-            tell_config(logger, self.parser.dump(self.config, skip_none=False))
 
 
 class ZooCLI(LightningCLI):
@@ -104,13 +78,30 @@ class ZooCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Complete ``--checkpoint.*``, and look for what a run needs before a large model is built for nothing."""
+        if self.complete:
+            return
         config = self.config[self.subcommand] if self.subcommand else self.config
         if self.subcommand is not None:
             preflight(config)
         further_checkpoints(config.checkpoint)
 
+    def instantiate_classes(self) -> None:
+        """Build all parts of a run that has something left to train."""
+        if not self.complete:
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if not self.complete:
+            super()._run_subcommand(subcommand)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.run_folder if self.complete and self.run_folder else Path(str(self.trainer.loggers[0].log_dir))
+
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint and compare it with the config, where Lightning would silently prefer the checkpoint."""
+        self.complete = False  #: whether the run that is to be resumed has nothing left to train
         self.run_folder: Path | None = None
         self.resumed: dict[str, int] | None = None  #: epoch and batches of the checkpoint in that folder
         if "subcommand" not in self.config:
@@ -135,6 +126,7 @@ class ZooCLI(LightningCLI):
         if path is not None:
             kind, asked = named_model(config.model.class_path), config.model.init_args.as_dict()
             starts = kind.starting_points
+            check_resumable(wish, path, command)
             checkpoint, may_change = read_checkpoint(path), (*starts, *kind.builds_on, "compile")
             check_options(path, checkpoint, kind)
             saved = checkpoint["hyper_parameters"]
@@ -145,6 +137,9 @@ class ZooCLI(LightningCLI):
             if (folder := run_of_checkpoint(path)) is not None:
                 self.run_folder = folder
                 self.resumed = {"epoch": checkpoint["epoch"], "batches": checkpoint["t2i_zoo"]["clock"]}
+            if command == "fit":
+                limits = config.trainer.max_epochs, config.trainer.max_steps
+                self.complete = is_complete(checkpoint, path, folder, *limits)
         elif command != "fit" and not config.model.init_args.get("weights"):
             raise T2IError(
                 f"found no --ckpt_path, so {command} would use an untrained model: give a .ckpt file, the folder of a "
@@ -182,8 +177,6 @@ class ZooCLI(LightningCLI):
         self.trainer.loggers = [*self.trainer.loggers, *further]
         try:
             held = lock(folder) if trains else None
-            if trains:
-                (folder / FINISHED).unlink(missing_ok=True)
             call(**options)
         except BaseException as error:
             if self.run_folder is None:
@@ -199,10 +192,7 @@ class ZooCLI(LightningCLI):
     def after_fit(self) -> None:
         """Note in the run's folder that it is finished; a stopped run does not reach this."""
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
-            note = {"epochs": self.trainer.current_epoch, "batches": self.model.clock, "version": __version__}
-            folder = Path(str(self.trainer.loggers[0].log_dir))
-            with replacing(folder / FINISHED) as partial:
-                partial.write_text(json.dumps(note) + "\n", "utf-8")
+            note_finished(self.folder, self.trainer.current_epoch, self.model.clock)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """A Trainer with CSV metrics in the run's folder, whole checkpoints, and defaults for the devices."""
@@ -292,6 +282,7 @@ class Check(ZooCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Look for no checkpoint."""
+        self.complete = False
 
     def before_instantiate_classes(self) -> None:
         """Look for no runs and no data."""

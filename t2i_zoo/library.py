@@ -33,7 +33,7 @@ def fit(config: str | Path, options: Options | None = None) -> Path:
     quiet = {"trainer.enable_progress_bar": sys.stderr.isatty(), "trainer.enable_model_summary": False}
     words = _words(quiet | dict(options or {}))
     check_flags(words)
-    return Path(str(build(["fit", "--config", str(config), *words]).trainer.loggers[0].log_dir))
+    return build(["fit", "--config", str(config), *words]).folder
 
 
 def evaluate(run: str | Path, protocol: str, data: Options | None = None, **options: Any) -> list[Line]:

@@ -66,6 +66,10 @@ def find_weights(path: str | Path, local_files_only: bool = False) -> Path:
         patterns = ("last.ckpt", "checkpoints/last.ckpt", "*/checkpoints/last.ckpt")
         found = [file for pattern in patterns for file in path.glob(pattern)]
         if not found:
+            inner = sorted({str(file.parents[2]) for file in path.glob("*/*/checkpoints/last.ckpt")})
+            if inner:
+                listed = ", ".join(inner[:_NAMED]) + (f" or {more} more" if (more := len(inner) - _NAMED) > 0 else "")
+                raise T2IError(f"found the runs of several configs in {path}, expected one: name {listed}")
             raise T2IError(f"found no last.ckpt in the run folder {path}: train first, or name a .ckpt file")
         return max(found, key=lambda p: p.stat().st_mtime)
     if not path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def preflight(config: Any) -> None:
     name = next((stem for stem in reversed(given) if stem in packaged_configs()), "")
     _check_runs(config, name)
     _check_source(config.data.source, name)
-    _check_checkpoint(config.get("checkpoint") or {})
+    _check_checkpoint(config.get("checkpoint") or {}, config.trainer)
 
 
 def _check_runs(config: Any, name: str) -> None:
@@ -60,11 +61,18 @@ def _check_source(chosen: Any, name: str) -> None:
         ) from error
 
 
-def _check_checkpoint(options: Any) -> None:
-    """Raise for a monitor that nothing logs."""
+def _check_checkpoint(options: Any, trainer: Any) -> None:
+    """Raise for a monitor that nothing logs, or that is looked at in no epoch of the run."""
     monitor = options.get("monitor")
     if monitor and monitor.partition("/")[0] not in ("train", "val"):
         raise T2IError(
             f"found --checkpoint.monitor {monitor}, which nothing logs: expected a name in the head of metrics.csv, "
             "such as val/generator_loss"
+        )
+    epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch") or 1
+    asked = math.lcm(options.get("every_n_epochs") or 1, every)
+    if monitor and monitor.startswith("val/") and epochs is not None and 0 <= epochs < asked:
+        raise T2IError(
+            f"found --checkpoint.monitor {monitor} and --trainer.max_epochs {epochs}, but validation and a checkpoint "
+            f"come together only every {asked} epochs: lower --trainer.check_val_every_n_epoch, now {every}"
         )

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from t2i_zoo.errors import LOST
+
+_PACKAGE = str(Path(__file__).parent)
 
 
 def _in_our_words(record: logging.LogRecord) -> bool:
@@ -16,8 +22,18 @@ def _in_our_words(record: logging.LogRecord) -> bool:
     return not any(known in said for known in ("Tip:", "Seed set to", "`weights_only` was not set"))
 
 
+def _as_note(former: Any, message: Any, category: type[Warning], filename: str, *place: Any) -> None:
+    """Show a warning of ours as a note, without the line of code that it came from; all others as they were."""
+    if filename.startswith(_PACKAGE):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        former(message, category, filename, *place)
+
+
 def quieten() -> None:
-    """Filter messages and warnings of Lightning, for the rest of the process."""
+    """Filter messages and warnings of Lightning, and show ours as notes, for the rest of the process."""
+    if getattr(warnings.showwarning, "func", None) is not _as_note:
+        warnings.showwarning = partial(_as_note, warnings.showwarning)
     for name in (
         "pytorch.utilities.rank_zero",
         "pytorch.trainer.connectors.checkpoint_connector",

@@ -148,7 +148,15 @@ class _AppendingWriter(ExperimentWriter):
 
     def __init__(self, log_dir: str, batches: int | None) -> None:
         self._batches = batches
+        self._kept: list[Any] | None = None  # rows of the file, until others of later batches are dropped from it
         super().__init__(log_dir)
+
+    def save(self) -> None:
+        """Write new rows; the first time, drop those of batches that are trained again."""
+        if self.metrics and self._kept is not None:
+            self._replace(self._kept)
+            self._kept = None
+        super().save()
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
@@ -159,7 +167,7 @@ class _AppendingWriter(ExperimentWriter):
             self.metrics_keys = list(rows.fieldnames or [])
             kept = [row for row in rows if _number(row.get("step")) < (self._batches or 0)]
         if self._batches is not None:
-            self._replace(kept)
+            self._kept = kept
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         with Path(self.metrics_file_path).open(newline="") as file:
@@ -189,13 +197,15 @@ class RunLogger(CSVLogger):
     """
 
     def __init__(self, save_dir: str | Path, run: str | None = None, batches: int | None = None) -> None:
-        super().__init__(save_dir, "", run)
-        self._batches = batches
+        number = (run or "").removeprefix("version_")  # a number, as new runs have it: Lightning shows it
+        known = number.isdecimal() and str(int(number)) == number
+        super().__init__(save_dir, "", int(number) if known else run)
+        self._new, self._batches = run is None, batches
 
     def claim(self) -> Path:
         """Create the folder of a new run, which no other process has; the folder of a resumed run is there."""
         folder = Path(self.log_dir)
-        while isinstance(self.version, int):
+        while self._new:
             folder = Path(self.log_dir)
             try:
                 folder.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from t2i_zoo.errors import T2IError
-from t2i_zoo.files import RUN_FILES
-from t2i_zoo.paths import find_weights
+from t2i_zoo.files import RUN_FILES, replacing
+from t2i_zoo.hub import is_address
+from t2i_zoo.paths import find_weights, shipped_generators
 from t2i_zoo.version import __version__
 
 FINISHED = "finished.json"  #: written into the folder of a run that is complete
@@ -28,9 +30,14 @@ _OF_A_START = (*RUN_FILES, _CONFIG, ENVIRONMENT, "hparams.yaml")
 
 
 def run_of_checkpoint(path: Path) -> Path | None:
-    """The folder of the run (``.../version_N``) that a checkpoint belongs to, or None for a file elsewhere."""
+    """The folder of the run (``.../version_N``) that a checkpoint belongs to, or None for a file elsewhere.
+
+    It is as relative as the path, as far as that names it.
+    """
     folder = path.resolve().parent.parent
-    return folder if path.resolve().parent.name == "checkpoints" and folder.name.startswith("version_") else None
+    if path.resolve().parent.name != "checkpoints" or not folder.name.startswith("version_"):
+        return None
+    return path.parent.parent if path.parent.parent.resolve() == folder else folder
 
 
 def newest_run(root: Path) -> Path | None:
@@ -60,6 +67,8 @@ def resolve_checkpoint(wish: str, root: Path) -> Path | None:
         T2IError: if there is none.
     """
     if wish not in ("last", "auto"):
+        if not (Path(wish).expanduser().exists() or is_address(wish) or wish in shipped_generators()):
+            raise T2IError(f"found no checkpoint at {wish}: give a .ckpt file, the folder of a run, last or auto")
         return find_weights(wish)
     run = newest_run(root)
     if run is not None and (run / LAST).is_file():
@@ -72,6 +81,53 @@ def resolve_checkpoint(wish: str, root: Path) -> Path | None:
         f"the newest run, {run}, ended before its first checkpoint: start again without --ckpt_path, or name the run "
         "to resume"
     )
+
+
+def check_resumable(wish: str, path: Path, command: str) -> None:
+    """Raise for a file of weights alone, such as that of ``t2i-zoo export``, in place of a checkpoint."""
+    if path.suffix == ".safetensors":
+        remedy = f"start a new run from it with --model.weights {wish}" if command == "fit" else "give a .ckpt file"
+        raise T2IError(
+            f"found --ckpt_path {wish}, which holds a network without its training, expected a run or a .ckpt file: "
+            f"{remedy}"
+        )
+
+
+def is_complete(
+    checkpoint: dict[str, Any], path: Path, folder: Path | None, max_epochs: int | None, max_steps: int
+) -> bool:
+    """Whether a run has been trained as long as the Trainer's options ask for; then it is said, and noted as finished.
+
+    Args:
+        checkpoint: of the run.
+        path: of the checkpoint.
+        folder: of the run, or None for a checkpoint elsewhere.
+        max_epochs, max_steps: of the Trainer; None and -1 are no limit.
+
+    Raises:
+        T2IError: the run is longer than that, or has no folder where it could be noted.
+    """
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    epochs, batches = progress.get("processed", checkpoint["epoch"]), checkpoint["t2i_zoo"]["clock"]
+    by_epochs = max_epochs is not None and 0 <= max_epochs <= epochs
+    if not by_epochs and not 0 <= max_steps <= checkpoint.get("global_step", 0):
+        return False
+    option, limit = ("max_epochs", max_epochs) if by_epochs else ("max_steps", max_steps)
+    if folder is None or (by_epochs and epochs != max_epochs):
+        raise T2IError(
+            f"found --trainer.{option} {limit} and a run of {epochs} epochs, expected more: raise it, or start a new "
+            f"run from its weights with --model.weights {path}"
+        )
+    print(f"{folder} is finished after {epochs} epochs, {batches} batches: raise --trainer.{option} to go on")
+    if not (folder / FINISHED).is_file():  # it was killed after its last checkpoint
+        note_finished(folder, epochs, batches)
+    return True
+
+
+def note_finished(folder: Path, epochs: int, batches: int) -> None:
+    """Note in the folder of a run that it is complete."""
+    with replacing(folder / FINISHED) as partial:
+        partial.write_text(json.dumps({"epochs": epochs, "batches": batches, "version": __version__}) + "\n", "utf-8")
 
 
 def lock(run: Path) -> FileLock:

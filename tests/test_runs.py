@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from t2i_zoo.errors import T2IError
+from t2i_zoo.paths import find_weights
 from t2i_zoo.runs import (
     check_no_overrides,
     lock,
@@ -130,3 +131,20 @@ def test_a_resumed_run_no_longer_needs_what_it_began_from(tmp_path):
     check_no_overrides(saved, asked, tmp_path / "last.ckpt", ("weights", "stage1"))
     with pytest.raises(T2IError, match=r"--model\.stage1 None and the command says runs/one"):
         check_no_overrides(saved, asked, tmp_path / "last.ckpt")
+
+
+def test_a_folder_of_several_configs_names_their_runs(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name / "version_0" / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "version_0" / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(T2IError, match=r"several configs in .*, expected one: name .*first, .*second$"):
+        find_weights(tmp_path)
+
+
+def test_a_relative_checkpoint_is_of_a_relative_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs") / "version_0"
+    assert run_of_checkpoint(folder / "checkpoints" / "last.ckpt") == folder
+    monkeypatch.chdir(Path("/"))
+    (tmp_path / "link.ckpt").symlink_to(tmp_path / folder / "checkpoints" / "last.ckpt")
+    assert run_of_checkpoint(tmp_path / "link.ckpt") == tmp_path / folder

@@ -109,6 +109,18 @@ class FurtherCheckpoints(ModelCheckpoint):
     """
 
     _looked = False
+    _judged = False  # whether this epoch has been validated
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that there is a new value to compare."""
+        self._judged = not trainer.sanity_checking
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save at the end of an epoch, by a monitor of validation only where that ran: a former value is of others."""
+        judged, self._judged = self._judged, False
+        if judged or not (self.monitor or "").startswith("val/"):
+            super().on_train_epoch_end(trainer, pl_module)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Raise for a monitor that the first validation has not logged: Lightning would say so an epoch later."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from t2i_zoo.batch import Batch, BatchNeeds, CaptionedData, ReadsBatches
 from t2i_zoo.data.images import MEGAPIXELS, Resample, Resize
+from t2i_zoo.data.notes import counted
 from t2i_zoo.data.packing import StoreSpec
 from t2i_zoo.data.plan import Order
 from t2i_zoo.data.records import Source
@@ -120,33 +121,60 @@ class BaseDataModule(L.LightningDataModule, CaptionedData):
             return self.trainer.global_rank, self.trainer.world_size
         return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
-    def check(self, stage: str, share: int, captioned: bool) -> None:
-        """Raise where a training split of ``share`` images is too small, or the model reads what is not there."""
-        world = self.rank_and_world[1]
-        if stage == "fit" and share < self.batch_size * world:
-            each = f" on each of {world} processes" if world > 1 else ""
-            remedy = f"set --data.batch_size to {share // world} or less"
+    def check(self, stage: str, counts: Mapping[str, int], captioned: bool) -> None:
+        """Raise where the training split is too small, or the model reads what is not there.
+
+        Args:
+            stage: of the Trainer; only ``fit`` needs a training split.
+            counts: images of each split.
+            captioned: whether there are captions.
+        """
+        world, share, place = self.rank_and_world[1], counts["train"], self.source.path
+        if stage == "fit" and share < 1:
+            listed = ", ".join(f"{count} {split}" for split, count in counts.items())
             raise T2IError(
-                f"the training split of {self.source.path} holds {share} images, fewer than one batch of "
-                f"{self.batch_size}{each}: {remedy if share // world >= self.needs.least else 'give more images'}"
-            )
-        if self.encoder is not None and not captioned:
-            raise T2IError(
-                f"the images of {self.source.path} have no captions and the model reads them: use a source with "
-                "captions, or train without text with --model.text_encoder none where the model can"
+                f"none of the {sum(counts.values())} images of {place} is in the split train ({listed}): correct the "
+                "column split, or the folders that give the splits"
             )
         if stage == "fit" and share < 2:
-            raise T2IError(f"the training split of {self.source.path} holds one image, expected a second to mismatch")
+            raise T2IError(f"the training split of {place} holds one image, expected a second to mismatch: add images")
+        if stage == "fit" and share < self.batch_size * world:
+            each, most, least = f" on each of {world} processes" if world > 1 else "", share // world, self.needs.least
+            remedy = f"set --data.batch_size to {most}{' or less' if most > least else ''}"
+            raise T2IError(
+                f"the training split of {place} holds {share} images, fewer than one batch of "
+                f"{self.batch_size}{each}: {remedy if most >= least else 'give more images'}"
+            )
+        if self.encoder is not None and not captioned:
+            able = getattr(self.model, "text_is_optional", False)
+            without = "--model.text_encoder none" if able else "a model that can, as --config stackganpp_unconditional"
+            raise T2IError(
+                f"the images of {place} have no captions and the model reads them: use a source with captions, or "
+                f"train without text with {without}"
+            )
 
-    def state_dict(self) -> dict[str, int]:
-        """What the order of a run's data depends on, for its checkpoint."""
-        return {"batch_size": self.batch_size, "processes": self.rank_and_world[1]}
+    def content(self) -> str:
+        """How many images there are and what their captions say, as one word."""
+        raise NotImplementedError
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Say what a resumed run with other batches does to the order of the data."""
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of a run's data depends on, and which data these are, for its checkpoint."""
+        batches = {"batch_size": self.batch_size, "processes": self.rank_and_world[1]}
+        return {**batches, "source": self.source.root or str(self.source.path), "content": self.content()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Say where a resumed run has other data, and what other batches do to the order of the data."""
         now, (rank, _) = self.state_dict(), self.rank_and_world
-        if self.trainer is not None and self.trainer.state.fn == "fit" and state != now and rank == 0:
-            was, found = (f"{s['batch_size']} images on {s['processes']} processes" for s in (state, now))
+        if self.trainer is None or self.trainer.state.fn != "fit" or rank != 0:
+            return
+        if state.get("content", now["content"]) != now["content"]:  # earlier versions did not note it
+            was, found = state["source"], now["source"]
+            other = f"other images or captions in {found}" if was == found else f"{found} instead of {was}"
+            print(f"note: the run goes on with {other}", file=sys.stderr)
+        if any(state[name] != now[name] for name in ("batch_size", "processes")):
+            was, found = (
+                f"{counted(s['batch_size'], 'image')} on {counted(s['processes'], 'process')}" for s in (state, now)
+            )
             print(
                 f"note: the run had batches of {was} and now has {found}: if it was stopped in the middle of an epoch, "
                 "the rest of that epoch repeats or leaves out images, and all later ones are cut into other batches",

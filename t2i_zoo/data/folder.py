@@ -9,6 +9,7 @@ from pathlib import Path
 
 from t2i_zoo.data.columns import (
     CLASS_COLUMNS,
+    FOREIGN_SUFFIXES,
     IMAGE_COLUMNS,
     IMAGE_FOLDERS,
     IMAGE_SUFFIXES,
@@ -95,11 +96,17 @@ class CaptionFolder(Source):
         check_share(self.val_fraction)
         names, find = Names(self.path), partial(find_columns, image=self.image, caption=self.caption, label=self.label)
         entries, tables = self._entries(names, find)
+        foreign = [path for path in names.files if path.suffix.lower() in FOREIGN_SUFFIXES]
         if not entries:
+            remedy = (
+                f"convert {foreign[0]} and others like it" if foreign else "add images or change --data.source.root"
+            )
             raise T2IError(
                 f"{' and '.join(map(str, tables)) or self.path} names no image, expected at least one "
-                f"({' '.join(IMAGE_SUFFIXES)}): add images or change --data.source.root"
+                f"({' '.join(IMAGE_SUFFIXES)}): {remedy}"
             )
+        for path in foreign:
+            remark(f"pictures in the format {path.suffix.lower()} are not read: convert them to .jpg or .png", path)
         _from_folders(names, entries, classes=not tables)
         return to_records(entries, self.val_fraction, self.seed)
 
@@ -215,6 +222,8 @@ def _image(names: Names, folder: Path, name: object, place: str) -> tuple[Path |
     path = inside(folder, name.strip()) or inside(names.root, name.strip())
     if path is None:
         raise T2IError(f"{place}: {show(name)} leaves the folder {folder}: move the image into it and correct the row")
+    if path.suffix.lower() in FOREIGN_SUFFIXES and is_file(path):
+        return path, f"{place}: {path} is in a format that is not read, expected .jpg or .png"
     return path, f"{place}: there is no image {path}"
 
 

@@ -6,10 +6,10 @@ import functools
 import io
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,7 @@ def load_image(
     resample: Resample = "area",
     draft: bool = False,
     most: float = MEGAPIXELS,
+    tell: Callable[[int], Any] = lambda side: None,
 ) -> NDArray[np.uint8]:
     """Decode an image to uint8 RGB at load size, upright by its EXIF orientation, transparency on white.
 
@@ -111,6 +112,7 @@ def load_image(
             is a box or ``short_side``; faster, and pixels differ by about 1 of 255 on average. The authors decode at
             full size.
         most: the largest size in megapixels; a value above Pillow's own limit raises that for the whole process.
+        tell: called with the short side of what is resized, in pixels.
 
     Returns:
         (size, size, 3), or (H, W, 3) with the shorter of both at ``size``.
@@ -131,6 +133,7 @@ def load_image(
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
+    tell(min(image.size))
     height, width = _fit(*image.size, size) if resize == "short_side" else (size, size)
     if resample == "bilinear":
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -14,7 +14,7 @@ from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import CaptionLookup
 from t2i_zoo.data.pixels import StoreImages
 from t2i_zoo.data.plan import Plan, Planner, Plans
-from t2i_zoo.data.store import Store, open_store
+from t2i_zoo.data.store import SPLITS, Store, open_store
 from t2i_zoo.text import TextCache, TextEncoder, TextFeatures, words_of
 from t2i_zoo.text.cache import release_pages
 
@@ -95,7 +95,11 @@ class CaptionDataModule(_BySource):
 
     def setup(self, stage: str = "fit") -> None:
         """Open the store, and check it against the batch size and the model."""
-        self.check(stage, len(self.opened.rows("train")), bool(self.opened.captions))
+        self.check(stage, {split: len(self.opened.rows(split)) for split in SPLITS}, bool(self.opened.captions))
+
+    def content(self) -> str:
+        """Of the store, whose pixels do not count: they differ with Pillow's version."""
+        return f"{len(self.opened.starts)}-{self.opened.manifest['files']['captions.json']['hash']}"
 
     def look_up(self) -> None:
         """Open pixels and cached features for the model; captions that are not encoded yet are encoded here."""

@@ -58,6 +58,16 @@ def understood(title: str, how: str) -> None:
         notes.facts[title] = how
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, such as ``1 image`` or ``2 processes``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+
+
+def by_number(count: int, one: str, several: str) -> str:
+    """The form of a verb for this number of things."""
+    return one if count == 1 else several
+
+
 def some(places: Sequence[str], count: int | None = None) -> str:
     """The first five of ``count`` places, and the number of the others, for one sentence."""
     rest = (len(places) if count is None else count) - _SHOWN

@@ -30,6 +30,7 @@ from t2i_zoo.files import sha256
 FORMAT = 3  # raise it with any change of what is packed
 _TASK = 8  # images in a task of a packing thread
 _DARK = 16  # of 255: an image without a brighter value is remarked
+_ENLARGED = 4  # times: an image that is enlarged by more is remarked
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,12 @@ def pack(spec: StoreSpec, folder: Path, fingerprint: str, progress: bool) -> Non
         starts = np.cumsum([0, *(3 * shapes.prod(1))])
         flat = _new_array(folder / "images.npy", int(starts[-1]))
         places = [flat[a:b].reshape(*shape, 3) for a, b, shape in zip(starts, starts[1:], shapes, strict=False)]
-        dark = _decode(spec, listed, bad, places, progress)
+        dark, tiny = _decode(spec, listed, bad, places, progress)
         flat.flush()
         for i in dark:
             notes.add(f"images almost black, without a value of {_DARK} or more of 255", str(listed[i].image))
+        for i in tiny:
+            notes.add(f"images with a side below {spec.load_size / _ENLARGED:g} pixels, enlarged", str(listed[i].image))
         keep = [i for i in range(len(listed)) if i not in bad]
         if not keep:
             raise none_readable(spec, len(listed), bad)
@@ -175,13 +178,15 @@ def _shapes(spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], pro
 
 def _decode(
     spec: StoreSpec, records: Sequence[Record], bad: dict[int, str], places: Sequence[NDArray[np.uint8]], progress: bool
-) -> list[int]:
-    """Decode every image into its place, and return the numbers of those that are almost black."""
-    dark: list[int] = []
+) -> tuple[list[int], list[int]]:
+    """Decode every image into its place; the numbers of those that are almost black, and of those enlarged by much."""
+    dark, tiny = list[int](), list[int]()
 
     def decode(i: int) -> None:
         if i not in bad:
-            places[i][:] = load(spec, records[i])
+            places[i][:] = load(
+                spec, records[i], lambda side: tiny.append(i) if _ENLARGED * side < spec.load_size else None
+            )
             if places[i].max() < _DARK:
                 dark.append(i)
 
@@ -190,13 +195,13 @@ def _decode(
     if progress:
         rate = len(records) / max(time.perf_counter() - start, 1e-9)
         print(f"packed {rate:,.0f} images a second, {cores()} at a time", file=sys.stderr)
-    return sorted(dark)
+    return sorted(dark), sorted(tiny)
 
 
-def load(spec: StoreSpec, record: Record) -> NDArray[np.uint8]:
-    """An image at load size, (H, W, 3)."""
+def load(spec: StoreSpec, record: Record, tell: Callable[[int], Any] = lambda side: None) -> NDArray[np.uint8]:
+    """An image at load size, (H, W, 3); ``tell`` as of ``load_image``."""
     options = spec.resize, record.box, spec.resample, spec.draft, spec.max_megapixels
-    return load_image(record.image, spec.load_size, *options)
+    return load_image(record.image, spec.load_size, *options, tell)
 
 
 def cores() -> int:

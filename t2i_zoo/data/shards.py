@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from t2i_zoo.data.columns import CAPTION_COLUMNS, IMAGE_SUFFIXES, STRAY, TEXT_SUFFIXES, find_columns, missing
-from t2i_zoo.data.notes import some
+from t2i_zoo.data.notes import by_number, counted, some
 from t2i_zoo.data.reading import decode_text, lines_of
 from t2i_zoo.data.rows import row_label, texts
 from t2i_zoo.data.tables import Find
@@ -151,8 +151,9 @@ class ShardIndex:
 
 def lost_error(index: ShardIndex, where: object) -> T2IError:
     """The error about images that are missing in shards."""
+    missing, are = f"{counted(index.missing, 'image')} of {where}", by_number(index.missing, "is", "are")
     return T2IError(
-        f"{index.missing:,} images of {where} are missing ({some(index.lost, index.missing)}): write the shards again, "
+        f"{missing} {are} missing ({some(index.lost, index.missing)}): write the shards again, "
         "or pass --data.on_bad_image skip to leave them out"
     )
 

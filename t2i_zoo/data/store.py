@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from t2i_zoo.data.notes import by_number
 from t2i_zoo.data.packing import FORMAT, StoreSpec, pack, writing
 from t2i_zoo.data.pixels import StoreImages
 from t2i_zoo.data.reading import left_out
@@ -86,12 +87,17 @@ class Store:
         """Remarks about images that were left out."""
         skipped, lacks = self.manifest["skipped"], self.manifest["uncaptioned"]
         count = len(skipped) + len(lacks) + len(self.starts)
-        said = [f"{len(skipped)} of {count} images cannot be read and are left out"] if skipped else []
-        said += [f"{len(lacks)} of {count} images have no caption and are left out"] if lacks else []
-        return said + [
-            f"nothing is left of the {split} split: repair its images or add others"
-            for split in self.manifest["emptied"]
-        ]
+        are, have = (
+            by_number(len(skipped), "is", "are"),
+            by_number(len(lacks), "has no caption and is", "have no caption and are"),
+        )
+        said = [f"{len(skipped)} of {count} images cannot be read and {are} left out"] if skipped else []
+        said += [f"{len(lacks)} of {count} images {have} left out"] if lacks else []
+        emptied = self.manifest["emptied"]
+        said += [f"nothing is left of the {split} split: repair its images or add others" for split in emptied]
+        if "train" not in emptied and not len(self.rows("train")):
+            said.append("no image is in the split train, so nothing can be trained: correct the splits")
+        return said
 
     def damaged_files(self) -> list[str]:
         """Files whose content no longer has the hash in the manifest; reads the whole store."""

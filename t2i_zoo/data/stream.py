@@ -25,11 +25,12 @@ from t2i_zoo.data.base import BaseDataModule
 from t2i_zoo.data.captions import pad_words
 from t2i_zoo.data.images import ImageError
 from t2i_zoo.data.mismatch import MismatchSampler
-from t2i_zoo.data.notes import some
+from t2i_zoo.data.notes import by_number, counted, some
 from t2i_zoo.data.packing import cores, load
 from t2i_zoo.data.records import Embedded, Record
 from t2i_zoo.data.shards import Sample, ShardIndex, lost_error
 from t2i_zoo.data.transforms import Crops, centre_crops, draw_crops
+from t2i_zoo.data.usable import SPLITS
 from t2i_zoo.data.webdataset import WebDataset
 from t2i_zoo.errors import T2IError
 from t2i_zoo.seeds import stable_seed
@@ -76,12 +77,14 @@ class StreamDataModule(BaseDataModule):
     def setup(self, stage: str = "fit") -> None:
         """Check the shards against batch size and image size."""
         index, spec = self.index, self.spec
-        self.check(stage, index.pictures("train"), index.captions > 0)
+        self.check(stage, {split: index.pictures(split) for split in SPLITS}, index.captions > 0)
         if index.missing and spec.on_bad_image == "raise":
             raise lost_error(index, self.source.root)
         if index.lacking and spec.on_bad_caption == "raise":
+            lacking = f"{counted(index.lacking, 'image')} of {self.source.root}"
+            have = by_number(index.lacking, "has", "have")
             raise T2IError(
-                f"{index.lacking:,} images of {self.source.root} have no caption ({some(index.lacks, index.lacking)}): "
+                f"{lacking} {have} no caption ({some(index.lacks, index.lacking)}): "
                 "write the shards again, or pass --data.on_bad_caption skip to leave these images out"
             )
         same = index.resize in (None, "short_side", spec.resize)  # short_side keeps what all the others need
@@ -91,6 +94,10 @@ class StreamDataModule(BaseDataModule):
                 f"least {spec.load_size} px ({spec.resize}): write them again with the same --data.image_size, "
                 "--data.load_size and --data.resize, or change these"
             )
+
+    def content(self) -> str:
+        """Counts alone: reading all captions would take as long as an epoch."""
+        return f"{sum(self.index.pictures(split) for split in SPLITS)}-{self.index.captions}"
 
     def look_up(self) -> None:
         """Decide whether the shards' features are those of the model's text encoder."""
@@ -249,7 +256,8 @@ class Stream:
                 seed = stable_seed(self.data.seed, epoch, self.rank, number)
                 if self._skipped and number + 1 == len(self):  # Lightning asks for nothing behind the last batch
                     example = next(iter(self._skipped.values()))
-                    count = f"{len(self._skipped)} images cannot be read and are left out"
+                    are = by_number(len(self._skipped), "is", "are")
+                    count = f"{counted(len(self._skipped), 'image')} cannot be read and {are} left out"
                     print(f"{count}, such as: {example}", file=sys.stderr)
                 yield self.data.assemble(batch, self.train and self.data.augment, seed)
 

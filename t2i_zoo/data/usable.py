@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from t2i_zoo.data.notes import some
+from t2i_zoo.data.notes import by_number, some
 from t2i_zoo.data.records import Record, Source
 from t2i_zoo.errors import Noted, T2IError
 
@@ -39,14 +39,16 @@ def usable(
     what = f"of the {len(records):,} images of {source.path}"
     noted = Noted()
     if lost and (on_bad_image == "raise" or len(lost) == len(records)):
+        are = by_number(len(lost), "is", "are")
         skip = "" if len(lost) == len(records) else ", or pass --data.on_bad_image skip to leave them out"
         noted.sentences.append(
-            f"{len(lost):,} {what} are missing ({some(lost)}): correct the names or add the files{skip}"
+            f"{len(lost):,} {what} {are} missing ({some(lost)}): correct the names or add the files{skip}"
         )
     if lacks and (on_bad_caption == "raise" or not captioned):
         skip = ", or pass --data.on_bad_caption skip to leave these images out" if captioned else ""
         none = "" if captioned else source.textless
-        noted.sentences.append(f"{len(lacks):,} {what} have no caption ({some(lacks)}): write them{skip}{none}")
+        have = by_number(len(lacks), "has", "have")
+        noted.sentences.append(f"{len(lacks):,} {what} {have} no caption ({some(lacks)}): write them{skip}{none}")
     noted.check()
     out = {id(record) for record in unsaid} if lacks else set[int]()
     kept = [record for record in records if not record.lost and id(record) not in out]

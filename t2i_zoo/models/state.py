@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import refuse_code
+from t2i_zoo.models.fitting import check_fit
 from t2i_zoo.paths import find_weights
 from t2i_zoo.version import __version__
 
@@ -118,8 +119,8 @@ def read_words(path: str | Path) -> list[str]:
     return words
 
 
-def load_networks(model: nn.Module, path: Path, parts: tuple[str, ...]) -> None:
-    """Start ``model`` from the networks of another run: every weight whose name and shape agree, and at least one.
+def load_networks(model: Any, path: Path, parts: tuple[str, ...]) -> None:
+    """Start ``model`` from the networks of another run: every weight whose name and shape agree; see ``check_fit``.
 
     Args:
         model: whose weights are overwritten.
@@ -127,34 +128,25 @@ def load_networks(model: nn.Module, path: Path, parts: tuple[str, ...]) -> None:
         parts: what is taken: the beginnings of names, such as ``generator.``.
 
     Raises:
-        T2IError: if a shape differs, with both shapes, or if no name agrees.
+        T2IError: if the weights do not fit, with the options that they were trained with.
     """
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise T2IError(f"found no weights at {path}: correct --model.weights")
-        found, _ = read_weights(path)
+        found, about = read_weights(path)
+        about = about if isinstance(about, dict) else {}  # of a foreign file
+        origin, options = about.get("class") or about.get("model"), about.get("hparams") or {}
     else:
-        found = read_checkpoint(path)["state_dict"]
+        checkpoint = read_checkpoint(path)
+        found, options = checkpoint["state_dict"], checkpoint.get("hyper_parameters", {})
+        origin = checkpoint["t2i_zoo"].get("model")
     if not any(name.startswith("generator_ema.") for name in found):
         found |= {f"generator_ema.{k[10:]}": v for k, v in found.items() if k.startswith("generator.")}
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(parts)}
-    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
-    differing = [k for k in own if k in found and own[k].shape != found[k].shape]
-    if differing:
-        name = differing[0]
-        raise T2IError(
-            f"--model.weights {path}: {name} has shape {tuple(found[name].shape)} there and "
-            f"{tuple(own[name].shape)} here: give the model the same widths, text encoder and image size"
-        )
-    if not fitting:
-        raise T2IError(f"--model.weights {path} holds no weight of a {type(model).__name__}: give another file")
-    missing = sorted(set(own) - set(fitting))
-    if missing:
-        warnings.warn(
-            f"{len(missing)} weights are not in {path} and keep their initial values, such as {missing[0]}",
-            stacklevel=2,
-        )
-    model.load_state_dict(fitting, strict=False)
+    for remark in check_fit(model, found, parts, path, origin, options):
+        warnings.warn(remark, stacklevel=2)
+    own = model.state_dict()
+    taken = {name: tensor for name, tensor in found.items() if name in own and name.startswith(parts)}
+    model.load_state_dict(taken, strict=False)
 
 
 def random_states(rng: torch.Generator | None) -> dict[str, Any]:

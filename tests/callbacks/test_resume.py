@@ -179,6 +179,15 @@ def test_an_address_is_no_folder(fit, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_monitor_of_validation_is_looked_at_where_that_ran(fit, tmp_path):
+    more = FurtherCheckpoints(
+        dirpath=tmp_path / "more", filename="{epoch}", monitor="val/generator_loss", save_top_k=-1,
+        save_on_train_epoch_end=True, auto_insert_metric_name=False,
+    )  # fmt: skip
+    fit(more, max_epochs=3, check_val_every_n_epoch=2, limit_val_batches=1, num_sanity_val_steps=0)
+    assert [path.name for path in (tmp_path / "more").iterdir()] == ["1.ckpt"]
+
+
 # Further checkpoints ------------------------------------------------------------------------------------------------
 
 PLAIN = {"filename": None, "monitor": None, "every_n_epochs": None, "every_n_train_steps": None, "save_top_k": 0}

@@ -98,7 +98,7 @@ def test_a_broken_picture_is_named_or_counted(root: Path, tmp_path: Path, name: 
         pack(root, tmp_path)
     store = pack(root, tmp_path, on_bad_image="skip")
     assert len(store.starts) == 6
-    assert store.remarks() == ["1 of 7 images cannot be read and are left out"]
+    assert store.remarks() == ["1 of 7 images cannot be read and is left out"]
     assert name in store.manifest["skipped"][0]
 
 

@@ -166,7 +166,7 @@ def test_pictures_without_a_row_are_ignored(root: Path) -> None:
         ({"file_name": "/etc/b.jpg", "caption": "c"}, "line 2: '/etc/b.jpg' leaves the folder"),
         (
             {"file_name": "b.PNG", "caption": " "},
-            r"1 of the 2 images .* have no caption .*line 2: the caption is blank\): write them, or pass "
+            r"1 of the 2 images .* has no caption .*line 2: the caption is blank\): write them, or pass "
             r"--data\.on_bad_caption skip",
         ),
         ({"file_name": "b.PNG", "caption": 5}, "line 2: the caption is 5, expected text"),
@@ -229,6 +229,21 @@ def test_some_pictures_outside_the_class_folders(root: Path) -> None:
 
 def test_no_pictures(tmp_path: Path) -> None:
     error(tmp_path, r"names no image, expected at least one \(\.jpg .*--data\.source\.root")
+
+
+def test_pictures_in_formats_that_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.HEIC").touch()
+    error(tmp_path, r"names no image, expected at least one \(\.jpg .*: convert .*IMG_1\.HEIC and others like it$")
+    (tmp_path / "metadata.csv").write_text("file_name,caption\nIMG_1.HEIC,a rose\n")
+    with pytest.raises(T2IError, match=r"IMG_1\.HEIC is in a format that is not read, expected \.jpg or \.png\)"):
+        listing(StoreSpec(CaptionFolder(str(tmp_path)), 8))
+    (tmp_path / "metadata.csv").unlink()
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "a.txt").write_text("a rose")
+    with collecting() as notes:
+        CaptionFolder(str(tmp_path)).records()
+    said = f"pictures in the format .heic are not read: convert them to .jpg or .png: {tmp_path / 'IMG_1.HEIC'}"
+    assert said in notes.remarks()
 
 
 def test_missing_folder(tmp_path: Path) -> None:

@@ -260,6 +260,48 @@ def test_one_picture_is_not_enough(tmp_path):
         module.setup()
 
 
+def test_one_picture_is_not_enough_for_any_batch_size(tmp_path):
+    module = CaptionDataModule(folder_of(tmp_path / "one", 1), image_size=8)
+    with pytest.raises(T2IError, match="holds one image, expected a second to mismatch: add images"):
+        module.setup()
+
+
+def test_splits_without_training_images(tmp_path):
+    rows = [f"{i}.png,number {i},test" for i in range(3)]
+    source = folder_of(tmp_path / "all", 3)
+    (tmp_path / "all" / "metadata.csv").write_text("\n".join(["file_name,caption,split", *rows]), "utf-8")
+    module = CaptionDataModule(source, image_size=8)
+    with pytest.raises(
+        T2IError, match=r"none of the 3 images of .*all is in the split train \(0 train, 0 val, 3 test\)"
+    ):
+        module.setup("fit")
+    module.setup("test")
+    assert module.opened.remarks() == ["no image is in the split train, so nothing can be trained: correct the splits"]
+
+
+def test_a_run_that_goes_on_with_other_data_says_so(tmp_path, capsys):
+    first, second = (CaptionDataModule(folder_of(tmp_path / name, n), image_size=8) for name, n in (("a", 3), ("b", 4)))
+    state = first.state_dict()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    second.trainer = first.trainer = L.Trainer(accelerator="cpu", enable_checkpointing=False, **quiet)
+    second.trainer.state.fn = "fit"
+    first.load_state_dict(state)
+    second.load_state_dict({name: state[name] for name in ("batch_size", "processes")})  # as earlier versions wrote it
+    assert not capsys.readouterr().err
+    second.load_state_dict(state)
+    assert capsys.readouterr().err == f"note: the run goes on with {tmp_path / 'b'} instead of {tmp_path / 'a'}\n"
+    first.load_state_dict({**second.state_dict(), "source": str(tmp_path / "a")})
+    assert capsys.readouterr().err == f"note: the run goes on with other images or captions in {tmp_path / 'a'}\n"
+
+
+def test_pictures_that_are_enlarged_by_much_are_remarked(tmp_path):
+    source = folder_of(tmp_path / "own", 3)
+    Image.new("RGB", (9, 2), (200, 0, 0)).save(tmp_path / "own" / "1.png")
+    store = CaptionDataModule(source, image_size=8, load_size=9).opened
+    (said,) = (line for line in store.manifest["remarks"] if "enlarged" in line)
+    assert said == f"images with a side below 2.25 pixels, enlarged: {tmp_path / 'own' / '1.png'}"
+
+
 def test_the_load_size_is_76_for_64():
     assert [build(image_size=s).spec.load_size for s in (64, 128, 256, 16)] == [76, 152, 304, 19]
 

@@ -116,7 +116,7 @@ def test_bad_pictures(run, pictures):
     assert code == 0
     first, *_, count, emptied, skipped, _ = out.splitlines()
     assert first.startswith("5 images (5 train, 0 val, 0 test)")
-    assert count == "1 of 6 images cannot be read and are left out"
+    assert count == "1 of 6 images cannot be read and is left out"
     assert emptied == "nothing is left of the test split: repair its images or add others"
     assert skipped.startswith("skipped: ")
     assert "3.jpg" in skipped
@@ -131,10 +131,10 @@ def test_lonely_files(run, pictures):
     Image.new("RGB", (5, 5), "white").save(pictures / "9.png")
     code, _, error = run()
     assert code == 2
-    assert f"1 of the 7 images of {pictures} have no caption ({pictures / '9.png'}: there is no file" in error
+    assert f"1 of the 7 images of {pictures} has no caption ({pictures / '9.png'}: there is no file" in error
     code, out, _ = run("--data.on_bad_caption", "skip")
     assert code == 0
-    assert "\n1 of 7 images have no caption and are left out\n" in out
+    assert "\n1 of 7 images has no caption and is left out\n" in out
     assert f"\nskipped: {pictures / '9.png'}: there is no file" in out
 
 

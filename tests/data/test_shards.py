@@ -110,12 +110,12 @@ def test_what_is_wrong_with_shards(others: Path, tmp_path: Path) -> None:
         ({"a.png": png((0, 0, 0)), "a.json": b"[]"}, r"train-2\.tar, a: found list, expected a JSON object"),
         (
             {"a.png": png((0, 0, 0)), "a.json": b'{"caption": ""}', "a.cls": b"x"},
-            r"1 images of .* have no caption \(.*train-2\.tar, a: the caption is blank\)",
+            r"1 image of .* has no caption \(.*train-2\.tar, a: the caption is blank\)",
         ),
         ({"a.png": png((0, 0, 0)), "a.txt": b"\x81"}, r"train-2\.tar, a is not text in UTF-8"),
-        ({"a.txt": b"alone"}, r"1 images of .* are missing \(.*train-2\.tar, a: no image among txt\).*on_bad_image"),
+        ({"a.txt": b"alone"}, r"1 image of .* is missing \(.*train-2\.tar, a: no image among txt\).*on_bad_image"),
         ({"a.png": png((0, 0, 0)), "a.txt": b"c"}, r"some images of .* have a class and others have none"),
-        ({"a.png": png((0, 0, 0)), "a.cls": b"x"}, r"1 images of .* have no caption \(an image without a caption\)"),
+        ({"a.png": png((0, 0, 0)), "a.cls": b"x"}, r"1 image of .* has no caption \(an image without a caption\)"),
         ({"a.png": png((0, 0, 0)), "a.cls": b"-2"}, r"the label is -2, expected 0 or more"),
     ]
     for files, match in cases:
@@ -141,7 +141,7 @@ def test_bad_pictures_in_a_shard(others: Path, tmp_path: Path, capsys: Any) -> N
     assert len(found) == 21  # three whole batches of 21 pictures, one of which is shown twice
     assert 16 not in found
     assert len(set(found)) == 20
-    assert "1 images cannot be read and are left out, such as: " in capsys.readouterr().err
+    assert "1 image cannot be read and is left out, such as: " in capsys.readouterr().err
 
 
 def test_batches_of_nothing_but_bad_images(others: Path, tmp_path: Path) -> None:

@@ -230,4 +230,4 @@ def test_a_run_says_how_many_images_it_leaves_out(tmp_path: Path, capsys: Any) -
     fit(model, build(tmp_path, **options), tmp_path)
     said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
     assert len(said) == 1
-    assert said[0].startswith("1 images cannot be read and are left out, such as: ")
+    assert said[0].startswith("1 image cannot be read and is left out, such as: ")

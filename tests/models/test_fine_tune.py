@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from t2i_zoo.batch import Batch, Fakes
 from t2i_zoo.errors import T2IError
 from t2i_zoo.models import load_model
 from t2i_zoo.models.base import TextToImageGAN
+from t2i_zoo.models.exported import pack, write
 from t2i_zoo.models.gancls import GANCLS
+from t2i_zoo.quiet import quieten
 from t2i_zoo.runs import check_no_overrides
 
 TINY = {"projection_dim": 8, "generator_width": 4, "discriminator_width": 4}
@@ -84,8 +89,75 @@ def test_from_safetensors(trained: Any, tiny_options: Any, averaged: bool, tmp_p
 
 def test_shapes_are_compared(trained: Any, tiny_options: Any) -> None:
     _, path = trained
-    with pytest.raises(T2IError, match=r"generator\.layers.*has shape \(12, 8, 4, 4\) there and \(12, 16, 4, 4\) here"):
+    shapes = r"generator\.layers.*has shape \(12, 8, 4, 4\) there and \(12, 16, 4, 4\) here"
+    with pytest.raises(T2IError, match=rf"{shapes}: it was trained with --model\.generator_width 4, so add that$"):
         GANCLS(**tiny_options, **{**TINY, "generator_width": 8}, weights=str(path))
+    with pytest.raises(T2IError, match=r"discriminator.* there and .* here: .* --model\.discriminator_width 4, so add"):
+        GANCLS(**tiny_options, **{**TINY, "discriminator_width": 8}, weights=str(path))
+
+
+LIGHT = {"architecture": "light", "large": True}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, "--model.architecture light --model.large true"),
+        ({"architecture": "light"}, "--model.large true"),
+        (
+            {**LIGHT, "text_encoder": {"kind": "hashing", "dim": 48}, "noise_dim": 5},
+            '--model.noise_dim 4 --model.text_encoder "{kind: hashing, dim: 32}"',
+        ),
+        ({**LIGHT, "image_size": 16}, "--model.image_size 32"),
+    ],
+)
+def test_a_generator_of_other_options_is_refused_with_them(
+    tiny_options: Any, tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    """Most of its weights would be left out without a word, and training would begin nearly anew."""
+    former = {**tiny_options, **TINY, "image_size": 32}
+    write(*map(_dumped, pack(GANCLS(**former, **LIGHT), "gancls")), tmp_path / "light.safetensors")
+    with pytest.raises(T2IError, match=rf"light\.safetensors.*: it was trained with {re.escape(told)}, so add that$"):
+        GANCLS(**{**former, **changed}, weights=str(tmp_path / "light.safetensors"))
+
+
+def _dumped(part: Any) -> Any:
+    return json.dumps(part) if "hparams" in part else part
+
+
+def test_another_model_is_named(trained: Any, tiny_options: Any) -> None:
+    with pytest.raises(T2IError, match=r"that this Sketch lacks.*: it holds a GANCLS, so give the file of a Sketch$"):
+        Sketch(**tiny_options, weights=str(trained[1]))
+
+
+def test_next_to_nothing_of_a_generator_is_refused(tiny_options: Any, tmp_path: Path) -> None:
+    bias = {"generator.project.0.bias": networks(GANCLS(**tiny_options, **TINY))["generator.project.0.bias"]}
+    save_file(bias, tmp_path / "bias.safetensors")
+    with pytest.raises(T2IError, match=r"holds 8 of the [\d,]+ numbers of this GANCLS's generator: give the model the"):
+        GANCLS(**tiny_options, **TINY, weights=str(tmp_path / "bias.safetensors"))
+
+
+def test_options_without_a_shape_are_noted(trained: Any, tiny_options: Any, recwarn: Any) -> None:
+    changed = {"text_encoder": {"kind": "hashing", "dim": 32}, "third_activation": False, "r1": 1.0}
+    GANCLS(**{**tiny_options, **TINY, **changed}, weights=str(trained[1]))
+    (found,) = (str(warning.message) for warning in recwarn)
+    assert found == (
+        f"{trained[1]} was trained with --model.third_activation true, and this run has --model.third_activation false"
+    )
+
+
+def test_notes_are_no_lines_of_code(tiny_options: Any, tmp_path: Path, capsys: Any, recwarn: Any) -> None:
+    kept = {k: v for k, v in networks(GANCLS(**tiny_options, **TINY)).items() if k.startswith("generator.")}
+    save_file(kept, tmp_path / "half.safetensors")
+    with warnings.catch_warnings():  # which restores how they are shown
+        quieten()
+        quieten()
+        GANCLS(**tiny_options, **TINY, weights=str(tmp_path / "half.safetensors"))
+        warnings.warn("of others", stacklevel=1)
+    assert (
+        capsys.readouterr().err == f"note: {tmp_path / 'half.safetensors'} holds no discriminator, which begins anew\n"
+    )
+    assert [str(warning.message) for warning in recwarn] == ["of others"]
 
 
 @pytest.mark.parametrize("name", ["gone.ckpt", "gone.safetensors"])
@@ -107,10 +179,7 @@ def test_what_is_not_there_starts_anew(trained: Any, tiny_options: Any, tmp_path
     former, _ = trained
     weights = {name: t for name, t in networks(former).items() if name.startswith("generator.")}
     save_file(weights, tmp_path / "half.safetensors")
-    with pytest.warns(
-        UserWarning,
-        match=r"weights are not in .*half\.safetensors and keep their initial values, such as discriminator\.",
-    ):
+    with pytest.warns(UserWarning, match=r"half\.safetensors holds no discriminator, which begins anew"):
         model = GANCLS(**tiny_options, **TINY, weights=str(tmp_path / "half.safetensors"))
     assert_same(
         {name: t for name, t in networks(model).items() if name.startswith("generator.")},
