@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from PIL import Image
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.cli import check
+
+
+def losses_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row.get("train/generator_loss")]
 
 
 @pytest.fixture
@@ -82,3 +88,57 @@ def test_the_sweep_asks_for_runs_that_exist():
     for name, spread in sweep["parameters"].items():
         for value in spread.get("values") or (spread["min"], spread["max"]):
             check([*words, f"--{name}={value}"])
+
+
+def test_tensorboard_gets_losses_and_pictures(words, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", str(tmp_path / "board")]
+    assert main(["fit", *words(tmp_path / "run", *board)]) == 0
+    run = tmp_path / "run" / "version_0"
+    assert (run / "config.yaml").is_file()
+    file = next((tmp_path / "board").rglob("events.*"))
+    events = EventAccumulator(str(file.parent))
+    events.Reload()
+    losses = events.Scalars("train/generator_loss")
+    assert [event.value for event in losses] == pytest.approx(
+        [float(row["train/generator_loss"]) for row in losses_of(run)], rel=1e-5
+    )
+    (picture,) = events.Images("samples")
+    with Image.open(run / "samples" / "epoch_0001.png") as page:
+        assert (picture.width, picture.height, picture.step) == (*page.size, 3)
+        assert picture.encoded_image_string[:4] == b"\x89PNG"
+
+
+def test_wandb_offline_as_the_first_logger(words, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for key in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(key, str(tmp_path / "wandb_home"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "wandb_home").mkdir()
+    place = {"save_dir": str(tmp_path / "w"), "offline": True, "project": "tiny"}
+    other = {"class_path": "TensorBoardLogger", "init_args": {"save_dir": str(tmp_path / "board")}}
+    overlay = {"trainer": {"logger": [{"class_path": "WandbLogger", "init_args": place}, other]}}
+    (tmp_path / "w").mkdir()
+    (tmp_path / "loggers.yaml").write_text(yaml.safe_dump(overlay))
+    given = words(tmp_path / "run", "--config", str(tmp_path / "loggers.yaml"), "--trainer.limit_train_batches", "1")
+    for version in (0, 1):  # trap 15: the second run used to abort on the first one's config.yaml
+        assert main(["fit", *given]) == 0
+        wandb.finish()  # as the end of the process would
+        run = tmp_path / "run" / f"version_{version}"
+        assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"][0]["class_path"].endswith(
+            "WandbLogger"
+        )
+        assert (run / "checkpoints" / "last.ckpt").is_file()
+        assert losses_of(run)
+    assert [f.name for f in tmp_path.rglob("config.yaml") if f.parent.parent != tmp_path / "run"] == []
+    offline = sorted((tmp_path / "wandb_home").rglob("offline-run-*")) or sorted(
+        (tmp_path / "w").rglob("offline-run-*")
+    )
+    folders = [f for f in offline if f.is_dir()]
+    assert len(folders) == 2
+    for folder in folders:
+        assert list(folder.glob("*.wandb"))
+        (picture,) = (folder / "files" / "media" / "images").glob("samples_*.png")
+        with Image.open(picture) as page, Image.open(run / "samples" / "epoch_0001.png") as ours:
+            assert page.size == ours.size
