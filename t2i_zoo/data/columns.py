@@ -11,7 +11,7 @@ from t2i_zoo.data.records import Split
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"
 )  # fmt: skip
-#: pictures in formats that are not read
+#: pictures in formats that are not looked for
 FOREIGN_SUFFIXES = (
     ".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"
 )  # fmt: skip

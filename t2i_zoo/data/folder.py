@@ -96,7 +96,8 @@ class CaptionFolder(Source):
         check_share(self.val_fraction)
         names, find = Names(self.path), partial(find_columns, image=self.image, caption=self.caption, label=self.label)
         entries, tables = self._entries(names, find)
-        foreign = [path for path in names.files if path.suffix.lower() in FOREIGN_SUFFIXES]
+        used = {entry.image for entry in entries}  # a row may name a file of any format that Pillow reads
+        foreign = [path for path in names.files if path.suffix.lower() in FOREIGN_SUFFIXES and path not in used]
         if not entries:
             remedy = (
                 f"convert {foreign[0]} and others like it" if foreign else "add images or change --data.source.root"
@@ -222,8 +223,6 @@ def _image(names: Names, folder: Path, name: object, place: str) -> tuple[Path |
     path = inside(folder, name.strip()) or inside(names.root, name.strip())
     if path is None:
         raise T2IError(f"{place}: {show(name)} leaves the folder {folder}: move the image into it and correct the row")
-    if path.suffix.lower() in FOREIGN_SUFFIXES and is_file(path):
-        return path, f"{place}: {path} is in a format that is not read, expected .jpg or .png"
     return path, f"{place}: there is no image {path}"
 
 

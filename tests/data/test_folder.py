@@ -235,8 +235,9 @@ def test_pictures_in_formats_that_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "IMG_1.HEIC").touch()
     error(tmp_path, r"names no image, expected at least one \(\.jpg .*: convert .*IMG_1\.HEIC and others like it$")
     (tmp_path / "metadata.csv").write_text("file_name,caption\nIMG_1.HEIC,a rose\n")
-    with pytest.raises(T2IError, match=r"IMG_1\.HEIC is in a format that is not read, expected \.jpg or \.png\)"):
-        listing(StoreSpec(CaptionFolder(str(tmp_path)), 8))
+    with collecting() as notes:
+        assert len(CaptionFolder(str(tmp_path)).records()) == 1  # Pillow may have a plugin for it
+    assert not notes.remarks()
     (tmp_path / "metadata.csv").unlink()
     (tmp_path / "a.jpg").touch()
     (tmp_path / "a.txt").write_text("a rose")
