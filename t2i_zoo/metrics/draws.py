@@ -54,8 +54,7 @@ def draw_captions(
     Raises:
         T2IError: if N is not a positive multiple of ``repeats``.
     """
-    if images < 1 or images % repeats:
-        raise T2IError(f"found --images {images}, expected a multiple of the protocol's {repeats} images per caption")
+    check_images(images, repeats)
     rng, count = np.random.default_rng([seed, 1]), images // repeats
     passes = [rng.permutation(len(rows)) for _ in range(-(-count // len(rows)))]
     chosen = rows.numpy()[np.concatenate(passes)[:count]]
@@ -64,6 +63,12 @@ def draw_captions(
         torch.from_numpy(np.repeat(part, repeats)) for part in (chosen, captions, photographs.labels[chosen])
     )
     return Draws(drawn, numbers, labels, rows if pool is None else pool, repeats)
+
+
+def check_images(images: int, repeats: int) -> None:
+    """Raise for a number of images that is no positive multiple of those of each caption."""
+    if images < 1 or images % repeats:
+        raise T2IError(f"found --images {images}, expected a multiple of the protocol's {repeats} images per caption")
 
 
 def random_captions(offsets: NDArray[np.int64], rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
