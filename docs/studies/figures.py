@@ -13,7 +13,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 from PIL import Image
 
-from t2i_zoo.commands.study import RESULTS, Study
+from t2i_zoo.commands.study import RESULTS
+from t2i_zoo.commands.study_file import Study
 from t2i_zoo.metrics.records import read_lines
 
 #: a column's heading, the name of its score, decimals, and whether more is better

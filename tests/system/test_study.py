@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -18,9 +19,7 @@ from processes import Process
 
 from t2i_zoo.__main__ import main
 from t2i_zoo.commands import study
-from t2i_zoo.commands.study import Study
-from t2i_zoo.errors import T2IError
-from t2i_zoo.overview import check_flags
+from t2i_zoo.commands.study_file import Study
 
 
 @pytest.fixture
@@ -55,7 +54,13 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
-def test_arms_have_equal_budgets_and_a_finished_study_is_left_alone(file: Path) -> None:
+def change(file: Path, **content: Any) -> None:
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **content}, sort_keys=False))
+
+
+def test_arms_have_equal_budgets_and_a_finished_study_is_left_alone(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = file.parent / "out"
     assert main(["study", str(file), "--out", str(out), "--minutes", "0.004"]) == 0  # stopped early, as it were
     assert main(["study", str(file), "--out", str(out)]) == 0
@@ -74,8 +79,10 @@ def test_arms_have_equal_budgets_and_a_finished_study_is_left_alone(file: Path) 
     saved = torch.load(runs["plain"][0] / "checkpoints" / "last.ckpt", weights_only=True)
     used = saved["callbacks"]["ProcessorBudget"]["seconds"]
     assert 0.48 <= used < 2, "the first run's time counts"
+    capsys.readouterr()
     assert main(["study", str(file), "--out", str(out)]) == 0
     assert lines(out) == found
+    assert capsys.readouterr().out == f"everything is done: {out / 'results.jsonl'}\n"
 
 
 def test_an_arm_that_was_trained_for_longer_is_not_scored_as_if_it_were_not(
@@ -118,13 +125,68 @@ def test_a_signal_before_the_training_listens_is_a_stop_too() -> None:
 
 
 def test_an_arm_that_fails_does_not_keep_the_others_from_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = yaml.safe_load(file.read_text())
-    content["arms"] = {"odd": {"model": "GANCLS", "model.damsm": "nowhere"}, **content["arms"]}
-    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    arms = yaml.safe_load(file.read_text())["arms"]
+    change(file, arms={"odd": {"model": "GANCLS", "model.damsm": "nowhere"}, **arms})
     out = file.parent / "out"
     assert main(["study", str(file), "--out", str(out), "--minutes", "0.004"]) == 2
     assert "found odd-0 that could not be trained" in capsys.readouterr().err
     assert [line["arm"] for line in lines(out)] == ["plain", "bounded"]
+
+
+def test_a_mistake_in_the_scores_comes_before_any_training(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = file.parent / "out"
+    change(file, scores=[{"protocol": "fmd_5k", "images": 16, "network": "file:nowhere.pt"}])
+    assert main(["study", str(file), "--out", str(out)]) == 2
+    assert "nowhere.pt" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_arm_that_cannot_be_scored_is_not_trained_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, words = file.parent / "out", ["study", str(file), "--out", str(file.parent / "out"), "--minutes", "0.004"]
+    right = yaml.safe_load(file.read_text())["scores"]
+    change(file, scores=[{"protocol": "rprec_damsm", "images": 16, "network": "checkpoint:later"}])
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert "found plain-0, bounded-0 that could not be trained or scored" in said.err
+    assert "plain, seed 0: found no checkpoint at later" in said.out
+    assert not (out / "results.jsonl").exists()
+    monkeypatch.setattr(study, "run_to_end", lambda *_: pytest.fail("the budget is used up"))
+    change(file, scores=right)
+    assert main(words) == 0
+    assert [line["arm"] for line in lines(out)] == ["plain", "bounded"]
+
+
+def test_an_arm_with_other_options_is_not_taken_for_the_one_that_was_trained(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, words = file.parent / "out", ["study", str(file), "--out", str(file.parent / "out"), "--arms", "plain"]
+    arms, former = yaml.safe_load(file.read_text())["arms"], file.read_text()
+    assert main([*words, "--minutes", "0.004"]) == 0
+    (found,) = lines(out)
+    assert {name: len(text) for name, text in found["hashes"].items()} == {"options": 8, "captions": 8, "scores": 8}
+
+    change(file, arms={**arms, "plain": {"model": "GANCLS", "model.r1": 10.0, "data.batch_size": 4}})
+    assert main(words) == 2
+    expected = "plain, seed 0: it was trained with other options (data.batch_size 8, no model.r1) than the file has now"
+    assert expected in capsys.readouterr().out
+    shutil.rmtree(out / "plain-0")  # the line alone knows of it too
+    assert main([*words, "--minutes", "0.004"]) == 2
+    assert "it was trained with other options than the file has now" in capsys.readouterr().out
+    assert lines(out) == [found]
+
+    file.write_text(former)
+    change(file, captions="a red flower", scores=[])
+    monkeypatch.setattr(study, "run_to_end", lambda *_: pytest.fail("the arm is done"))
+    assert main([*words, "--minutes", "0.004"]) == 0
+    said = capsys.readouterr().out
+    assert "plain, seed 0: results.jsonl has lines by other captions and scores than the file has now" in said
+    assert "everything is done" in said
+    del found["hashes"]  # as lines of older versions
+    (out / "results.jsonl").write_text(json.dumps(found) + "\n")
+    assert main([*words, "--minutes", "0.004"]) == 0
+    assert capsys.readouterr().out == f"everything is done: {out / 'results.jsonl'}\n"
 
 
 def test_an_arm_that_another_process_trains_is_left_to_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,25 +207,6 @@ def test_an_arm_overrides_what_all_share_and_names_its_model_first(file: Path) -
 def test_mistakes_are_one_sentence(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", str(file), "--arms", "plane"]) == 2
     assert "found no arm plane" in capsys.readouterr().err
-    assert main(["study", "missing.yaml"]) == 2
-    assert "cannot read the study missing.yaml" in capsys.readouterr().err
-    file.write_text("arms: {}\nminuets: [1]\n")
-    with pytest.raises(T2IError, match="needs arms, and may have options, minutes"):
-        Study.read(file)
     file.write_text("arms: {odd: {model: GANCLS, model.nonsense: 1}}\n")
     assert main(["study", str(file)]) == 2
     assert "found odd-0 that could not be trained" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "known"), [("aids", {"gancls", "dfgan", "projected_light"}), ("papers", {"tacgan", "attngan_projected"})]
-)
-def test_the_packaged_studies_name_options_that_exist(name: str, known: set[str]) -> None:
-    chosen = Study.read(Path(__file__).parents[2] / "experiments" / "studies" / f"{name}.yaml")
-    assert known <= set(chosen.arms)
-    assert chosen.minutes == [15, 30, 60]
-    for arm in chosen.arms:
-        check_flags(["fit", *chosen.words(arm, 0)])
-    chosen.arms["odd"] = {"model": "GANCLS", "model.generator_widht": 8}
-    with pytest.raises(T2IError, match="generator_widht"):
-        check_flags(["fit", *chosen.words("odd", 0)])
