@@ -151,7 +151,7 @@ def test_single_pictures_stay_unless_told(words, trained, tmp_path, mistake):
     own.write_text("mine")
     command = ["sample", "--ckpt", str(trained), *words, "--n", "2", "--folder", str(own.parent)]
     said = mistake(*command, "--out", str(tmp_path / "grid.png"))
-    assert said == f"found {own} already, expected a new name: change --out, or add --overwrite"
+    assert said == f"found {own} already, expected a new name: change --folder, or add --overwrite"
     assert [path.name for path in tmp_path.rglob("*.*")] == ["0001_01.png"]
     own = own.rename(own.with_name("0009_01.png"))  # of no caption here
     assert main([*command, "--out", str(tmp_path / "grid.png")]) == 0

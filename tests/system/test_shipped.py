@@ -81,7 +81,7 @@ def test_by_its_name(shipped, trained, tmp_path, monkeypatch, capsys, mistake):
     assert main(["sample", "--model", "tiny_flowers", "--text", "a red flower", "--out", "a.png"]) == 0
     assert load_model("tiny_flowers").clock == 6
     said = mistake("sample", "--model", "tiny_flower", "--text", "a red flower")
-    assert said == "found no generator 'tiny_flower' in the package, expected tiny_flowers: correct --model"
+    assert said == "found no generator 'tiny_flower' in the package, expected tiny_flowers: did you mean tiny_flowers?"
     words = ["--config", str(trained / "config.yaml"), "--protocol", "agreement_synthetic", "--images", "8"]
     assert main(["evaluate", "--ckpt", "tiny_flowers", *words]) == 0
     assert Path("runs/tiny_flowers/metrics.jsonl").is_file()
