@@ -281,20 +281,8 @@ def test_shards_that_are_not_on_the_web(shards: Path, server: Any) -> None:
 
 def test_prepare_writes_shards_and_fit_streams_them(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    flowers = ["--config", "gancls_synthetic", "--data.source.images", "64", "--data.source.size", "24"]
-    words = [
-        *flowers,
-        "--data.image_size",
-        "16",
-        "--data.load_size",
-        "32",
-        "--to",
-        "webdataset",
-        "--out",
-        "shards",
-        "--per_shard",
-        "20",
-    ]
+    flowers = "--config gancls_synthetic --data.source.images 64 --data.source.size 24 --data.image_size 16"
+    words = f"{flowers} --data.load_size 32 --to webdataset --out shards --per_shard 20".split()
     encoder = ["--model.text_encoder", "{kind: hashing, dim: 32}"]
     assert main(["prepare", *words, *encoder]) == 0
     said = capsys.readouterr().out.strip()
