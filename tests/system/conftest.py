@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Pat
     folder = tmp_path_factory.mktemp("trained") / "run"
     assert main(["fit", *words(folder, "--trainer.max_epochs", "2", "--model.learning_rate", "0.01")]) == 0
     return folder / "version_0"
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    """The trained run, to be written to."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "version_0"))
+
+
+@pytest.fixture
+def resumed_words() -> Callable[..., list[str]]:
+    """``resumed_words(run, *more)``: options that resume a run in its folder."""
+
+    def options(run: Path, *more: str) -> list[str]:
+        config = str(run / "config.yaml")
+        return ["--config", config, "--trainer.default_root_dir", str(run.parent), "--ckpt_path", "last", *more]
+
+    return options
 
 
 @pytest.fixture(scope="session")

@@ -12,17 +12,6 @@ from t2i_zoo.__main__ import main
 from t2i_zoo.library import fit
 
 
-@pytest.fixture
-def copied(trained, tmp_path) -> Path:
-    """The trained run, to be written to."""
-    return Path(shutil.copytree(trained, tmp_path / "runs" / "version_0"))
-
-
-def resumed_words(run: Path, *more: str) -> list[str]:
-    config = str(run / "config.yaml")
-    return ["--config", config, "--trainer.default_root_dir", str(run.parent), "--ckpt_path", "last", *more]
-
-
 def contents(run: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "run.lock"}
 
@@ -38,14 +27,14 @@ def contents(run: Path) -> dict[str, bytes]:
         ("--trainer.max_epochs 3 --trainer.precision 64-true", "found --trainer.precision 64-true, expected weights"),
     ],
 )
-def test_a_resume_that_fails_changes_nothing(copied, mistake, options, said):
+def test_a_resume_that_fails_changes_nothing(copied, mistake, options, said, resumed_words):
     before = contents(copied)
     assert re.search(said, mistake("fit", *resumed_words(copied, *options.split())))
     assert contents(copied) == before
 
 
 @pytest.mark.parametrize("option", ["max_epochs 2", "max_steps 12"])
-def test_a_run_with_nothing_left_to_train_keeps_its_files(copied, option, capsys):
+def test_a_run_with_nothing_left_to_train_keeps_its_files(copied, option, capsys, resumed_words):
     before = contents(copied)
     words = resumed_words(copied, "--trainer." + option.split()[0], option.split()[1], "--data.batch_size", "4")
     words = words if "epochs" in option else [*words, "--trainer.max_epochs", "9"]

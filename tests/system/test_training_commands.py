@@ -32,17 +32,6 @@ def with_loss(run: Path, stage: str) -> list[dict[str, str]]:
     return [row for row in rows(run) if row.get(f"{stage}/generator_loss")]
 
 
-@pytest.fixture
-def copied(trained, tmp_path) -> Path:
-    """The trained run, to be written to."""
-    return Path(shutil.copytree(trained, tmp_path / "runs" / "version_0"))
-
-
-def resumed_words(run: Path, *more: str) -> list[str]:
-    config = str(run / "config.yaml")
-    return ["--config", config, "--trainer.default_root_dir", str(run.parent), "--ckpt_path", "last", *more]
-
-
 # Configs ------------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +110,7 @@ def test_the_saved_config_trains_the_same_run_again(trained, tmp_path):
     assert all(torch.equal(ours["state_dict"][k], theirs["state_dict"][k]) for k in theirs["state_dict"])
 
 
-def test_a_resumed_run_appends_in_place(copied, monkeypatch):
+def test_a_resumed_run_appends_in_place(copied, monkeypatch, resumed_words):
     monkeypatch.setattr(TextToImageGAN, "compile_backend", "aot_eager")  # needs no compiler of C++
     before = (copied / "metrics.csv").read_text()
     assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3", "--model.compile", "networks")]) == 0
@@ -136,7 +125,7 @@ def test_a_resumed_run_appends_in_place(copied, monkeypatch):
     assert config["trainer"]["max_epochs"] == 3
 
 
-def test_a_resumed_run_that_logs_something_new_keeps_the_old_rows(copied):
+def test_a_resumed_run_that_logs_something_new_keeps_the_old_rows(copied, resumed_words):
     before = rows(copied)
     every = ["--trainer.check_val_every_n_epoch", "1"]  # the trained run had no validation
     assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3", *every)]) == 0
@@ -159,7 +148,7 @@ def test_a_start_that_fails_leaves_no_folder(cause, words, mistake, tmp_path):
     assert not list(tmp_path.glob("version_*"))
 
 
-def test_a_run_that_another_process_trains_is_left_alone(copied, mistake):
+def test_a_run_that_another_process_trains_is_left_alone(copied, mistake, resumed_words):
     before, held = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}, lock(copied)
     assert "another process is training in" in mistake("fit", *resumed_words(copied, "--trainer.max_epochs", "3"))
     held.release()
@@ -178,7 +167,7 @@ def test_an_epoch_shorter_than_the_log_interval_is_logged(words, tmp_path):
     assert [row["step"] for row in with_loss(tmp_path / "version_0", "train")] == ["2", "5"]
 
 
-def test_other_batches_on_resuming_are_said_to_change_the_order(copied, capsys):
+def test_other_batches_on_resuming_are_said_to_change_the_order(copied, capsys, resumed_words):
     others = ["--data.batch_size", "4", "--data.source.images", "48"]
     assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3", *others)]) == 0
     said = capsys.readouterr().err
@@ -190,7 +179,7 @@ def test_other_batches_on_resuming_are_said_to_change_the_order(copied, capsys):
 
 
 @pytest.mark.parametrize(("command", "stage"), [("validate", "val"), ("test", "test")])
-def test_losses_are_reported_and_written_down(command, stage, copied, capsys):
+def test_losses_are_reported_and_written_down(command, stage, copied, capsys, resumed_words):
     before, config = rows(copied), (copied / "config.yaml").read_bytes()
     for _ in range(2):
         assert main([command, *resumed_words(copied)]) == 0
@@ -206,7 +195,7 @@ def test_losses_are_reported_and_written_down(command, stage, copied, capsys):
     assert main(["fit", *resumed_words(copied, "--trainer.max_epochs", "3")]) == 0
 
 
-def test_predict_draws_the_test_split(copied, capsys):
+def test_predict_draws_the_test_split(copied, capsys, resumed_words):
     assert main(["predict", *resumed_words(copied)]) == 0
     folder = copied / "predictions"
     named = json.loads((folder / "captions.json").read_text("utf-8"))
@@ -231,7 +220,7 @@ def _build_words(run: Path) -> list[str]:
     return ["--config", str(run.parent / "plain.yaml")]
 
 
-def test_predict_keeps_no_pictures_in_memory(copied, monkeypatch):
+def test_predict_keeps_no_pictures_in_memory(copied, monkeypatch, resumed_words):
     seen = []
     ends = PredictionWriter.on_predict_end
 
