@@ -1,4 +1,4 @@
-"""The table, the curves and the grids of a study's page, from what ``t2i-zoo study`` left.
+"""The table, the plot and the grids of a study's page, from what ``t2i-zoo study`` left.
 
 ``python docs/studies/figures.py FILE.yaml RUNS OUT`` reads RUNS/results.jsonl and RUNS/grids, prints the table, and
 writes OUT.svg and OUT-grids.jpg. It needs matplotlib.
@@ -56,19 +56,19 @@ def table(study: Study, lines: list[dict[str, Any]]) -> str:
     return "\n".join(out) + "\n"
 
 
-def curves(lines: list[dict[str, Any]], out: Path) -> None:
-    """Frechet distance and agreement of colours against processor time, one line per arm."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True)
-    for axis, (head, name, *_) in zip(
-        axes, (COLUMNS[0], next(column for column in COLUMNS if column[0] == "colour")), strict=True
-    ):
-        for arm, seed in dict.fromkeys((x["arm"], x["seed"]) for x in lines):
-            points = sorted((x["minutes"], score(x, name)) for x in lines if (x["arm"], x["seed"]) == (arm, seed))
-            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1)
-            axis.annotate(arm, points[-1], xytext=(4, 0), textcoords="offset points", fontsize=6, va="center")
-        axis.set(title=head, xlabel="minutes of one core")
-        axis.margins(x=0.35)
-        axis.spines[["top", "right"]].set_visible(False)
+def paths(lines: list[dict[str, Any]], out: Path) -> None:
+    """Agreement of colours over Frechet distance: a point for each time of an arm, joined in order."""
+    figure, axis = plt.subplots(figsize=(9, 5.5))
+    columns = COLUMNS[0], next(column for column in COLUMNS if column[0] == "colour")
+    for arm, seed in dict.fromkeys((x["arm"], x["seed"]) for x in lines):
+        own = sorted((x for x in lines if (x["arm"], x["seed"]) == (arm, seed)), key=lambda x: x["minutes"])
+        points = [tuple(score(x, name) for _, name, *_ in columns) for x in own]
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1)
+        label = arm + (f", seed {seed}" if seed else "") + (f", {own[-1]['minutes']:g} min" if len(own) > 1 else "")
+        axis.annotate(label, points[-1], xytext=(4, 0), textcoords="offset points", fontsize=7, va="center")
+    axis.set(xlabel=columns[0][0], ylabel=columns[1][0])
+    axis.margins(x=0.12)
+    axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(out)
 
@@ -104,5 +104,5 @@ if __name__ == "__main__":
     chosen, runs, target = Study.read(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
     found = [x for x in read_lines(runs / RESULTS) if x["arm"] in chosen.arms]
     print(table(chosen, found))
-    curves(found, target.with_suffix(".svg"))
+    paths(found, target.with_suffix(".svg"))
     grids(chosen, found, runs / "grids", target.with_name(target.name + "-grids.jpg"))
