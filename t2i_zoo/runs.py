@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from t2i_zoo.errors import T2IError
 from t2i_zoo.files import RUN_FILES, replacing
@@ -118,7 +119,8 @@ def is_complete(
             f"found --trainer.{option} {limit} and a run of {epochs} epochs, expected more: raise it, or start a new "
             f"run from its weights with --model.weights {path}"
         )
-    print(f"{folder} is finished after {epochs} epochs, {batches} batches: raise --trainer.{option} to go on")
+    said = f"{folder} is finished after {epochs} epochs, {batches} batches: raise --trainer.{option} to go on"
+    rank_zero_only(print)(said)
     if not (folder / FINISHED).is_file():  # it was killed after its last checkpoint
         note_finished(folder, epochs, batches)
     return True
