@@ -92,5 +92,5 @@ class Photographs:
                     "--data.load_size, or lower the protocol's size"
                 )
             top, left = ((side - size) // 2 for side in pixels.shape[:2])
-            crops.append(torch.from_numpy(np.ascontiguousarray(pixels[top : top + size, left : left + size])))
+            crops.append(torch.from_numpy(pixels[top : top + size, left : left + size].copy()))
         return torch.stack(crops).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
