@@ -31,7 +31,8 @@ def attention(
     """Draw an image and show which of its regions attended to which words, stage by stage.
 
     Args:
-        ckpt: A .ckpt file, or the folder of a run, of a model that attends to words.
+        ckpt: A model that attends to words: the folder of a run, a .ckpt file, or an exported generator by its file or
+            name (mirrorgan_flowers64).
         text: The caption.
         out: Image file to write.
         seed: Seed of the noise.
