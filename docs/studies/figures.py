@@ -1,7 +1,7 @@
 """The table, the plot and the grids of a study's page, from what ``t2i-zoo study`` left.
 
 ``python docs/studies/figures.py FILE.yaml RUNS OUT`` reads RUNS/results.jsonl and RUNS/grids, prints the table, and
-writes OUT.svg and OUT-grids.jpg. It needs matplotlib.
+writes OUT.svg and OUT-grids.jpg. It needs matplotlib and adjustText.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from adjustText import adjust_text
 from PIL import Image
 
 from t2i_zoo.commands.study import RESULTS
@@ -59,17 +60,19 @@ def table(study: Study, lines: list[dict[str, Any]]) -> str:
 def paths(lines: list[dict[str, Any]], out: Path) -> None:
     """Agreement of colours over Frechet distance: a point for each time of an arm, joined in order."""
     figure, axis = plt.subplots(figsize=(9, 5.5))
+    labels = []
     columns = COLUMNS[0], next(column for column in COLUMNS if column[0] == "colour")
     for arm, seed in dict.fromkeys((x["arm"], x["seed"]) for x in lines):
         own = sorted((x for x in lines if (x["arm"], x["seed"]) == (arm, seed)), key=lambda x: x["minutes"])
-        points = [tuple(score(x, name) for _, name, *_ in columns) for x in own]
+        points = [(score(x, columns[0][1]), score(x, columns[1][1])) for x in own]
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1)
         label = arm + (f", seed {seed}" if seed else "") + (f", {own[-1]['minutes']:g} min" if len(own) > 1 else "")
-        axis.annotate(label, points[-1], xytext=(4, 0), textcoords="offset points", fontsize=7, va="center")
+        labels.append(axis.text(*points[-1], label, fontsize=7))
     axis.set(xlabel=columns[0][0], ylabel=columns[1][0])
     axis.margins(x=0.12)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
+    adjust_text(labels, arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.5})
     figure.savefig(out)
 
 
