@@ -45,9 +45,10 @@ def test_a_picture_right_after_the_install(name, tmp_path, monkeypatch, capsys):
     assert pictures.std() > 0.1
 
 
-def test_attention_right_after_the_install(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["attngan_flowers64", "mirrorgan_flowers64"])
+def test_attention_right_after_the_install(name, tmp_path, capsys):
     out = tmp_path / "attention.png"
-    assert main(["attention", "--ckpt", "mirrorgan_flowers64", "--text", PINK, "--out", str(out)]) == 0
+    assert main(["attention", "--ckpt", name, "--text", PINK, "--out", str(out)]) == 0
     assert "2 stages, 8 of 9 words" in capsys.readouterr().out
     assert out.is_file()
 
