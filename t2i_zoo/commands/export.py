@@ -176,7 +176,7 @@ def describe(
     lines = [
         f"# {(address or path.stem).rpartition('/')[2]}: {about}",
         "",
-        f"The averaged generator of a {kind}{'' if graph else ' with its text encoder'}, exported by t2i-zoo "
+        f"The averaged generator of {'an' if kind.startswith('A') else 'a'} {kind}{'' if graph else ' with its text encoder'}, exported by t2i-zoo "
         f"{__version__}: {path.stat().st_size / 1e6:.2f} MB, weights in {precision}, "
         f"images of {size} px.",
         "",
