@@ -176,8 +176,9 @@ def describe(
     lines = [
         f"# {(address or path.stem).rpartition('/')[2]}: {about}",
         "",
-        f"The averaged generator of {'an' if kind.startswith('A') else 'a'} {kind}{'' if graph else ' with its text encoder'}, exported by t2i-zoo "
-        f"{__version__}: {path.stat().st_size / 1e6:.2f} MB, weights in {precision}, "
+        f"The averaged generator of {'an' if kind.startswith('A') else 'a'} {kind}"
+        f"{'' if graph else ' with its text encoder'}, exported by t2i-zoo {__version__}: "
+        f"{path.stat().st_size / 1e6:.2f} MB, weights in {precision}, "
         f"images of {size} px.",
         "",
         f"SHA-256 `{sha256(path)}`",

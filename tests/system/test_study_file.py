@@ -131,7 +131,7 @@ def test_a_study_has_a_name(
 
 
 @pytest.mark.parametrize(
-    ("name", "known"), [("aids", {"gancls", "dfgan", "projected_light"}), ("papers", {"tacgan", "stackgan_then_projected"})]
+    ("name", "known"), [("aids", {"gancls", "dfgan", "projected_light"}), ("papers", {"tacgan", "attngan_seeking"})]
 )
 def test_the_packaged_studies_name_options_that_exist(
     name: str, known: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
