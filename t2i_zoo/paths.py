@@ -28,8 +28,12 @@ def experiments_folder() -> Path:
 
 
 def shipped_generators() -> dict[str, Path]:
-    """Trained generators that come with the package, by name; the card of each is beside it, as .md."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
+    """Trained generators that come with the package, by name; the card of each is beside it, as .md.
+
+    Those with the modern recipe come first; the page of ``app`` begins with the first.
+    """
+    found = (Path(__file__).parent / "weights").glob("*.safetensors")
+    return {path.stem: path for path in sorted(found, key=lambda path: (not path.stem.startswith("flowers"), path))}
 
 
 def check_new(*paths: Path, overwrite: bool, option: str = "--out") -> None:

@@ -30,6 +30,10 @@ def test_the_readme_names_what_there_is():
     assert cards == set(SHIPPED)
 
 
+def test_the_best_comes_first():
+    assert list(SHIPPED)[:2] == ["flowers128", "flowers64"]
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_picture_right_after_the_install(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
